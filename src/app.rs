@@ -152,11 +152,12 @@ pub async fn start_on(
     let threads = worker_threads(server.threads);
     let applications = proxy::applications(&hooks, &live.started.limits, threads);
     let workers = Workers::pinned(threads).map_err(StartError::Threads)?;
-    let page_server = Admin::new(Arc::clone(&live.pages));
     let admin = operators.addresses().pop();
+    let admin = admin.unwrap_or_else(|| server.admin.clone());
+    let page_server = Admin::new(Arc::clone(&live.pages), &admin);
     Ok(Running {
         listeners: callers.addresses(),
-        admin: admin.unwrap_or_else(|| server.admin.clone()),
+        admin,
         callers: callers.with_fast_path(FastPath::new(hooks, threads)).serve(
             applications,
             clock.clone(),

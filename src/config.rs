@@ -9,6 +9,7 @@ mod auth0_source;
 mod cache;
 mod diagnostic;
 mod document;
+mod host;
 mod http_url;
 mod issuer;
 mod keys;

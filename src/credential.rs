@@ -10,7 +10,9 @@ mod source;
 pub mod taskcluster_mint;
 pub mod taskcluster_static;
 
-pub use cache::{CacheLimits, CachedSource, Jitter, Lease, LeaseError, Leased, SourceOptions};
+pub use cache::{
+    CacheLimits, CachedSource, Jitter, Lease, LeaseError, Leased, Replacement, SourceOptions,
+};
 pub use identity::{IdentityHasher, IdentityKey, RandomnessError};
 pub use inject::{Inject, InjectError};
 pub use outcome::{ExchangeResult, Lookup};
@@ -18,6 +20,7 @@ pub use source::{CredentialSource, FetchError, SignInProblem, SwapRequest};
 
 pub use crate::hawk::scope;
 
+use crate::bounded_cache::heap_size;
 use crate::clock::UnixMillis;
 use crate::hawk::Signer;
 use crate::secret::SecretString;
@@ -33,6 +36,18 @@ pub enum Credential {
     },
     /// Sent as a bearer token.
     Bearer(SecretString),
+}
+
+impl Credential {
+    /// The heap memory that it takes, in bytes.
+    fn heap_size(&self) -> usize {
+        match self {
+            Self::Taskcluster { client_id, signer } => {
+                heap_size::string(client_id) + signer.heap_size()
+            }
+            Self::Bearer(token) => heap_size::string(token.expose()),
+        }
+    }
 }
 
 impl std::fmt::Debug for Credential {

@@ -22,6 +22,7 @@ use crate::clock::SharedClock;
 use crate::config::{Config, IssuerKind};
 use crate::gateway::reason::Reason;
 use crate::gateway::rejection::Rejection;
+use crate::gateway::resource_isolation::Transport;
 use crate::gateway::route::{Route, host_name};
 use crate::gateway::{Admission, AdmissionError, Gateway, Head};
 use crate::proxy::preview;
@@ -244,6 +245,7 @@ impl Question {
             target: &self.target,
             headers,
             peer: self.client,
+            transport: Transport::Tcp,
             certificate: None,
         }
     }

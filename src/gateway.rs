@@ -16,6 +16,7 @@ pub mod reason;
 mod recovery;
 pub mod rejection;
 pub mod reserved_headers;
+pub mod resource_isolation;
 pub mod route;
 pub mod rule;
 mod scopes_refusal;
@@ -42,6 +43,7 @@ use admission::{bearer, password};
 use client_certificate::ClientCertificate;
 use reason::Reason;
 use rejection::Rejection;
+use resource_isolation::{IsolationPolicy, Transport};
 use route::{NoRoute, Route, RouteTable};
 use rule::RequestAttributes;
 
@@ -57,6 +59,8 @@ pub struct Gateway {
     /// Every header that any rule sets. The caller's copies are removed on every route, because
     /// upstreams trust these headers.
     pub rule_headers: Vec<HeaderName>,
+    /// Which requests without credentials may come from web pages.
+    pub isolation: IsolationPolicy,
     /// The audit log and tracing.
     pub observability: Observability,
 }
@@ -70,10 +74,13 @@ pub struct Head<'a> {
     pub host: &'a str,
     /// The raw path and query.
     pub target: &'a str,
-    /// The header fields; only `Authorization`, `X-OTP` and `User-Agent` are read.
+    /// The header fields; only `Authorization`, `X-OTP`, `User-Agent` and the fields of
+    /// [`resource_isolation`] are read.
     pub headers: &'a dyn HeaderFields,
     /// The client's address; `None` on Unix sockets.
     pub peer: Option<IpAddr>,
+    /// How the request arrived.
+    pub transport: Transport,
     /// The client's verified certificate, if it presented one.
     pub certificate: Option<&'a ClientCertificate>,
 }
@@ -96,10 +103,11 @@ impl<'a> Head<'a> {
     pub(crate) fn for_test(target: &'a str, headers: &'a dyn HeaderFields) -> Self {
         Self {
             method: &Method::GET,
-            host: "gateway.test",
+            host: "localhost",
             target,
             headers,
             peer: None,
+            transport: Transport::Tcp,
             certificate: None,
         }
     }
@@ -221,10 +229,20 @@ impl Gateway {
         now: Now,
     ) -> Result<Admission, Box<AdmissionError>> {
         let mut admission = Admission::new(Arc::clone(route), now);
+        if let Err(rejection) = self.check_isolation(route, head) {
+            return Err(Box::new(admission.refused(rejection)));
+        }
         match Self::check_caller(&mut admission, head, now).await {
             Ok(()) => Ok(admission),
             Err(rejection) => Err(Box::new(admission.refused(rejection))),
         }
+    }
+
+    /// Refuses requests of web pages to a route that needs no credentials.
+    fn check_isolation(&self, route: &Route, head: Head<'_>) -> Result<(), Rejection> {
+        let is_configured = route.host.is_some();
+        self.isolation
+            .check_route(route.isolation, is_configured, head)
     }
 
     /// Authenticates the caller and applies rate limits and rules.
@@ -257,12 +275,17 @@ impl Gateway {
     ) -> Result<(), Rejection> {
         // Taskcluster answers 401 to a request with both a bewit and an Authorization header
         // (`docs/design/taskcluster.md`), so a request with a bewit is not signed and needs no
-        // credential. On a password route one is acquired anyway, because that is what verifies the
-        // password.
-        if !admission.route.takes_password() && hawk::bewit::has_bewit(head.target) {
+        // credential, unless acquiring one is what proves who the caller is.
+        let unsigned = !admission.route.takes_password() && hawk::bewit::has_bewit(head.target);
+        if unsigned && admission.caller.is_proved() {
             return Ok(());
         }
-        admission.acquire_lease().await
+        admission.require_exchange()?;
+        admission.acquire_lease().await?;
+        if unsigned {
+            admission.lease = None;
+        }
+        Ok(())
     }
 
     /// The header that authenticates this attempt, if the request has a credential. Call once

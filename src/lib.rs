@@ -27,6 +27,7 @@
 //!   module may use.
 
 pub mod app;
+pub mod bounded_cache;
 pub mod clock;
 pub mod config;
 pub mod credential;

@@ -20,7 +20,7 @@ use tokio::task::{AbortHandle, JoinError};
 
 use crate::config::{self, Config, ConfigErrors, Server, Warning};
 pub use fingerprint::Fingerprints;
-pub use restart::{applicable, restart_needed};
+pub use restart::{applicable, applicable_server, restart_needed};
 use watch::Watch;
 
 /// How often watched files are checked. A change takes effect once two checks in a row find

@@ -9,12 +9,14 @@ use aws_lc_rs::encoding::AsDer;
 use aws_lc_rs::signature::KeyPair as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use hawkgate::bounded_cache::CacheBounds;
 use hawkgate::clock::SystemClock;
 use hawkgate::credential::{
     CacheLimits, CachedSource, Credential, CredentialSource, FetchError, IdentityHasher, Issued,
     SourceOptions, SwapRequest,
 };
-use hawkgate::gateway::route::Compat;
+use hawkgate::gateway::resource_isolation::IsolationPolicy;
+use hawkgate::gateway::route::{Compat, Isolation};
 use hawkgate::gateway::route::{Route, RouteTable, Upstream, UpstreamTimeouts};
 use hawkgate::gateway::rule::{Effect, Expression, Rule, Rules};
 use hawkgate::gateway::{Gateway, Observability, RefusalLog, UpstreamClock};
@@ -147,7 +149,10 @@ pub(crate) async fn issuer(jwks: &[u8]) -> Arc<Issuer> {
         &config,
         keys,
         SystemClock::shared(),
-        1000,
+        CacheBounds {
+            entries: 1000,
+            bytes: 1 << 30,
+        },
         RefreshObserver::default(),
     );
     issuer.warm_up().await;
@@ -191,6 +196,7 @@ fn source(entries: u64) -> Arc<CachedSource> {
     let options = SourceOptions {
         limits: CacheLimits {
             max_entries: entries,
+            max_bytes: 1 << 30,
             max_age: Duration::from_hours(1),
             refresh_ahead: Duration::from_mins(1),
             refusals: Duration::from_secs(10),
@@ -252,6 +258,7 @@ pub(crate) fn gateway(count: usize, issuer: Option<Arc<Issuer>>) -> Gateway {
             refused_scopes: RefusalLog::default(),
             anonymous: false,
             workload_token: None,
+            isolation: Isolation::Off,
             rules: None,
             rates: hawkgate::gateway::rate_limit::RateLimiters::default(),
             compat: Compat::default(),
@@ -262,6 +269,7 @@ pub(crate) fn gateway(count: usize, issuer: Option<Arc<Issuer>>) -> Gateway {
         login: None,
         clock: SystemClock::shared(),
         rule_headers: vec![],
+        isolation: IsolationPolicy::default(),
         observability: Observability::default(),
     }
 }

@@ -18,6 +18,7 @@ use std::hint::black_box;
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use hawkgate::clock::SystemClock;
 use hawkgate::gateway::Head;
+use hawkgate::gateway::resource_isolation::Transport;
 use hawkgate::gateway::rule::{Expression, RequestAttributes};
 use hawkgate::hawk::{SignedRequest, nonce};
 use hawkgate::token::{BearerToken, authenticate};
@@ -108,6 +109,7 @@ fn admission(c: &mut Criterion) {
             target: TARGET,
             headers: &headers,
             peer: None,
+            transport: Transport::Tcp,
             certificate: None,
         };
         let admission = runtime.block_on(gateway.admit(head)).expect("an admission");

@@ -10,7 +10,8 @@ use super::components::Components;
 use super::local_sources::Updatable;
 use crate::clock::SharedClock;
 use crate::config::Server;
-use crate::gateway::Gateway;
+use crate::gateway::rejection::Rejection;
+use crate::gateway::{Gateway, Head};
 use crate::metrics::{Format, Metrics};
 use crate::proxy::admin::{AdminPages, PutCredentials};
 use crate::token::{Issuer, IssuerStatus};
@@ -135,6 +136,10 @@ impl AdminPages for Pages {
             return Ok(());
         }
         Err(without_keys(&state.issuers))
+    }
+
+    fn check_sender(&self, head: Head<'_>) -> Result<(), Rejection> {
+        self.gateway.load().isolation.check(head)
     }
 
     fn put_credentials(&self, source: Option<&str>, body: &[u8]) -> PutCredentials {

@@ -16,10 +16,12 @@ use crate::config::{self, Config, IssuerKind, SourceKind};
 use crate::credential::{CacheLimits, CachedSource, CredentialSource, SourceOptions};
 use crate::gateway::login::{AllowedOrigins, Login};
 use crate::gateway::rate_limit::RateLimiters;
-use crate::gateway::route::{Route, RouteTable, Upstream};
+use crate::gateway::resource_isolation::IsolationPolicy;
+use crate::gateway::route::{Isolation, Route, RouteTable, Upstream};
 use crate::gateway::rule::{Expression, Rule, Rules, header_name};
 use crate::gateway::{Gateway, RefusalLog, UpstreamClock};
 use crate::metrics::Metrics;
+use crate::proxy::settings::Listener;
 use crate::reload::Fingerprints;
 use crate::remote::auth0_identity::IdentitySource;
 use crate::remote::client_credentials::{ClientCredentialsSettings, ClientCredentialsSource};
@@ -105,7 +107,8 @@ impl Builder<'_> {
                 }
                 None => None,
             };
-            let mut route = build_route(route, upstream, &issuers, &sources);
+            let isolation = isolation(route, config);
+            let mut route = build_route(route, upstream, isolation, &issuers, &sources);
             route.rules = rules_where(&|rule| rule.applies_to(index));
             route.rates = RateLimiters::new(common.iter().cloned().chain(own).collect());
             if let Some(token) = route.workload_token {
@@ -124,6 +127,7 @@ impl Builder<'_> {
                 login,
                 clock: self.clock.clone(),
                 rule_headers: rule_headers(&rules),
+                isolation: IsolationPolicy::new(config.server.local_hosts.clone()),
                 observability: observe(config, self.clock, self.metrics)?,
             },
             components,
@@ -138,7 +142,7 @@ impl Builder<'_> {
     ) -> Result<Vec<Component<IssuerBasis, Issuer>>, StartError> {
         let component = |issuer: &config::Issuer| {
             let files = fingerprints.only(config.files_of("issuer", &issuer.name));
-            let basis = (issuer.clone(), config.cache.max_entries);
+            let basis = (issuer.clone(), config.cache.bounds());
             reuse_or_build(&previous.issuers, basis, files, || {
                 self.issuer(issuer, config)
             })
@@ -172,7 +176,7 @@ impl Builder<'_> {
                     key_fetcher(oidc).map_err(|e| StartError::unusable("issuer", &name, &e))?;
                 let clock = self.clock.clone();
                 let observer = self.metrics.key_observer(&name);
-                let cache_entries = config.cache.max_entries;
+                let cache_entries = config.cache.bounds();
                 Ok(Issuer::oidc(
                     name,
                     oidc,
@@ -183,7 +187,7 @@ impl Builder<'_> {
                 ))
             }
             IssuerKind::SharedSecret(secret) => {
-                let (clock, cache_entries) = (self.clock.clone(), config.cache.max_entries);
+                let (clock, cache_entries) = (self.clock.clone(), config.cache.bounds());
                 Ok(Issuer::shared_secret(name, secret, clock, cache_entries))
             }
             IssuerKind::Introspection(settings) => {
@@ -198,7 +202,7 @@ impl Builder<'_> {
                 let endpoint = Endpoint::new(url, own, client, clock.clone());
                 let introspector = Arc::new(HttpIntrospector::new(endpoint));
                 let observer = self.metrics.introspection_observer(&name);
-                let cache_entries = config.cache.max_entries;
+                let cache_entries = config.cache.bounds();
                 Ok(Issuer::introspection(
                     name,
                     &settings.issuer,
@@ -430,6 +434,7 @@ fn authority(upstream: &config::Upstream) -> String {
 fn build_route(
     route: &config::Route,
     upstream: Arc<Upstream>,
+    isolation: Isolation,
     issuers: &[Arc<Issuer>],
     sources: &[Arc<CachedSource>],
 ) -> Route {
@@ -450,9 +455,25 @@ fn build_route(
             .workload_token
             .clone()
             .map(|file| Arc::new(WorkloadToken::new(file))),
+        isolation,
         compat: route.compat,
         rules: None,
         rates: RateLimiters::default(),
+    }
+}
+
+/// Which requests to the route are refused if a web page sent them. A route without tokens and
+/// without a source may serve other machines, under names that hawkgate does not know.
+fn isolation(route: &config::Route, config: &Config) -> Isolation {
+    let kind = route.source.and_then(|at| config.sources.get(at));
+    let takes_password = kind.is_some_and(|s| matches!(s.kind, SourceKind::Password(_)));
+    let public = route.source.is_none() && !config.server.listen.iter().all(Listener::is_local);
+    if takes_password || (route.anonymous && !public) {
+        Isolation::Always
+    } else if route.workload_token.is_some() {
+        Isolation::WithoutAuthorization
+    } else {
+        Isolation::Off
     }
 }
 

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::StartError;
 use super::local_sources::Updatable;
+use crate::bounded_cache::CacheBounds;
 use crate::clock::SharedClock;
 use crate::config;
 use crate::credential::{CacheLimits, CachedSource};
@@ -19,7 +20,7 @@ use crate::reload::Fingerprints;
 use crate::token::{Issuer, WorkloadToken};
 
 /// Everything that an issuer is built from, except files; the number is the size of its cache.
-pub(super) type IssuerBasis = (config::Issuer, u64);
+pub(super) type IssuerBasis = (config::Issuer, CacheBounds);
 /// Everything that a source is built from, except files.
 pub(super) type SourceBasis = (config::Source, CacheLimits);
 

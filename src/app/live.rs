@@ -69,7 +69,7 @@ impl Target for Live {
     ) -> Result<Applied, String> {
         let mut current = self.current.lock().await;
         let restart_needed = reload::restart_needed(&self.started, &config);
-        config.server = self.started.server.clone();
+        config.server = reload::applicable_server(&self.started.server, &config.server);
         config.log = self.started.log.clone();
         config.limits = reload::applicable(&self.started.limits, &config.limits);
         let builder = Builder {

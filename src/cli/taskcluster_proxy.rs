@@ -55,6 +55,9 @@ pub(super) struct TaskclusterProxy {
     /// Address for metrics, health checks and PUT /credentials: a loopback address or unix:/path
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9090")]
     admin: String,
+    /// Host name by which programs reach this proxy, beside localhost and taskcluster (repeatable)
+    #[arg(long = "local-host", value_name = "NAME")]
+    local_hosts: Vec<String>,
     /// Print the equivalent configuration file and exit
     #[arg(long)]
     print_config: bool,
@@ -152,6 +155,7 @@ fn configuration(args: TaskclusterProxy, authorized_scopes: Option<Vec<String>>)
         ip_address: args.ip_address,
         port: args.port,
         admin: args.admin,
+        local_hosts: args.local_hosts,
         // taskcluster-proxy treats an empty value as no restriction.
         allowed_user: args.allowed_user.filter(|user| !user.is_empty()),
         authorized_scopes,

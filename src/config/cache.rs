@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::reader::{Reader, section};
-use super::units::show_duration;
+use super::units::{show_duration, show_size};
+use super::value::Size;
 use crate::credential::CacheLimits;
 
 section! {
@@ -11,6 +12,10 @@ section! {
     pub(super) struct Cache {
         /// Callers cached per source; 1 to 10000000.
         max_entries: u64 = [default "10000"],
+        /// The memory that each issuer's verified tokens may take, and each source's credentials; beyond it,
+        /// entries are evicted as beyond max_entries. Bounds what callers with large tokens can make hawkgate
+        /// hold. 64KiB to 64GiB.
+        max_bytes: Size = [default "'64MiB'"],
         /// How long a credential is used when the caller's token does not limit its lifetime: one obtained
         /// for a `delegated` token, or one without an expiry. A delegated token that is revoked or expires
         /// keeps working for at most this long; a shorter time means more exchanges. 1s to 31d.
@@ -28,6 +33,8 @@ impl Cache {
         const SECOND: Duration = Duration::from_secs(1);
         let month = Duration::from_hours(31 * 24);
         reader.check_range(&self.max_entries, 1, 10_000_000, |n| n.to_string());
+        let show = |size: Size| show_size(size.0);
+        reader.check_range(&self.max_bytes, Size(64 << 10), Size(64 << 30), show);
         reader.check_range(&self.max_age, SECOND, month, show_duration);
         reader.check_range(
             &self.refusals,
@@ -52,6 +59,7 @@ impl Cache {
         }
         Some(CacheLimits {
             max_entries: self.max_entries.value?,
+            max_bytes: self.max_bytes.value?.0,
             max_age: self.max_age.value?,
             refresh_ahead: self.refresh_ahead.value?,
             refusals: self.refusals.value?,

@@ -79,6 +79,8 @@ pub struct Server {
     pub drain_delay: Duration,
     /// After this time `/startupz` is true even if an issuer's keys could not be fetched.
     pub startup_grace: Duration,
+    /// Further host names of this machine; see [`crate::gateway::resource_isolation`].
+    pub local_hosts: Vec<String>,
     /// Worker threads; 0 means one per core.
     pub threads: usize,
 }

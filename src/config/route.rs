@@ -5,7 +5,6 @@ mod bewit;
 mod passes_401;
 mod upstream;
 
-use std::net::Ipv6Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +13,7 @@ use http::Method;
 use url::Url;
 
 use super::diagnostic::quoted;
+use super::host;
 use super::rate::{self, Rate};
 use super::reader::{Reader, Section, Table, section};
 use super::references::Declaration;
@@ -193,43 +193,11 @@ impl Route {
     }
 
     fn check_host(&self, reader: &mut Reader<'_>) {
+        const WILDCARD: &str = "write one route for each host, or leave the key out for any";
         let Some(host) = &self.host.value else { return };
-        let (problem, remedy) =
-            if host.parse::<Ipv6Addr>().is_ok() && !host.contains(char::is_uppercase) {
-                return;
-            } else if host.contains("://") || host.contains('/') {
-                (
-                    "is a URL",
-                    "write the host alone, without scheme or path".to_owned(),
-                )
-            } else if host.contains('*') {
-                (
-                    "has a wildcard",
-                    "write one route for each host, or leave the key out for any".to_owned(),
-                )
-            } else if host.contains('[') {
-                (
-                    "has brackets",
-                    "write the address alone, like \"::1\"".to_owned(),
-                )
-            } else if let Some((name, _)) = host.split_once(':') {
-                ("has a port", format!("write {}", quoted(name)))
-            } else if host.bytes().any(|b| b.is_ascii_uppercase()) {
-                (
-                    "has upper-case letters",
-                    format!("write {}", quoted(&host.to_ascii_lowercase())),
-                )
-            } else if let Some(name) = host.strip_suffix('.') {
-                ("ends with a dot", format!("write {}", quoted(name)))
-            } else if !is_host_name(host) {
-                (
-                    "is not a host name",
-                    "write it like \"tc.example.com\"".to_owned(),
-                )
-            } else {
-                return;
-            };
-        reader.error(&self.host.at, problem, remedy);
+        if let Some((problem, remedy)) = host::problem(host, WILDCARD) {
+            reader.error(&self.host.at, problem, remedy);
+        }
     }
 
     fn check_path(&self, reader: &mut Reader<'_>) {
@@ -294,14 +262,6 @@ fn prefix_problem(path: &str) -> Option<(&'static str, String)> {
     } else {
         return None;
     })
-}
-
-fn is_host_name(host: &str) -> bool {
-    let fits = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_".contains(&b);
-    host.len() <= 253
-        && host
-            .split('.')
-            .all(|label| (1..=63).contains(&label.len()) && label.bytes().all(fits))
 }
 
 /// Refuses routes between which the choice would be ambiguous.

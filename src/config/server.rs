@@ -9,7 +9,8 @@ use toml::de::DeValue;
 
 use super::access::{self, User};
 use super::diagnostic::{Location, quoted};
-use super::reader::{Reader, Shape, Value, section};
+use super::host;
+use super::reader::{Field, Reader, Shape, Value, section};
 use super::resolved;
 use super::units::show_duration;
 use super::value::{Choice, Item, List, Nested, text};
@@ -22,7 +23,7 @@ const SOCKET_MODE: u32 = 0o600;
 const MAX_SOCKET_PATH: usize = 107;
 
 section! {
-    /// Where hawkgate listens. Changes to this table need a restart.
+    /// Where hawkgate listens. Changes to this table need a restart, except to local_hosts.
     pub(super) struct Server {
         /// Listeners for callers: "127.0.0.1:8080", "unix:/run/hawkgate.sock" or a table. Host names are
         /// not resolved. With port 0, the system chooses a port.
@@ -38,6 +39,11 @@ section! {
         startup_grace: Duration = [default "'60s'"],
         /// Worker threads; 0 for one per core; at most 1024.
         threads: u64 = [default "0"],
+        /// Host names, beside localhost and loopback addresses, under which programs on this machine may
+        /// use what needs no token: anonymous, workload_token and password routes on local listeners, and
+        /// a local admin listener. Other names in Host are refused, so that no web page gets in by DNS
+        /// rebinding. Lower case, without ports.
+        local_hosts: List<String> = [default "[]"],
     }
 }
 
@@ -194,6 +200,7 @@ impl Server {
         );
         reader.check_range(&self.startup_grace, Duration::ZERO, HOUR, show_duration);
         reader.check_range(&self.threads, 0, 1024, |n| n.to_string());
+        check_local_hosts(reader, &self.local_hosts);
         let listen = self.listen.value.and_then(|list| {
             if list.is_empty() {
                 reader.error(
@@ -224,7 +231,18 @@ impl Server {
             drain_delay: self.drain_delay.value?,
             startup_grace: self.startup_grace.value?,
             threads: usize::try_from(self.threads.value?).ok()?,
+            local_hosts: self.local_hosts.value?.into_values(),
         })
+    }
+}
+
+fn check_local_hosts(reader: &mut Reader<'_>, hosts: &Field<List<String>>) {
+    const WILDCARD: &str = "list each name";
+    for item in hosts.value.iter().flat_map(|list| &list.items) {
+        if let Some((problem, remedy)) = host::problem(&item.value, WILDCARD) {
+            let problem = format!("{} {problem}", quoted(&item.value));
+            reader.error(&item.at, problem, remedy);
+        }
     }
 }
 

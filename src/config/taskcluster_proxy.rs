@@ -9,6 +9,9 @@ pub const ACCESS_TOKEN_VARIABLE: &str = "TASKCLUSTER_ACCESS_TOKEN";
 /// The environment variable with its certificate, if its credentials are temporary.
 pub const CERTIFICATE_VARIABLE: &str = "TASKCLUSTER_CERTIFICATE";
 
+/// The host name by which docker-worker's tasks reach taskcluster-proxy: `http://taskcluster/`.
+const TASK_HOST: &str = "taskcluster";
+
 /// The arguments of taskcluster-proxy that hawkgate supports.
 #[derive(Clone, Debug)]
 pub struct TaskclusterProxy {
@@ -24,6 +27,8 @@ pub struct TaskclusterProxy {
     pub port: u16,
     /// The address for metrics, health checks and `PUT /credentials`.
     pub admin: String,
+    /// Further host names by which programs reach this proxy; see [`TASK_HOST`].
+    pub local_hosts: Vec<String>,
     /// `--allowed-user`; root is always allowed as well.
     pub allowed_user: Option<String>,
     /// `<scope>…` and the scopes of `--task-id`; `None` for all scopes of the client.
@@ -48,6 +53,7 @@ impl TaskclusterProxy {
             }
         });
         lines.push(format!("admin = {}", text(&self.admin)));
+        lines.push(format!("local_hosts = {}", list(&self.local_hosts())));
         lines.extend(self.source());
         lines.extend(
             [
@@ -66,6 +72,15 @@ impl TaskclusterProxy {
             .map(str::to_owned),
         );
         lines.join("\n")
+    }
+
+    fn local_hosts(&self) -> Vec<&str> {
+        let mut hosts = vec![TASK_HOST];
+        hosts.extend(self.local_hosts.iter().map(String::as_str));
+        // The configuration rejects duplicates.
+        let mut seen = std::collections::HashSet::new();
+        hosts.retain(|host| seen.insert(*host));
+        hosts
     }
 
     fn source(&self) -> Vec<String> {
@@ -114,6 +129,7 @@ mod tests {
             ip_address: [127, 0, 0, 1].into(),
             port: 8080,
             admin: "127.0.0.1:9090".into(),
+            local_hosts: vec![],
             allowed_user: None,
             authorized_scopes: None,
         }
@@ -159,10 +175,12 @@ mod tests {
             certificate: true,
             ip_address: "::1".parse().unwrap(),
             allowed_user: Some("worker".into()),
+            local_hosts: vec!["proxy.internal".into(), "taskcluster".into()],
             authorized_scopes: Some(vec!["a\"]b".into(), "queue:*".into()]),
             ..arguments()
         })
         .unwrap();
+        assert_eq!(config.server.local_hosts, ["taskcluster", "proxy.internal"]);
         let listener = &config.server.listen[0];
         assert_eq!(listener.address.to_string(), "[::1]:8080");
         assert_eq!(listener.access.users.as_ref().unwrap(), &["root", "worker"]);

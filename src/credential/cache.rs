@@ -10,6 +10,7 @@ mod fetch_coordinator;
 mod generation;
 mod lease_memo;
 mod negative;
+mod replacement;
 #[cfg(test)]
 mod tests;
 
@@ -18,6 +19,7 @@ use std::time::Duration;
 
 use super::identity::{Identity, IdentityKey};
 use super::{Credential, CredentialSource, FetchError, Inject, RandomnessError, SwapRequest};
+use crate::bounded_cache::CacheBounds;
 use crate::clock::{Now, SharedClock, UnixMillis};
 use crate::credential::Lookup;
 use crate::secret::SecretString;
@@ -25,12 +27,15 @@ use crate::token::{Caller, ExtensionKey};
 use fetch_coordinator::FetchCoordinator;
 use generation::Generation;
 pub use negative::Jitter;
+pub use replacement::Replacement;
 
 /// The settings of `[cache]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CacheLimits {
     /// Identities per source; the least recently used is evicted first.
     pub max_entries: u64,
+    /// The memory that each source's credentials may take, in bytes, and again its refusals.
+    pub max_bytes: u64,
     /// The longest a credential is used, regardless of its own expiry.
     pub max_age: Duration,
     /// How long before expiry a credential in use is renewed: at most a third of its
@@ -38,6 +43,16 @@ pub struct CacheLimits {
     pub refresh_ahead: Duration,
     /// How long a refusal is cached.
     pub refusals: Duration,
+}
+
+impl CacheLimits {
+    /// The bounds of each cache.
+    pub fn bounds(&self) -> CacheBounds {
+        CacheBounds {
+            entries: self.max_entries,
+            bytes: self.max_bytes,
+        }
+    }
 }
 
 /// The limits of a [`CachedSource`].
@@ -216,36 +231,97 @@ impl CachedSource {
         self.coordinator.obtain(identity, request, None).await
     }
 
-    /// Replaces `rejected`, to which the upstream answered 401. If that generation is still
-    /// the current one it is dropped and one exchange is made for every waiting caller;
-    /// otherwise the newer generation is returned.
+    /// Replaces `rejected`, to which the upstream answered 401, for a request that is then
+    /// replayed. If that generation is still the current one, one exchange is made for every
+    /// waiting caller, and until it succeeds other requests go on using the old one; otherwise
+    /// the newer generation is returned. Call [`Self::accepted`] if the replay gets another
+    /// answer than 401: a caller whose replays fail causes one exchange in 30 seconds.
     ///
     /// # Errors
-    /// As for [`Self::lease`]; the rejected generation stays dropped either way.
+    /// As for [`Self::lease`]. If the source is unavailable, the rejected generation stays in
+    /// use.
     pub async fn replace(
         &self,
         request: &SwapRequest,
         rejected: &Lease,
-    ) -> Result<Leased, LeaseError> {
-        rejected.0.retire();
+    ) -> Result<Replacement, LeaseError> {
         let identity = self.identify(request)?;
-        self.coordinator
-            .obtain(identity, request, Some(rejected.generation()))
-            .await
+        let caller = self.caller_key(identity, request);
+        let replaced = self
+            .coordinator
+            .replace(identity, caller, request, rejected)
+            .await?;
+        if let Replacement::New(_) = &replaced {
+            // A memo may hold it even if the cache has evicted it.
+            rejected.0.retire();
+        }
+        Ok(replaced)
     }
 
-    /// Drops `rejected` without fetching a replacement, for a request that cannot be replayed.
-    pub fn invalidate(&self, request: &SwapRequest, rejected: &Lease) {
-        rejected.0.retire();
+    /// Whether [`Self::replace`] would return [`Replacement::StillRejected`].
+    pub fn is_still_rejected(&self, request: &SwapRequest, rejected: &Lease) -> bool {
+        let Ok(identity) = self.identify(request) else {
+            return false;
+        };
+        let caller = self.caller_key(identity, request);
+        self.coordinator
+            .is_still_rejected(identity, caller, rejected.generation())
+    }
+
+    /// Issues another credential in place of `outdated`, which the upstream cannot accept
+    /// because its clock differs. For sources without network only
+    /// ([`CredentialSource::is_local`]), so there is no limit.
+    ///
+    /// # Errors
+    /// As for [`Self::lease`].
+    pub async fn reissue(
+        &self,
+        request: &SwapRequest,
+        outdated: &Lease,
+    ) -> Result<Leased, LeaseError> {
+        let identity = self.identify(request)?;
+        let leased = self
+            .coordinator
+            .obtain(identity, request, Some(outdated.generation()))
+            .await?;
+        outdated.0.retire();
+        Ok(leased)
+    }
+
+    /// Notes that the upstream accepted a replay with a credential from [`Self::replace`], so
+    /// that the next 401 is healed at once as well.
+    pub fn accepted(&self, request: &SwapRequest) {
         if let Ok(identity) = self.identify(request) {
             self.coordinator
-                .drop_generation(identity, rejected.generation());
+                .accepted(self.caller_key(identity, request));
+        }
+    }
+
+    /// Notes that the upstream answered 401 to `rejected`, for a request that cannot be
+    /// replayed. The next lease replaces that generation, within the limits of
+    /// [`Self::replace`]. At a shared source ([`CredentialSource::is_shared`]) the old one is
+    /// used until the new one has arrived, so that one caller's 401 delays no other.
+    pub fn invalidate(&self, request: &SwapRequest, rejected: &Lease) {
+        if let Ok(identity) = self.identify(request) {
+            let caller = self.caller_key(identity, request);
+            self.coordinator.invalidate(identity, caller, &rejected.0);
         }
     }
 
     /// The number of identities that have a cached credential.
     pub fn entries(&self) -> u64 {
         self.coordinator.entries()
+    }
+
+    /// The key of the caller of `request` within `identity`.
+    fn caller_key(&self, identity: Identity, request: &SwapRequest) -> Identity {
+        if !self.coordinator.inner().is_shared() {
+            return identity;
+        }
+        let mut hasher = self.key.hasher();
+        hasher.part(&identity);
+        hasher.caller(&request.caller);
+        hasher.finish()
     }
 
     fn identify(&self, request: &SwapRequest) -> Result<Identity, LeaseError> {

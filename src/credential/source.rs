@@ -7,6 +7,7 @@ use async_trait::async_trait;
 
 use super::identity::Identity;
 use super::{IdentityHasher, IdentityKey, Issued};
+use crate::bounded_cache::heap_size;
 use crate::credential::ExchangeResult;
 use crate::secret::SecretString;
 use crate::token::{BearerToken, Caller};
@@ -63,6 +64,20 @@ pub enum FetchError {
     /// reason of its own.
     #[error("{0}")]
     TooLarge(String),
+}
+
+impl FetchError {
+    /// The heap memory that it takes, in bytes.
+    pub(super) fn heap_size(&self) -> usize {
+        match self {
+            Self::Refused(cause)
+            | Self::NotEntitled(cause)
+            | Self::BadAnswer(cause)
+            | Self::TooLarge(cause)
+            | Self::Unavailable { cause, .. }
+            | Self::SignIn { cause, .. } => heap_size::string(cause),
+        }
+    }
 }
 
 impl ExchangeResult {

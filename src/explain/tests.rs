@@ -331,7 +331,14 @@ async fn offline_mode_uses_no_network_and_reports_what_is_unknown() {
 #[tokio::test]
 async fn an_anonymous_route_needs_no_token_but_rules_apply() {
     let fixture = Fixture::new();
-    let explanation = fixture.explain(&question("/open/x", None)).await;
+    let mut request = question("/open/x", None);
+    let explanation = fixture.explain(&request).await;
+    let Verdict::Refused { reason, .. } = explanation.verdict else {
+        panic!("{explanation}")
+    };
+    assert_eq!(reason, "host_not_allowed");
+    request.host = "localhost".into();
+    let explanation = fixture.explain(&request).await;
     let text = explanation.to_string();
     assert!(explanation.passes(), "{text}");
     assert!(text.contains("rest: matches: allowed"), "{text}");
@@ -446,6 +453,7 @@ async fn passwords_are_required_and_never_shown() {
     let (config, _) = config::parse(PASSWORDS, "t.toml", &options).unwrap();
     let explanation = |user: Option<&str>| {
         let request = Question {
+            host: "localhost".into(),
             user: user.map(Into::into),
             ..question("/reports", None)
         };

@@ -87,6 +87,15 @@ impl Caller {
         self.token()?.client()
     }
 
+    /// Whether nothing is left to check about who the caller is. Otherwise a credential must be
+    /// acquired before anything is sent upstream, because the exchange is the check.
+    pub fn is_proved(&self) -> bool {
+        match self {
+            Self::Verified(_) | Self::Anonymous => true,
+            Self::Delegated { .. } | Self::Password { .. } => false,
+        }
+    }
+
     fn token(&self) -> Option<&Arc<VerifiedToken>> {
         match self {
             Self::Verified(token) => Some(token),
@@ -264,6 +273,22 @@ impl Admission {
     /// The decision of the rules, if the route has any.
     pub fn decision(&self) -> Option<&Decision> {
         self.decision.as_deref()
+    }
+
+    /// Refuses a caller that only an exchange can prove, on a route whose source makes none. The
+    /// configuration reader does so too; this also covers routes that were built in another way.
+    pub(super) fn require_exchange(&self) -> Result<(), Rejection> {
+        let source = self.route.source.as_ref();
+        let proves = match &self.caller {
+            Caller::Verified(_) | Caller::Anonymous => true,
+            Caller::Delegated { .. } => source.is_some_and(|source| source.takes_token()),
+            Caller::Password { .. } => source.is_some_and(|source| source.takes_password()),
+        };
+        if proves {
+            return Ok(());
+        }
+        let cause = "the route's source does not check what the caller presented";
+        Err(Rejection::from(Reason::Internal).with_cause(cause))
     }
 
     pub(super) async fn acquire_lease(&mut self) -> Result<(), Rejection> {

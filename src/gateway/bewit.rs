@@ -57,6 +57,19 @@ impl Gateway {
         self.routes.has_bewit_route() && is_endpoint(target)
     }
 
+    /// Checks a request to the endpoint before its body is read. The route of its URL has its own
+    /// check.
+    ///
+    /// # Errors
+    /// If a web page sent the request, and no route with `bewit = true` needs credentials.
+    pub fn check_bewit_sender(&self, head: Head<'_>) -> Result<(), Rejection> {
+        let (isolation, named) = (
+            self.routes.bewit_isolation(),
+            self.routes.names_host(head.host),
+        );
+        self.isolation.check_route(isolation, named, head)
+    }
+
     /// Signs `url`, provided that a GET of the same path through this gateway would reach it by a
     /// route with `bewit = true` that admits the caller. `head` is the head of the request to the
     /// endpoint.

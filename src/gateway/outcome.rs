@@ -29,7 +29,7 @@ labels! {
         FreshCredentials = "fresh_credentials",
         /// The clocks differ; signed again with the upstream's time.
         ClockSkew = "clock_skew",
-        /// The request had already been replayed.
+        /// Fresh credentials were rejected too, for this request or for an earlier one.
         StillUnauthorized = "still_unauthorized",
         /// The route's `passes_401` covers the path.
         UpstreamOwn = "upstream_own",

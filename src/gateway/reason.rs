@@ -13,6 +13,10 @@ labels! {
         BadRequest = "bad_request",
         /// The listener's `allowed_networks`, `allowed_users` or `trusted_proxies` exclude the peer.
         PeerNotAllowed = "peer_not_allowed",
+        /// `Host` is not a name of this machine, on a route or listener that needs no token.
+        HostNotAllowed = "host_not_allowed",
+        /// A web page sent the request, to a route or listener that needs no token.
+        CrossSite = "cross_site",
         /// The method is TRACE or CONNECT, or one of hawkgate's own endpoints does not support it.
         MethodRefused = "method_refused",
         /// The head exceeds `limits.header_bytes`.
@@ -154,6 +158,8 @@ impl Reason {
             Self::NoRoute => row(404, "NoRoute", None, "No route of this gateway matches this host, path and method."),
             Self::BadRequest => row(400, "InvalidRequest", None, "The request is ambiguous or not well-formed HTTP."),
             Self::PeerNotAllowed => row(403, "PeerNotAllowed", None, "This listener does not serve your address or user."),
+            Self::HostNotAllowed => row(403, "HostNotAllowed", None, "This is served to programs on this machine, as localhost or a loopback address. Another name must be listed in `server.local_hosts`."),
+            Self::CrossSite => row(403, "CrossSite", None, "This is served to programs on this machine, not to web pages of other origins."),
             Self::MethodRefused => row(405, "MethodNotAllowed", None, "This method is not proxied."),
             Self::HeaderTooLarge => row(431, "HeaderTooLarge", None, "The request's header is larger than this gateway accepts."),
             Self::UrlTooLong => row(414, "UrlTooLong", None, "The request's URL is longer than this gateway accepts."),

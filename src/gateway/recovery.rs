@@ -7,8 +7,8 @@
 //! | the route's `passes_401` covers the path | kept | passed through |
 //! | its body says that `authorizedScopes` are not satisfied | kept | passed through, logged |
 //! | `Date` differs from the time signed with, for the first time | kept | signed again with that time; passed through if it cannot be replayed |
-//! | the credentials were already replaced for this request | dropped | passed through, or refused if the user has to sign in again |
-//! | the request cannot be replayed | dropped | passed through |
+//! | the credentials are fresh: replaced for this request, or because of this caller's 401 in the last 30 seconds | kept | passed through, or refused if the user has to sign in again |
+//! | the request cannot be replayed | replaced by the next request | passed through |
 //! | anything else | replaced | replayed; refused if there are no others |
 //!
 //! So a request is replayed at most twice: once with another time, and once with other credentials.
@@ -23,7 +23,7 @@ use super::route::Upstream;
 use super::upstream_clock::{MIN_SKEW, PeerTime};
 use super::{Admission, Gateway};
 use crate::clock::{Now, UnixMillis};
-use crate::credential::Lease;
+use crate::credential::{Lease, Replacement};
 use crate::token::Caller;
 
 /// The upstream's 401 response, and the request that it answers.
@@ -63,9 +63,9 @@ pub enum Recovery {
 enum Step {
     /// Keep the credentials and forward the 401.
     Pass(Reason),
-    /// Drop the credentials and forward the 401.
-    DropAndPass(Reason),
-    /// Drop the credentials; the user has to sign in again.
+    /// Let the next request replace the credentials, and forward the 401.
+    InvalidateAndPass(Reason),
+    /// The user has to sign in again.
     SignIn,
     /// Replay, signed with this time.
     SignAgain(PeerTime),
@@ -92,24 +92,17 @@ impl Gateway {
         };
         match self.judge(admission, response, replayable) {
             Step::Pass(reason) => Recovery::PassThrough(reason),
-            Step::DropAndPass(reason) => {
-                drop_credentials(admission, &rejected);
+            Step::InvalidateAndPass(reason) => {
+                invalidate(admission);
                 Recovery::PassThrough(reason)
             }
-            Step::SignIn => {
-                drop_credentials(admission, &rejected);
-                let rejection = Rejection::from(reason::Reason::SignInAgain);
-                Recovery::Refuse(Reason::StillUnauthorized, Box::new(rejection))
-            }
+            Step::SignIn => sign_in_again(),
             Step::SignAgain(time) => {
                 admission.clock_offset = time.offset(Now::read(&*self.clock));
                 admission.corrected_clock = Some(time);
                 mint_again(admission, &rejected).await
             }
-            Step::Replace => {
-                admission.replaced_credential = true;
-                replace(admission, &rejected, Reason::FreshCredentials).await
-            }
+            Step::Replace => replace(admission, &rejected).await,
         }
     }
 
@@ -123,10 +116,8 @@ impl Gateway {
     ) -> Option<Reason> {
         match self.judge(admission, response, replayable) {
             Step::Pass(reason) => Some(reason),
-            Step::DropAndPass(reason) => {
-                if let Some(rejected) = &admission.lease {
-                    drop_credentials(admission, rejected);
-                }
+            Step::InvalidateAndPass(reason) => {
+                invalidate(admission);
                 Some(reason)
             }
             Step::SignIn | Step::SignAgain(_) | Step::Replace => None,
@@ -140,7 +131,7 @@ impl Gateway {
         response: UnauthorizedResponse<'_>,
         replayable: Replayable,
     ) -> Step {
-        let Some(source) = &admission.route.source else {
+        let (Some(source), Some(lease)) = (&admission.route.source, &admission.lease) else {
             return Step::Pass(Reason::NotSigned);
         };
         let now = Now::read(&*self.clock);
@@ -165,20 +156,17 @@ impl Gateway {
                 Replayable::No(reason) => Step::Pass(reason),
             };
         }
-        if admission.replaced_credential {
+        if admission.replaced_credential && now.wall.is_credible() {
             // Neither other credentials nor the time learnt helped: do not insist on that time.
-            if now.wall.is_credible() {
-                clock.forget();
-            }
-            return if source.needs_sign_in() {
-                Step::SignIn
-            } else {
-                Step::DropAndPass(Reason::StillUnauthorized)
-            };
+            clock.forget();
         }
+        let fresh = admission.replaced_credential
+            || source.is_still_rejected(&admission.swap_request(), lease);
         match replayable {
+            _ if fresh && source.needs_sign_in() => Step::SignIn,
+            _ if fresh => Step::Pass(Reason::StillUnauthorized),
             Replayable::Yes => Step::Replace,
-            Replayable::No(reason) => Step::DropAndPass(reason),
+            Replayable::No(reason) => Step::InvalidateAndPass(reason),
         }
     }
 
@@ -191,11 +179,17 @@ impl Gateway {
         }
     }
 
-    /// Records that the upstream did not answer 401 to the last attempt: if that was signed with
-    /// another time, all requests are from now on.
+    /// Notes that the upstream's final response is not a 401. Call it for every such response: if
+    /// it answers a replay, what was changed for that has helped. Then the next 401 is healed at
+    /// once as well, and all requests are signed with the time that this one was.
     pub fn accepted(&self, admission: &Admission) {
         if let Some(time) = admission.corrected_clock {
             adopt(admission, time, Now::read(&*self.clock));
+        }
+        if let Some(source) = admission.route.source.as_ref()
+            && admission.replaced_credential
+        {
+            source.accepted(&admission.swap_request());
         }
     }
 }
@@ -252,34 +246,41 @@ fn caller_key(admission: &Admission) -> u64 {
     hasher.finish()
 }
 
-fn drop_credentials(admission: &Admission, rejected: &Lease) {
-    if let Some(source) = &admission.route.source {
+/// Lets the next request of this caller replace the credentials.
+fn invalidate(admission: &Admission) {
+    if let (Some(source), Some(rejected)) = (&admission.route.source, &admission.lease) {
         source.invalidate(&admission.swap_request(), rejected);
     }
 }
 
+fn sign_in_again() -> Recovery {
+    let rejection = Rejection::from(reason::Reason::SignInAgain);
+    Recovery::Refuse(Reason::StillUnauthorized, Box::new(rejection))
+}
+
 /// Mints credentials whose certificate contains the corrected time, which needs no exchange. Other
 /// credentials contain no time of ours.
-async fn mint_again(admission: &mut Admission, rejected: &Lease) -> Recovery {
+async fn mint_again(admission: &mut Admission, outdated: &Lease) -> Recovery {
     let source = admission.route.source.clone();
     let Some(source) = source.filter(|source| source.is_local()) else {
         return Recovery::Replay(Reason::ClockSkew);
     };
-    let minted = source.lease(&admission.swap_request()).await;
-    match minted {
-        Ok(leased) if leased.lease.generation() == rejected.generation() => {
-            replace(admission, rejected, Reason::ClockSkew).await
-        }
-        minted => after(admission.record_lease(minted), Reason::ClockSkew),
-    }
+    let minted = source.reissue(&admission.swap_request(), outdated).await;
+    after(admission.record_lease(minted), Reason::ClockSkew)
 }
 
-async fn replace(admission: &mut Admission, rejected: &Lease, reason: Reason) -> Recovery {
+async fn replace(admission: &mut Admission, rejected: &Lease) -> Recovery {
     let Some(source) = admission.route.source.clone() else {
         return Recovery::PassThrough(Reason::NotSigned);
     };
-    let replaced = source.replace(&admission.swap_request(), rejected).await;
-    after(admission.record_lease(replaced), reason)
+    let replaced = match source.replace(&admission.swap_request(), rejected).await {
+        Ok(Replacement::New(leased)) => Ok(leased),
+        Ok(Replacement::StillRejected) if source.needs_sign_in() => return sign_in_again(),
+        Ok(Replacement::StillRejected) => return Recovery::PassThrough(Reason::StillUnauthorized),
+        Err(error) => Err(error),
+    };
+    admission.replaced_credential = replaced.is_ok();
+    after(admission.record_lease(replaced), Reason::FreshCredentials)
 }
 
 fn after(leased: Result<(), Rejection>, reason: Reason) -> Recovery {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use http::header::AUTHORIZATION;
 use http::{HeaderValue, Method};
 
 use super::path;
@@ -15,6 +16,7 @@ use super::rule::Rules;
 use super::scopes_refusal::RefusalLog;
 use super::upstream_clock::UpstreamClock;
 use crate::credential::CachedSource;
+use crate::header_fields::HeaderFields;
 use crate::token::{Issuer, WorkloadToken};
 
 /// The upstream of a route.
@@ -68,6 +70,31 @@ pub struct Compat {
     pub headers: bool,
 }
 
+/// Which requests to a route are refused if a web page sent them
+/// ([`super::resource_isolation`]): those that are served without credentials that the
+/// sender must know, or with a password that a browser may have stored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Isolation {
+    /// None: senders need a token, or the route is open to other machines.
+    #[default]
+    Off,
+    /// Those without `Authorization`, which are sent with the route's workload token.
+    WithoutAuthorization,
+    /// All.
+    Always,
+}
+
+impl Isolation {
+    /// Whether a request with these fields is one of them.
+    pub(super) fn covers(self, headers: &dyn HeaderFields) -> bool {
+        match self {
+            Self::Off => false,
+            Self::WithoutAuthorization => headers.first(&AUTHORIZATION).is_none(),
+            Self::Always => true,
+        }
+    }
+}
+
 /// A route.
 #[derive(Debug)]
 pub struct Route {
@@ -95,6 +122,8 @@ pub struct Route {
     pub anonymous: bool,
     /// The token used for callers that send none.
     pub workload_token: Option<Arc<WorkloadToken>>,
+    /// Which requests are refused if a web page sent them.
+    pub isolation: Isolation,
     /// The rules; `None` if none apply to this route.
     pub rules: Option<Rules>,
     /// The rate limits.
@@ -178,7 +207,8 @@ pub enum Mismatch {
 pub struct RouteTable {
     by_host: HashMap<String, Vec<Arc<Route>>>,
     any_host: Vec<Arc<Route>>,
-    has_bewit_route: bool,
+    /// The weakest isolation of all routes with `bewit = true`; `None` if there are none.
+    bewit_isolation: Option<Isolation>,
 }
 
 /// Why no route was found.
@@ -196,7 +226,7 @@ impl RouteTable {
     pub fn new(mut routes: Vec<Arc<Route>>) -> Self {
         routes.sort_by_key(|r| (std::cmp::Reverse(r.path.len()), r.methods.is_none()));
         let mut table = Self {
-            has_bewit_route: routes.iter().any(|route| route.compat.bewit),
+            bewit_isolation: weakest_isolation(&routes),
             ..Self::default()
         };
         for route in routes {
@@ -241,13 +271,28 @@ impl RouteTable {
 
     /// Whether any route has `bewit = true`.
     pub fn has_bewit_route(&self) -> bool {
-        self.has_bewit_route
+        self.bewit_isolation.is_some()
+    }
+
+    /// Which requests to `/bewit` are refused if a web page sent them, whatever they ask for.
+    pub(super) fn bewit_isolation(&self) -> Isolation {
+        self.bewit_isolation.unwrap_or_default()
+    }
+
+    /// Whether any route is for this host, which may have a port.
+    pub(super) fn names_host(&self, host: &str) -> bool {
+        self.by_host.contains_key(&*host_name(host))
     }
 
     /// All routes, in no particular order.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Route>> {
         self.by_host.values().flatten().chain(&self.any_host)
     }
+}
+
+fn weakest_isolation(routes: &[Arc<Route>]) -> Option<Isolation> {
+    let bewit = routes.iter().filter(|route| route.compat.bewit);
+    bewit.map(|route| route.isolation).min()
 }
 
 /// The name in a `Host` header: without port and trailing dot, in lower case. Allocates only if the
@@ -301,6 +346,7 @@ pub(crate) mod tests {
         let options = SourceOptions {
             limits: CacheLimits {
                 max_entries: 10,
+                max_bytes: 1 << 20,
                 max_age: Duration::from_hours(1),
                 refresh_ahead: Duration::ZERO,
                 refusals: Duration::from_secs(10),
@@ -330,6 +376,7 @@ pub(crate) mod tests {
             refused_scopes: RefusalLog::default(),
             anonymous: true,
             workload_token: None,
+            isolation: Isolation::Off,
             rules: None,
             rates: RateLimiters::default(),
             compat: Compat::default(),

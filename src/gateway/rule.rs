@@ -20,6 +20,7 @@ use http::{HeaderName, HeaderValue};
 
 use super::path;
 use super::rejection::Rejection;
+use crate::bounded_cache::heap_size;
 use crate::gateway::reason::Reason;
 use crate::token::{Caller, ExtensionKey};
 use analysis::ClaimsRead;
@@ -131,6 +132,17 @@ impl Decision {
         }
     }
 
+    /// The heap memory that belongs to the decision alone, in bytes.
+    fn heap_size(&self) -> usize {
+        match &self.verdict {
+            Verdict::Allow { headers, .. } => {
+                let values = headers.iter().map(|(_, value)| value.len());
+                heap_size::allocation(size_of_val(headers.as_slice())) + values.sum::<usize>()
+            }
+            Verdict::Deny { cause, .. } => heap_size::string(cause),
+        }
+    }
+
     /// Headers to set on the upstream request.
     pub fn headers(&self) -> &[(HeaderName, HeaderValue)] {
         match &self.verdict {
@@ -211,9 +223,10 @@ impl Rules {
             return known;
         }
         let decision = Arc::new(self.evaluate(caller, request, |_, _| ()));
+        let size = decision.heap_size();
         token
             .extensions()
-            .insert(self.extension_key, Arc::clone(&decision));
+            .insert(self.extension_key, Arc::clone(&decision), size);
         decision
     }
 

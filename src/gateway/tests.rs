@@ -23,7 +23,7 @@ use crate::hawk::{Credentials, Signer};
 use crate::secret::SecretString;
 use crate::token::settings::Profile;
 use crate::token::testing::{self, ED25519, ScriptedKeys, configured};
-use crate::token::{Caller, WorkloadToken};
+use crate::token::{Caller, Issuer, WorkloadToken};
 
 const NOW: UnixMillis = UnixMillis::from_secs(1_800_000_000);
 const REPLAYABLE: Replayable = Replayable::Yes;
@@ -91,6 +91,7 @@ fn fixture(source: ScriptedSource) -> Fixture {
             login: None,
             clock: clock.clone(),
             rule_headers: vec![],
+            isolation: IsolationPolicy::default(),
             observability: Observability::default(),
         },
         clock,
@@ -212,8 +213,15 @@ async fn rejected_credentials_are_replaced_once_per_request() {
         passed_through(&recovery),
         UnauthorizedReason::StillUnauthorized
     );
-    // The second generation is invalidated as well: the next request fetches a third.
-    assert_eq!(fixture.admitted().await.client_id(), Some("client-3"));
+    // The fresh credentials stay in use, and the next 401 fetches no others.
+    let mut admission = fixture.admitted().await;
+    assert_eq!(admission.client_id(), Some("client-2"));
+    let recovery = fixture.recover(&mut admission, Some(0), REPLAYABLE).await;
+    assert_eq!(
+        passed_through(&recovery),
+        UnauthorizedReason::StillUnauthorized
+    );
+    assert_eq!(fixture.fetched(), 2);
 }
 
 #[tokio::test]
@@ -242,12 +250,10 @@ async fn an_unavailable_exchange_is_a_503_and_not_a_401() {
     };
     assert_eq!(reason, UnauthorizedReason::ExchangeFailed);
     assert_eq!(rejection.reason, Reason::ExchangeUnavailable);
-    let refused = fixture.admit("/api/x").await.unwrap_err();
-    assert_eq!(
-        refused.rejection.reason.status(),
-        503,
-        "the rejected credentials are not used again"
-    );
+    // Other requests go on using the credentials, which the upstream may reject for one path only.
+    let admitted = fixture.admitted().await;
+    assert_eq!(admitted.client_id(), Some("client-1"));
+    assert_eq!(admitted.lookup, Some(Lookup::Stale));
 }
 
 #[tokio::test]
@@ -297,6 +303,7 @@ fn verifying(workload: Option<&Path>) -> Gateway {
         login: None,
         clock,
         rule_headers: vec![],
+        isolation: IsolationPolicy::default(),
         observability: Observability::default(),
     }
 }
@@ -400,6 +407,7 @@ async fn a_short_path_is_routed_by_its_expanded_form() {
         login: None,
         clock,
         rule_headers: vec![],
+        isolation: IsolationPolicy::default(),
         observability: Observability::default(),
     };
     for (target, name, sent) in [
@@ -450,4 +458,76 @@ async fn taskcluster_proxy_headers_reveal_no_secret() {
         .taskcluster_proxy_headers("/api/x?bewit=abc")
         .unwrap();
     assert!(bewit.iter().all(|(_, value)| !value.contains("abc")));
+}
+
+/// A gateway whose only route has a `delegated` issuer and `source`.
+fn delegated(source: ScriptedSource) -> Fixture {
+    let mut fixture = fixture(source);
+    let mut route = routes::route("opaque", None, "/", None);
+    route.anonymous = false;
+    route.issuers = vec![Arc::new(Issuer::delegated("tc".into()))];
+    route.source = Some(routes::source(
+        fixture.source.clone(),
+        fixture.gateway.clock.clone(),
+    ));
+    fixture.gateway.routes = RouteTable::new(vec![Arc::new(route)]);
+    fixture
+}
+
+#[tokio::test]
+async fn an_opaque_token_is_proved_by_the_exchange_whatever_the_request_is() {
+    let fixture = delegated(ScriptedSource::default());
+    let mut headers = HeaderMap::new();
+    headers.insert(
+        "authorization",
+        "Bearer never-issued-by-anyone".parse().unwrap(),
+    );
+    headers.insert("upgrade", "websocket".parse().unwrap());
+    let methods = [Method::GET, Method::HEAD, Method::OPTIONS, Method::POST];
+    let targets = ["/x", "/x?bewit=abc", "/?a=b&bewit", "/x?bewit=&bewit="];
+    fixture.fail_with(FetchError::Refused("no such token".into()));
+    for method in &methods {
+        for target in targets {
+            let head = Head {
+                method,
+                ..Head::for_test(target, &headers)
+            };
+            let refused = fixture.gateway.admit(head).await.unwrap_err();
+            assert_eq!(refused.rejection.reason, Reason::TokenRefused, "{target}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_request_with_a_bewit_is_not_signed_after_its_token_was_proved() {
+    let fixture = delegated(ScriptedSource::default());
+    let mut headers = HeaderMap::new();
+    headers.insert("authorization", "Bearer opaque".parse().unwrap());
+    for lookup in [Lookup::Fetched, Lookup::Hit] {
+        let target = "/x?bewit=abc";
+        let head = Head::for_test(target, &headers);
+        let mut admission = fixture.gateway.admit(head).await.unwrap();
+        assert_eq!(admission.lookup, Some(lookup));
+        let header = fixture.gateway.sign(&admission, &Method::GET, target);
+        assert!(header.unwrap().is_none());
+        let recovery = fixture.recover(&mut admission, None, REPLAYABLE).await;
+        assert_eq!(passed_through(&recovery), UnauthorizedReason::NotSigned);
+    }
+    assert_eq!(fixture.fetched(), 1);
+}
+
+#[tokio::test]
+async fn an_opaque_token_is_refused_if_nothing_would_prove_it() {
+    let mut fixture = delegated(ScriptedSource::default());
+    let mut route = routes::route("opaque", None, "/", None);
+    route.anonymous = false;
+    route.issuers = vec![Arc::new(Issuer::delegated("tc".into()))];
+    fixture.gateway.routes = RouteTable::new(vec![Arc::new(route)]);
+    let mut headers = HeaderMap::new();
+    headers.insert("authorization", "Bearer opaque".parse().unwrap());
+    for target in ["/x", "/x?bewit=abc"] {
+        let head = Head::for_test(target, &headers);
+        let refused = fixture.gateway.admit(head).await.unwrap_err();
+        assert_eq!(refused.rejection.reason, Reason::Internal);
+    }
 }

@@ -13,6 +13,7 @@ use super::Credentials;
 use super::certificate::Certificate;
 use super::error::{HawkError, MAX_AUTHORIZATION_CHARS};
 use super::mac::{MacInput, check_attribute, check_request};
+use crate::bounded_cache::heap_size;
 use crate::clock::UnixMillis;
 use crate::secret::SecretString;
 
@@ -106,6 +107,11 @@ impl Signer {
         };
         within_limit(signer.length(TIME_CHARS, NONCE_CHARS, None))?;
         Ok(signer)
+    }
+
+    /// The memory that it takes, in bytes.
+    pub fn heap_size(&self) -> usize {
+        size_of::<Self>() + heap_size::string(&self.id) + heap_size::string(self.ext.expose())
     }
 
     /// The header value: `Hawk id="…", ts="…", nonce="…", [hash="…",] [ext="…",] mac="…"`.

@@ -418,8 +418,14 @@ async fn key_refreshes_are_counted_from_zero() {
         verified_max_age: Duration::from_secs(1),
     };
     let clock = ManualClock::at(UnixMillis(0));
-    let issuer =
-        crate::token::Issuer::oidc("auth0".into(), &config, Arc::new(Down), clock, 1, observer);
+    let issuer = crate::token::Issuer::oidc(
+        "auth0".into(),
+        &config,
+        Arc::new(Down),
+        clock,
+        crate::bounded_cache::CacheBounds::of_entries(1),
+        observer,
+    );
     issuer.warm_up().await;
     assert!((value(&metrics, failed) - 1.0).abs() < 1e-9);
 }

@@ -3,6 +3,9 @@
 //!
 //! Its connections are subject to the same head validation and timeouts as others, but have a
 //! separate connection limit, so that probes still succeed when callers have exhausted theirs.
+//!
+//! On a local listener, requests of web pages are refused. On others, scrapers and probes use
+//! names and addresses that hawkgate does not know, and no page changes anything.
 
 mod put_credentials;
 
@@ -13,12 +16,16 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use http::{Method, StatusCode};
 use pingora::apps::{HttpPersistentSettings, HttpServerApp, ReusedHttpStream};
-use pingora::http::ResponseHeader;
+use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::http::ServerSession;
 use pingora::server::ShutdownWatch;
 
+use super::hooks::host;
 use super::listener::{BindError, InheritedSockets};
 use super::server::BoundServer;
+use crate::gateway::Head;
+use crate::gateway::rejection::Rejection;
+use crate::gateway::resource_isolation::Transport;
 use crate::proxy::settings::{Address, Limits, Listener, ListenerAccess};
 
 /// Maximum number of open connections.
@@ -44,6 +51,8 @@ pub trait AdminPages: Send + Sync + 'static {
     /// Returns `Ok` if startup is complete, and otherwise what is missing, one item per line.
     /// The text contains no secrets.
     fn started(&self) -> Result<(), String>;
+    /// Returns `Ok` if a request to a local listener does not come from a web page.
+    fn check_sender(&self, head: Head<'_>) -> Result<(), Rejection>;
     /// Sets new credentials for the source named `source`, or, without a name, for the only
     /// source that accepts any. By default no source does.
     fn put_credentials(&self, _source: Option<&str>, _body: &[u8]) -> PutCredentials {
@@ -66,6 +75,8 @@ pub enum PutCredentials {
 /// The application that serves the admin listener.
 pub struct Admin<P> {
     pages: Arc<P>,
+    /// How requests arrive if the listener is local.
+    local: Option<Transport>,
 }
 
 /// Binds the admin listener; serve it with [`Admin`].
@@ -128,9 +139,34 @@ impl Page {
 }
 
 impl<P: AdminPages> Admin<P> {
-    /// Serves `pages`.
-    pub fn new(pages: Arc<P>) -> Arc<Self> {
-        Arc::new(Self { pages })
+    /// Serves `pages` on the listener at `address`.
+    pub fn new(pages: Arc<P>, address: &Address) -> Arc<Self> {
+        let transport = match address {
+            Address::Unix(_) => Transport::Unix,
+            Address::Tcp(_) => Transport::Tcp,
+        };
+        let local = address.is_local().then_some(transport);
+        Arc::new(Self { pages, local })
+    }
+
+    /// Refuses requests of web pages, on local listeners.
+    fn check_sender(&self, head: &RequestHeader) -> Result<(), Page> {
+        let Some(transport) = self.local else {
+            return Ok(());
+        };
+        let checked = self.pages.check_sender(Head {
+            method: &head.method,
+            host: host(head).unwrap_or_default(),
+            target: head.uri.path(),
+            headers: &head.headers,
+            peer: None,
+            transport,
+            certificate: None,
+        });
+        checked.map_err(|rejection| {
+            let reason = rejection.reason;
+            Page::plain(reason.status(), format!("{}\n", reason.message()))
+        })
     }
 
     fn page(&self, method: &Method, path: &str, accept: &str) -> Page {
@@ -161,9 +197,11 @@ impl<P: AdminPages> Admin<P> {
         let accept = head.headers.get_all("accept").iter();
         let accept: Vec<_> = accept.filter_map(|value| value.to_str().ok()).collect();
         let accept = accept.join(",");
-        let page = match put_credentials::source_from_path(&path) {
-            Some(source) => self.put(session, &method, source).await,
-            None => self.page(&method, &path, &accept),
+        let checked = self.check_sender(head);
+        let page = match (checked, put_credentials::source_from_path(&path)) {
+            (Err(refused), _) => refused,
+            (Ok(()), Some(source)) => self.put(session, &method, source).await,
+            (Ok(()), None) => self.page(&method, &path, &accept),
         };
         let with_body = method != Method::HEAD;
         let mut header = ResponseHeader::build(page.status, Some(5))?;

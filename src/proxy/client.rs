@@ -15,6 +15,7 @@ use pingora::proxy::Session;
 
 use crate::gateway::Head;
 use crate::gateway::client_certificate::ClientCertificate;
+use crate::gateway::resource_isolation::Transport;
 use crate::header_fields::HeaderFields;
 pub(super) use certificate::read as read_certificate;
 
@@ -100,6 +101,14 @@ impl PeerInfo {
         }
     }
 
+    fn transport(&self) -> Transport {
+        match (self.ip, self.tls) {
+            (None, _) => Transport::Unix,
+            (Some(_), false) => Transport::Tcp,
+            (Some(_), true) => Transport::Tls,
+        }
+    }
+
     /// Assembles the head of this peer's request for the gateway.
     pub(super) fn head<'a>(
         &'a self,
@@ -114,6 +123,7 @@ impl PeerInfo {
             target,
             headers,
             peer: self.client,
+            transport: self.transport(),
             certificate: self.certificate.as_deref(),
         }
     }

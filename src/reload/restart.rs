@@ -36,6 +36,14 @@ pub fn applicable(running: &Limits, new: &Limits) -> Limits {
     }
 }
 
+/// `running`, with the keys of `new` that need no restart.
+pub fn applicable_server(running: &Server, new: &Server) -> Server {
+    Server {
+        local_hosts: new.local_hosts.clone(),
+        ..running.clone()
+    }
+}
+
 fn of_server(running: &Server, new: &Server) -> Vec<&'static str> {
     let Server {
         listen,
@@ -44,6 +52,7 @@ fn of_server(running: &Server, new: &Server) -> Vec<&'static str> {
         drain_delay,
         startup_grace,
         threads,
+        local_hosts: _,
     } = running;
     changed([
         ("server.listen", *listen != new.listen),

@@ -218,17 +218,20 @@ fn keys_that_need_a_restart_are_listed() {
     let running = load(&path, None).unwrap().config;
     assert_eq!(restart_needed(&running, &running), Vec::<&str>::new());
     let all = "[server]\nlisten = [\"127.0.0.1:1\"]\nadmin = \"127.0.0.1:2\"\ndrain = \"1s\"\ndrain_delay = \"1s\"\n\
-               startup_grace = \"1s\"\nthreads = 3\n[limits]\nheader_bytes = \"16KiB\"\nurl_bytes = \"1KiB\"\n\
+               startup_grace = \"1s\"\nthreads = 3\nlocal_hosts = [\"h\"]\n[limits]\nheader_bytes = \"16KiB\"\nurl_bytes = \"1KiB\"\n\
                header_timeout = \"3s\"\nbody_timeout = \"3s\"\nkeepalive_timeout = \"3s\"\nconnections = 7\n\
                body = \"1KiB\"\nreplay_body = \"1KiB\"\nreplay_memory = \"1MiB\"\n[log]\nformat = \"text\"\nlevel = \"debug\"\n";
     replace(&path, format!("{TEXT}{all}"));
     let new = load(&path, None).unwrap().config;
     let keys = restart_needed(&running, &new);
     assert_eq!(keys.len(), 15, "{keys:?}");
-    for live in ["limits.body", "limits.replay_body"] {
+    for live in ["limits.body", "limits.replay_body", "server.local_hosts"] {
         assert!(!keys.contains(&live));
     }
     let limits = applicable(&running.limits, &new.limits);
     assert_eq!((limits.body, limits.replay_body), (Some(1024), 1024));
     assert_eq!(limits.connections, running.limits.connections);
+    let server = applicable_server(&running.server, &new.server);
+    assert_eq!(server.local_hosts, ["h"]);
+    assert_eq!(server.listen, running.server.listen);
 }

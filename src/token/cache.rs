@@ -6,7 +6,12 @@ use std::time::Duration;
 use moka::sync::Cache;
 
 use super::{TokenDigest, VerifiedToken};
+use crate::bounded_cache::CacheBounds;
 use crate::clock::{Now, RELEASED, SharedClock, UnixMillis};
+
+/// From this size on, in bytes, room for a token is made at once. Otherwise moka evicts after up to
+/// 64 insertions, which for the largest tokens could exceed the bound several times over.
+const LARGE: usize = 32 * 1024;
 
 /// The verified tokens of one issuer.
 #[derive(Debug)]
@@ -37,11 +42,15 @@ pub(super) struct Window {
 }
 
 impl VerifiedTokenCache {
-    /// A cache of at most `max` tokens, each cached for at most `max_age`.
-    pub(super) fn new(clock: SharedClock, max: u64, max_age: Duration) -> Self {
+    /// A cache of tokens, each cached for at most `max_age`.
+    pub(super) fn new(clock: SharedClock, bounds: CacheBounds, max_age: Duration) -> Self {
         // moka's time-to-live only frees memory; `self.clock` determines validity.
-        let tokens = Cache::builder()
-            .max_capacity(max)
+        // The default policy (TinyLFU) does not evict tokens in use for those that are used once, so
+        // a caller with many tokens does not displace others.
+        let tokens = bounds
+            .builder(|cached: &Arc<CachedToken>| {
+                size_of::<CachedToken>() + cached.token.heap_size()
+            })
             .time_to_live(max_age)
             .build();
         Self {
@@ -79,11 +88,63 @@ impl VerifiedTokenCache {
             expires_at: self.clock.monotonic().saturating_add(self.max_age),
         };
         self.tokens.insert(token.digest, Arc::new(cached));
+        if token.heap_size() > LARGE {
+            self.tokens.run_pending_tasks();
+        }
     }
 
     #[cfg(test)]
     pub(super) fn entries(&self) -> u64 {
         self.tokens.run_pending_tasks();
         self.tokens.entry_count()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::clock::ManualClock;
+
+    const START: UnixMillis = UnixMillis::from_secs(1_000_000);
+
+    fn token(number: u16, size: usize) -> Arc<VerifiedToken> {
+        let claims = json!({ "sub": "user", "x": "x".repeat(size) });
+        let mut token = Arc::into_inner(VerifiedToken::for_test("idp", claims)).unwrap();
+        token.digest.0[..2].copy_from_slice(&number.to_be_bytes());
+        Arc::new(token)
+    }
+
+    #[test]
+    fn a_caller_with_many_large_tokens_does_not_displace_tokens_in_use() {
+        let bounds = CacheBounds {
+            entries: 1000,
+            bytes: 1 << 20,
+        };
+        let max_age = Duration::from_mins(5);
+        let cache = VerifiedTokenCache::new(ManualClock::at(START), bounds, max_age);
+        let window = Window {
+            from: None,
+            until: UnixMillis(i64::MAX),
+        };
+        let in_use: Vec<_> = (0..50).map(|number| token(number, 100)).collect();
+        let hits = |cache: &VerifiedTokenCache| {
+            let get = |token: &&Arc<VerifiedToken>| cache.get(token.digest, None, |_| Some(0));
+            in_use.iter().filter(|t| get(t).is_some()).count()
+        };
+        for token in &in_use {
+            cache.insert(token, 0, window);
+        }
+        assert_eq!(hits(&cache), 50);
+        for number in 1000..3000 {
+            cache.insert(&token(number, 20_000), 0, window);
+            if number % 20 == 0 {
+                hits(&cache);
+                cache.tokens.run_pending_tasks();
+            }
+        }
+        assert_eq!(hits(&cache), 50);
+        assert!(cache.tokens.weighted_size() <= 1 << 20);
     }
 }

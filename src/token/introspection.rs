@@ -19,6 +19,7 @@ use super::cache::{VerifiedTokenCache, Window};
 use super::extensions::Extensions;
 use super::rules::{Rules, ValidatedClaims};
 use super::{BearerToken, TokenDigest, TokenError, VerifiedToken, strict_json};
+use crate::bounded_cache::CacheBounds;
 use crate::clock::{Now, SharedClock, UnixMillis};
 use crate::singleflight::Flight;
 use crate::token::settings::IntrospectionIssuer;
@@ -122,7 +123,7 @@ impl Introspection {
         config: &IntrospectionIssuer,
         introspector: Arc<dyn Introspector>,
         clock: SharedClock,
-        max_verified: u64,
+        bounds: CacheBounds,
         observer: IntrospectionObserver,
     ) -> Self {
         Self(Arc::new(Inner {
@@ -131,9 +132,9 @@ impl Introspection {
             max_age: config.verified_max_age,
             rules: Rules::for_introspection(config),
             introspector,
-            cache: VerifiedTokenCache::new(clock.clone(), max_verified, config.verified_max_age),
-            refusals: Cache::builder()
-                .max_capacity(max_verified)
+            cache: VerifiedTokenCache::new(clock.clone(), bounds, config.verified_max_age),
+            refusals: bounds
+                .builder(|_: &(TokenError, Duration)| 0)
                 .eviction_policy(EvictionPolicy::lru())
                 .time_to_live(REFUSAL_AGE)
                 .build(),

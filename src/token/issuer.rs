@@ -16,6 +16,7 @@ use super::{
     Caller, IntrospectionObserver, Introspector, KeyFetcher, PresentedToken, RefreshObserver,
     TokenDigest, TokenError, Unauthenticated, VerifiedToken,
 };
+use crate::bounded_cache::CacheBounds;
 use crate::clock::{Now, SharedClock};
 use crate::token::settings::{IntrospectionIssuer, OidcIssuer, SharedSecretIssuer};
 
@@ -78,7 +79,7 @@ pub struct WarmUp {
 }
 
 impl Issuer {
-    /// An `oidc` issuer that caches up to `max_verified` verified tokens. No keys are fetched yet:
+    /// An `oidc` issuer that caches verified tokens within `cache`. No keys are fetched yet:
     /// [`Self::warm_up`] or the first token does that. `observer` is notified of the result of each
     /// refresh.
     pub fn oidc(
@@ -86,7 +87,7 @@ impl Issuer {
         config: &OidcIssuer,
         fetcher: Arc<dyn KeyFetcher>,
         clock: SharedClock,
-        max_verified: u64,
+        cache: CacheBounds,
         observer: RefreshObserver,
     ) -> Self {
         let rules = Rules::new(config);
@@ -101,7 +102,7 @@ impl Issuer {
         let jwt = JwtIssuer {
             rules,
             keys: VerificationKeys::Public(keys),
-            cache: VerifiedTokenCache::new(clock.clone(), max_verified, config.verified_max_age),
+            cache: VerifiedTokenCache::new(clock.clone(), cache, config.verified_max_age),
             clock,
         };
         Self {
@@ -110,13 +111,13 @@ impl Issuer {
         }
     }
 
-    /// A `shared-secret` issuer that caches up to `max_verified` verified tokens. The secret is not
+    /// A `shared-secret` issuer that caches verified tokens within `cache`. The secret is not
     /// read yet: [`Self::warm_up`] or the first token does that.
     pub fn shared_secret(
         name: Arc<str>,
         config: &SharedSecretIssuer,
         clock: SharedClock,
-        max_verified: u64,
+        cache: CacheBounds,
     ) -> Self {
         let secret = SharedSecret::new(
             Arc::clone(&name),
@@ -128,7 +129,7 @@ impl Issuer {
         let jwt = JwtIssuer {
             rules: Rules::for_shared_secret(config),
             keys: VerificationKeys::Secret(secret),
-            cache: VerifiedTokenCache::new(clock.clone(), max_verified, config.verified_max_age),
+            cache: VerifiedTokenCache::new(clock.clone(), cache, config.verified_max_age),
             clock,
         };
         Self {
@@ -137,14 +138,14 @@ impl Issuer {
         }
     }
 
-    /// An `introspection` issuer that caches up to `max_verified` responses. `observer` is
+    /// An `introspection` issuer that caches responses within `cache`. `observer` is
     /// notified of the result of each introspection.
     pub fn introspection(
         name: Arc<str>,
         config: &IntrospectionIssuer,
         introspector: Arc<dyn Introspector>,
         clock: SharedClock,
-        max_verified: u64,
+        cache: CacheBounds,
         observer: IntrospectionObserver,
     ) -> Self {
         let introspection = Introspection::new(
@@ -152,7 +153,7 @@ impl Issuer {
             config,
             introspector,
             clock,
-            max_verified,
+            cache,
             observer,
         );
         Self {

@@ -76,6 +76,8 @@ impl<'de> Visitor<'de> for Strict {
         while let Some(item) = seq.next_element_seed(Strict)? {
             items.push(item);
         }
+        // The value may be cached for long, and growing leaves up to half of the memory unused.
+        items.shrink_to_fit();
         Ok(Value::Array(items))
     }
 

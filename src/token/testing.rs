@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
 use super::{FetchedKeys, Issuer, KeyFetchError, KeyFetcher, RefreshObserver};
+use crate::bounded_cache::CacheBounds;
 use crate::clock::{ManualClock, UnixMillis};
 use crate::token::settings::{Algorithm, KeyLocation, OidcIssuer, Profile};
 
@@ -268,7 +269,7 @@ pub(crate) fn issuer(
         config,
         keys,
         clock,
-        100,
+        CacheBounds::of_entries(100),
         observer,
     ))
 }

@@ -3,8 +3,9 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::extensions::Extensions;
+use super::extensions::{self, Extensions};
 use super::{BasicCredentials, TokenDigest};
+use crate::bounded_cache::heap_size;
 use crate::clock::UnixMillis;
 
 /// A token that has passed every check of its issuer. Only verification can construct one.
@@ -76,6 +77,27 @@ impl VerifiedToken {
     /// The token's keyed hash.
     pub fn digest(&self) -> TokenDigest {
         self.digest
+    }
+    /// The memory that the token takes, in bytes, with what it may have as [`Self::extensions`].
+    pub(super) fn heap_size(&self) -> usize {
+        let Self {
+            issuer: _,
+            subject,
+            client,
+            scopes,
+            permissions,
+            expires_at: _,
+            claims,
+            digest: _,
+            extensions: _,
+        } = self;
+        size_of::<Self>()
+            + heap_size::string(subject)
+            + client.as_deref().map_or(0, heap_size::string)
+            + heap_size::strings(scopes)
+            + heap_size::strings(permissions)
+            + heap_size::json_object(claims)
+            + extensions::MAX_BYTES
     }
     /// Values derived from the token, which are dropped with it.
     pub fn extensions(&self) -> &Extensions {

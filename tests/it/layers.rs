@@ -16,6 +16,7 @@ type Layers<'a> = &'a [(&'a str, &'a str)];
 /// Each top-level module with those that it may use, all of them above it in this table.
 #[rustfmt::skip]
 const LAYERS: Layers<'_> = &[
+    ("bounded_cache", ""),
     ("clock", ""),
     ("header_fields", ""),
     ("label", ""),
@@ -24,11 +25,11 @@ const LAYERS: Layers<'_> = &[
     ("singleflight", ""),
     ("suggest", ""),
     ("private_file", "secret"),
-    ("hawk", "clock secret"),
+    ("hawk", "bounded_cache clock secret"),
     ("trace", "clock secret"),
-    ("token", "clock header_fields secret singleflight"),
-    ("credential", "clock label secret singleflight hawk trace token"),
-    ("gateway", "clock header_fields label secret suggest hawk trace token credential"),
+    ("token", "bounded_cache clock header_fields secret singleflight"),
+    ("credential", "bounded_cache clock label secret singleflight hawk trace token"),
+    ("gateway", "bounded_cache clock header_fields label secret suggest hawk trace token credential"),
     ("log", "clock label gateway"),
     ("metrics", "clock label secret trace token credential gateway"),
     ("registration", "clock secret serde_url private_file"),
@@ -37,7 +38,7 @@ const LAYERS: Layers<'_> = &[
     ("proxy", "clock header_fields label secret trace token gateway"),
     ("config", "secret suggest hawk trace token credential gateway log remote proxy"),
     ("reload", "log proxy config"),
-    ("app", "clock trace token credential gateway log metrics remote proxy config reload"),
+    ("app", "bounded_cache clock trace token credential gateway log metrics remote proxy config reload"),
     ("explain", "clock label secret hawk token credential gateway proxy config app"),
     ("demo", "clock log remote proxy config app"),
     ("cli", "clock secret private_file token log registration signin remote proxy config reload app explain demo"),

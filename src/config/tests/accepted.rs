@@ -47,6 +47,7 @@ fn a_minimal_file_has_every_default() {
     assert_eq!(server.admin.to_string(), "127.0.0.1:9090");
     assert_eq!((server.drain, server.drain_delay), (secs(30), secs(0)));
     assert_eq!((server.startup_grace, server.threads), (secs(60), 0));
+    assert_eq!(server.local_hosts, [""; 0]);
     assert_eq!(
         (limits.header_bytes, limits.url_bytes),
         (32 << 10, 16 << 10)
@@ -180,6 +181,17 @@ fn a_taskcluster_static_source_is_parsed() {
     assert_eq!(*access_token, expected);
     assert!(certificate.is_none());
     assert_eq!(authorized_scopes.as_deref(), Some(&[][..]));
+}
+
+#[test]
+fn local_hosts_are_names_or_addresses() {
+    let text = format!(
+        "{MINIMAL}[server]\nlocal_hosts = [\"taskcluster\", \"a.b_c\", \"10.0.0.1\", \"::2\"]"
+    );
+    let (config, warnings) = accepted(&text);
+    assert_eq!(warnings, []);
+    let expected = ["taskcluster", "a.b_c", "10.0.0.1", "::2"];
+    assert_eq!(config.server.local_hosts, expected);
 }
 
 #[test]

@@ -16,7 +16,9 @@ use exchange::{abandoned, renewal_pause};
 
 use super::generation::Generation;
 use super::negative::{Backoff, Jitter, LONGEST_RETRY_AFTER, NegativeEntry};
+use super::replacement::{Replacement, ReplacementLimit};
 use super::{Lease, LeaseError, Leased, SourceOptions};
+use crate::bounded_cache::CacheBounds;
 use crate::clock::{Now, SharedClock};
 use crate::credential::Lookup;
 use crate::credential::identity::Identity;
@@ -44,6 +46,7 @@ pub(super) struct FetchCoordinator {
     current: Cache<Identity, Arc<Generation>>,
     /// Separate from `current`, so that a flood of bad tokens evicts no valid credential.
     negatives: Cache<Identity, NegativeEntry>,
+    replacements: ReplacementLimit,
     in_flight: Mutex<InFlight>,
 }
 
@@ -67,11 +70,14 @@ impl FetchCoordinator {
         clock: SharedClock,
         jitter: Jitter,
     ) -> Self {
-        let entries = options.limits.max_entries;
+        let bounds = options.limits.bounds();
         let negative_ttl = options.limits.refusals.clamp(LONGEST_RETRY_AFTER, IDLE) + IDLE;
         Self {
-            current: bounded(entries, IDLE),
-            negatives: bounded(entries, negative_ttl),
+            current: bounded(bounds, IDLE, |generation: &Arc<Generation>| {
+                generation.heap_size()
+            }),
+            negatives: bounded(bounds, negative_ttl, NegativeEntry::heap_size),
+            replacements: ReplacementLimit::new(options.limits.max_entries),
             permits: Semaphore::new(options.concurrency.clamp(1, Semaphore::MAX_PERMITS)),
             generations: AtomicU64::new(1),
             in_flight: Mutex::default(),
@@ -110,7 +116,7 @@ impl FetchCoordinator {
         now: Now,
     ) -> Option<Leased> {
         let generation = self.current.get(&identity)?;
-        if !generation.is_usable(now) {
+        if !generation.is_in_use(now) {
             return None;
         }
         if generation.claim_renewal(now) {
@@ -134,10 +140,107 @@ impl FetchCoordinator {
         let result = flight.wait().await;
         match result.unwrap_or_else(|| Err(abandoned())) {
             Ok(lease) => Ok(Leased { lease, lookup }),
-            Err(cause) => Err(LeaseError {
-                cause,
-                lookup: Lookup::Failed,
-            }),
+            Err(cause) => match self.kept(identity, rejected) {
+                Some(leased) => Ok(leased),
+                None => Err(LeaseError {
+                    cause,
+                    lookup: Lookup::Failed,
+                }),
+            },
+        }
+    }
+
+    /// The generation that stays in use after an exchange has failed, unless it is the one that
+    /// the caller wants replaced.
+    fn kept(&self, identity: Identity, rejected: Option<u64>) -> Option<Leased> {
+        let generation = self.current.get(&identity)?;
+        let good = Some(generation.number) != rejected && generation.is_usable(self.now());
+        good.then(|| Leased::from_cache(generation))
+    }
+
+    /// [`Self::obtain`] for a caller whose request got a 401 with `rejected`, within the limits
+    /// of [`ReplacementLimit`].
+    pub(super) async fn replace(
+        self: &Arc<Self>,
+        identity: Identity,
+        caller: Identity,
+        request: &SwapRequest,
+        rejected: &Lease,
+    ) -> Result<Replacement, LeaseError> {
+        if self.may_replace(identity, caller, rejected.generation()) {
+            let replaced = self.obtain(identity, request, Some(rejected.generation()));
+            replaced.await.map(Replacement::New)
+        } else {
+            Ok(Replacement::StillRejected)
+        }
+    }
+
+    /// Whether `caller` may have generation `rejected` replaced. Charges it for the exchange, if
+    /// one is necessary.
+    fn may_replace(&self, identity: Identity, caller: Identity, rejected: u64) -> bool {
+        let now = self.now();
+        let in_flight = self.in_flight();
+        self.costs_no_exchange(&in_flight, identity, rejected, now)
+            || self
+                .replacements
+                .charge(caller, identity, rejected, now.monotonic)
+    }
+
+    /// Whether [`Self::replace`] would find that generation `rejected` must stay in use.
+    pub(super) fn is_still_rejected(
+        &self,
+        identity: Identity,
+        caller: Identity,
+        rejected: u64,
+    ) -> bool {
+        let now = self.now();
+        let in_flight = self.in_flight();
+        !self.costs_no_exchange(&in_flight, identity, rejected, now)
+            && self
+                .replacements
+                .is_limited(caller, identity, rejected, now.monotonic)
+    }
+
+    /// Whether replacing `rejected` starts no exchange, because there is another generation, an
+    /// exchange is under way, or none may be made (which `obtain` reports).
+    fn costs_no_exchange(
+        &self,
+        in_flight: &InFlight,
+        identity: Identity,
+        rejected: u64,
+        now: Now,
+    ) -> bool {
+        let replaced = self
+            .current
+            .get(&identity)
+            .is_some_and(|current| current.number != rejected && current.is_usable(now));
+        replaced
+            || in_flight.flights.contains_key(&identity)
+            || self.check_backoff(in_flight, identity, now).is_err()
+    }
+
+    pub(super) fn accepted(&self, caller: Identity) {
+        self.replacements.refund(caller);
+    }
+
+    /// Makes the next lease replace `rejected`, if that is still the current generation and
+    /// `caller` may have it replaced.
+    pub(super) fn invalidate(&self, identity: Identity, caller: Identity, rejected: &Generation) {
+        let now = self.now();
+        let _guard = self.in_flight();
+        let current = self.current.get(&identity);
+        let replaced = current.is_some_and(|current| current.number != rejected.number);
+        if replaced
+            || !self
+                .replacements
+                .charge(caller, identity, rejected.number, now.monotonic)
+        {
+            return;
+        }
+        if self.inner.is_shared() {
+            rejected.renew_later(now.monotonic);
+        } else {
+            rejected.reject();
         }
     }
 
@@ -149,26 +252,27 @@ impl FetchCoordinator {
     ) -> Result<Joined, LeaseError> {
         let now = self.now();
         let in_flight = self.in_flight();
-        if let Some(generation) = self.current.get(&identity) {
-            if Some(generation.number) != rejected && generation.is_usable(now) {
-                return Ok(Joined::Cached(Leased::from_cache(generation)));
+        let current = self.current.get(&identity);
+        if let Some(generation) = &current {
+            if !generation.is_usable(now) {
+                self.forget(identity, generation);
+            } else if Some(generation.number) != rejected && generation.is_in_use(now) {
+                return Ok(Joined::Cached(Leased::from_cache(Arc::clone(generation))));
             }
-            self.forget(identity, &generation);
         }
         if let Some(flight) = in_flight.flights.get(&identity) {
             return Ok(Joined::Flight(flight.clone(), Lookup::Joined));
         }
-        self.check_backoff(&in_flight, identity, now)?;
+        if let Err(error) = self.check_backoff(&in_flight, identity, now) {
+            let at = now.monotonic.saturating_add(renewal_pause(&error.cause));
+            self.postpone_renewal(identity, at);
+            return self
+                .kept(identity, rejected)
+                .map(Joined::Cached)
+                .ok_or(error);
+        }
         let flight = self.start(in_flight, identity, request);
         Ok(Joined::Flight(flight, Lookup::Fetched))
-    }
-
-    /// Drops generation `number` if it is still the current one.
-    pub(super) fn drop_generation(&self, identity: Identity, number: u64) {
-        let _guard = self.in_flight();
-        if let Some(current) = self.current.get(&identity).filter(|g| g.number == number) {
-            self.forget(identity, &current);
-        }
     }
 
     /// Drops `generation`, also for holders of a memoized lease. Call with `in_flight` locked.
@@ -239,9 +343,13 @@ impl FetchCoordinator {
     }
 }
 
-fn bounded<V: Clone + Send + Sync + 'static>(entries: u64, idle: Duration) -> Cache<Identity, V> {
-    Cache::builder()
-        .max_capacity(entries)
+fn bounded<V: Clone + Send + Sync + 'static>(
+    bounds: CacheBounds,
+    idle: Duration,
+    heap_size: impl Fn(&V) -> usize + Send + Sync + 'static,
+) -> Cache<Identity, V> {
+    bounds
+        .builder(heap_size)
         // Admits every new identity; the default policy may reject it for a long time.
         .eviction_policy(EvictionPolicy::lru())
         .time_to_idle(idle)

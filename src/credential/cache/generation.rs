@@ -1,6 +1,6 @@
 //! One credential of one identity: how long it may be used, and when to renew it.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::CacheLimits;
@@ -22,10 +22,20 @@ pub(super) struct Generation {
     /// Monotonic milliseconds; [`CLAIMED`] while a renewal is being started.
     renew_at: AtomicU64,
     stale: AtomicBool,
-    dropped: AtomicBool,
+    /// [`IN_USE`], [`REJECTED`] or [`RETIRED`]; only increases, except in
+    /// [`Generation::keep_in_use`].
+    state: AtomicU8,
 }
 
 const CLAIMED: u64 = u64::MAX;
+
+/// The cache returns it.
+const IN_USE: u8 = 0;
+/// The upstream answered 401 to it. The next lease replaces it, and returns it only if there is
+/// no replacement to be had.
+const REJECTED: u8 = 1;
+/// Replaced, or the source would no longer issue it.
+const RETIRED: u8 = 2;
 
 impl Generation {
     /// The generation for `issued`, received at `now`. `jitter` (0 to 1) spreads renewals over the last quarter
@@ -49,20 +59,47 @@ impl Generation {
             monotonic_end,
             renew_at: AtomicU64::new(millis(monotonic_end.saturating_sub(ahead))),
             stale: AtomicBool::new(false),
-            dropped: AtomicBool::new(false),
+            state: AtomicU8::new(IN_USE),
         }
     }
 
-    pub(super) fn is_usable(&self, now: Now) -> bool {
-        !self.dropped.load(Ordering::Acquire)
-            && now.wall < self.wall_end
-            && now.monotonic < self.monotonic_end
+    /// The memory that it takes, in bytes.
+    pub(super) fn heap_size(&self) -> usize {
+        size_of::<Self>() + self.credential.heap_size()
     }
 
-    /// Makes the credential unusable for every holder of a lease, because the upstream
-    /// rejected it or the source would no longer issue it.
+    /// Whether the cache may return the credential without asking for another one.
+    pub(super) fn is_in_use(&self, now: Now) -> bool {
+        self.state.load(Ordering::Acquire) == IN_USE && self.lives(now)
+    }
+
+    /// Whether the credential may be used at all.
+    pub(super) fn is_usable(&self, now: Now) -> bool {
+        self.state.load(Ordering::Acquire) != RETIRED && self.lives(now)
+    }
+
+    fn lives(&self, now: Now) -> bool {
+        now.wall < self.wall_end && now.monotonic < self.monotonic_end
+    }
+
+    /// Makes the credential unusable for every holder of a lease, because it was replaced or
+    /// the source would no longer issue it.
     pub(super) fn retire(&self) {
-        self.dropped.store(true, Ordering::Release);
+        self.state.store(RETIRED, Ordering::Release);
+    }
+
+    /// Makes the next lease replace the credential, because the upstream rejected it.
+    pub(super) fn reject(&self) {
+        self.state.fetch_max(REJECTED, Ordering::AcqRel);
+    }
+
+    /// Undoes [`Self::reject`], because there is no replacement to be had at present.
+    pub(super) fn keep_in_use(&self) {
+        let (from, to) = (REJECTED, IN_USE);
+        // It fails if the credential was not rejected, or is retired by now.
+        let _ = self
+            .state
+            .compare_exchange(from, to, Ordering::AcqRel, Ordering::Relaxed);
     }
 
     /// Whether a renewal has failed since this credential was issued.
@@ -127,6 +164,7 @@ mod tests {
     fn generation(life: Option<u64>, refresh_ahead: u64, jitter: f64) -> Generation {
         let limits = CacheLimits {
             max_entries: 1,
+            max_bytes: 1 << 20,
             max_age: Duration::from_hours(1),
             refresh_ahead: Duration::from_secs(refresh_ahead),
             refusals: Duration::ZERO,

@@ -1,7 +1,7 @@
 //! Leases memoized with the verified token that they were issued for, so that a caller who
 //! returns within a second with the same token skips the identity hash and the look-up.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use super::generation::Generation;
@@ -19,7 +19,8 @@ struct LeaseMemo {
     epoch: u64,
     /// Monotonic time.
     until: Duration,
-    generation: Arc<Generation>,
+    /// Weak, so that it holds no memory that the cache has given up.
+    generation: Weak<Generation>,
 }
 
 /// The lease memoized for `caller`, as long as the cache would return the same.
@@ -30,13 +31,13 @@ pub(super) fn get(
     now: Now,
 ) -> Option<Leased> {
     let memo: Arc<LeaseMemo> = token(caller)?.extensions().get(key)?;
-    let generation = &memo.generation;
+    let generation = memo.generation.upgrade()?;
     let good = now.monotonic < memo.until
         && source.epoch() == Some(memo.epoch)
-        && generation.is_usable(now)
+        && generation.is_in_use(now)
         // Only the cache starts renewals.
         && !generation.is_renewal_due(now);
-    good.then(|| Leased::from_cache(Arc::clone(generation)))
+    good.then(|| Leased::from_cache(generation))
 }
 
 /// Memoizes `lease`, which the cache has just returned for `caller`. `epoch` is the source's
@@ -46,9 +47,9 @@ pub(super) fn insert(key: ExtensionKey, caller: &Caller, lease: &Lease, epoch: u
     let memo = LeaseMemo {
         epoch,
         until: now.monotonic.saturating_add(MAX_AGE),
-        generation: Arc::clone(&lease.0),
+        generation: Arc::downgrade(&lease.0),
     };
-    token.extensions().insert(key, Arc::new(memo));
+    token.extensions().insert(key, Arc::new(memo), 0);
 }
 
 /// Other callers have no token that outlives the request.

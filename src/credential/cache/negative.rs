@@ -94,6 +94,11 @@ impl NegativeEntry {
         }
     }
 
+    /// The memory that it takes, in bytes.
+    pub(super) fn heap_size(&self) -> usize {
+        size_of::<Self>() + self.error.heap_size()
+    }
+
     /// How a look-up that ends with this entry is counted.
     pub(super) fn lookup(&self) -> Lookup {
         match self.error {
@@ -180,6 +185,7 @@ mod tests {
     fn limits() -> CacheLimits {
         CacheLimits {
             max_entries: 10,
+            max_bytes: 1 << 20,
             max_age: secs(3600),
             refresh_ahead: secs(60),
             refusals: secs(20),

@@ -1,4 +1,5 @@
 mod lease_memo;
+mod replacement;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -84,6 +85,7 @@ fn options() -> SourceOptions {
     SourceOptions {
         limits: CacheLimits {
             max_entries: 1000,
+            max_bytes: 1 << 20,
             max_age: Duration::from_hours(1),
             refresh_ahead: Duration::from_mins(1),
             refusals: Duration::from_secs(20),
@@ -139,7 +141,12 @@ impl Fixture {
     ) -> JoinHandle<Result<Leased, LeaseError>> {
         let (source, request, rejected) =
             (Arc::clone(&self.source), request.clone(), rejected.clone());
-        tokio::spawn(async move { source.replace(&request, &rejected).await })
+        tokio::spawn(async move {
+            match source.replace(&request, &rejected).await? {
+                Replacement::New(leased) => Ok(leased),
+                Replacement::StillRejected => panic!("the replacement is limited"),
+            }
+        })
     }
 
     async fn call(&mut self) -> Call {
@@ -548,9 +555,13 @@ async fn fifty_rejections_of_one_generation_are_one_exchange() {
     fixture.assert_no_exchange().await;
     let result = fixture.credential("two", LIFE);
     call.respond(result);
-    for leased in replacing.into_iter().chain(arriving) {
+    for leased in replacing {
         let leased = leased.await.unwrap().unwrap();
         assert_eq!((leased.lookup, text(&leased)), (Lookup::Joined, "two"));
+    }
+    for leased in arriving {
+        let leased = leased.await.unwrap().unwrap();
+        assert_eq!((leased.lookup, text(&leased)), (Lookup::Hit, "one"));
     }
     // The same holds for callers whose 401 arrives late.
     for _ in 0..10 {
@@ -565,7 +576,7 @@ async fn fifty_rejections_of_one_generation_are_one_exchange() {
 }
 
 #[tokio::test]
-async fn a_rejected_generation_is_not_served_again_even_if_its_replacement_fails() {
+async fn a_rejected_generation_stays_in_use_until_its_replacement_has_arrived() {
     let mut fixture = Fixture::new();
     let result = fixture.credential("one", LIFE);
     let old = fixture.fetched(&user("ann"), result).await.unwrap();
@@ -573,12 +584,34 @@ async fn a_rejected_generation_is_not_served_again_even_if_its_replacement_fails
     fixture.call().await.respond(unavailable(None));
     let error = replacing.await.unwrap().unwrap_err();
     assert_eq!(error.lookup, Lookup::Failed);
-    let error = fixture.cached(&user("ann")).await.unwrap_err();
+    // The exchange backs off, so a second rejection fails immediately.
+    let error = fixture.replace(&user("ann"), &old.lease).await.unwrap();
+    let error = error.unwrap_err();
     assert_eq!(retry_after(&error), Some(Duration::from_millis(500)));
+    let leased = fixture.cached(&user("ann")).await.unwrap();
+    assert_eq!((leased.lookup, text(&leased)), (Lookup::Stale, "one"));
     fixture.advance(1);
+    let replacing = fixture.replace(&user("ann"), &old.lease);
+    let call = fixture.call().await;
+    let leased = fixture.cached(&user("ann")).await.unwrap();
+    assert_eq!((leased.lookup, text(&leased)), (Lookup::Stale, "one"));
     let result = fixture.credential("two", LIFE);
-    let leased = fixture.fetched(&user("ann"), result).await.unwrap();
-    assert_eq!(text(&leased), "two");
+    call.respond(result);
+    assert_eq!(text(&replacing.await.unwrap().unwrap()), "two");
+    assert_eq!(text(&fixture.cached(&user("ann")).await.unwrap()), "two");
+}
+
+#[tokio::test]
+async fn a_refused_replacement_drops_the_rejected_generation() {
+    let mut fixture = Fixture::new();
+    let result = fixture.credential("one", LIFE);
+    let old = fixture.fetched(&user("ann"), result).await.unwrap();
+    let replacing = fixture.replace(&user("ann"), &old.lease);
+    fixture.call().await.respond(refused());
+    assert!(replacing.await.unwrap().is_err());
+    let error = fixture.cached(&user("ann")).await.unwrap_err();
+    assert!(matches!(error.cause, FetchError::Refused(_)));
+    assert_eq!(fixture.source.entries(), 0);
 }
 
 #[tokio::test]
@@ -598,7 +631,7 @@ async fn a_rejection_joins_a_renewal_in_progress() {
 }
 
 #[tokio::test]
-async fn a_failed_renewal_does_not_bring_back_a_rejected_generation() {
+async fn an_invalidated_generation_is_used_again_only_if_there_is_no_other() {
     let mut fixture = Fixture::new();
     let result = fixture.credential("one", LIFE);
     fixture.fetched(&user("ann"), result).await.unwrap();
@@ -606,19 +639,23 @@ async fn a_failed_renewal_does_not_bring_back_a_rejected_generation() {
     let old = fixture.source.lease(&user("ann")).await.unwrap();
     let call = fixture.call().await;
     fixture.source.invalidate(&user("ann"), &old.lease);
-    call.respond(unavailable(None));
+    let waiting = fixture.lease(&user("ann"));
     run_pending_tasks().await;
-    assert!(fixture.cached(&user("ann")).await.is_err());
+    assert!(!waiting.is_finished(), "it waits for the replacement");
+    call.respond(unavailable(None));
+    let leased = waiting.await.unwrap().unwrap();
+    assert_eq!((leased.lookup, text(&leased)), (Lookup::Stale, "one"));
+    let leased = fixture.cached(&user("ann")).await.unwrap();
+    assert_eq!((leased.lookup, text(&leased)), (Lookup::Stale, "one"));
 }
 
 #[tokio::test]
-async fn invalidating_drops_only_that_generation_and_fetches_nothing() {
+async fn invalidating_concerns_only_that_generation_and_fetches_nothing() {
     let mut fixture = Fixture::new();
     let result = fixture.credential("one", LIFE);
     let old = fixture.fetched(&user("ann"), result).await.unwrap();
     fixture.source.invalidate(&user("ann"), &old.lease);
     fixture.assert_no_exchange().await;
-    assert_eq!(fixture.source.entries(), 0);
     let result = fixture.credential("two", LIFE);
     fixture.fetched(&user("ann"), result).await.unwrap();
     fixture.source.invalidate(&user("ann"), &old.lease);
@@ -982,7 +1019,8 @@ async fn each_revocation_is_one_exchange_across_threads() {
     const ROUNDS: u64 = 100;
     let inner = Arc::new(CountingSource::default());
     let clock = ManualClock::at(START);
-    let source = CachedSource::new("login".into(), inner.clone(), options(), clock).unwrap();
+    let source =
+        CachedSource::new("login".into(), inner.clone(), options(), clock.clone()).unwrap();
     let source = Arc::new(source);
     let mut revoked = source.lease(&user("ann")).await.unwrap().lease;
     for round in 1..=ROUNDS {
@@ -991,7 +1029,10 @@ async fn each_revocation_is_one_exchange_across_threads() {
             let (source, start, old) = (source.clone(), start.clone(), revoked.clone());
             tokio::spawn(async move {
                 start.wait().await;
-                source.replace(&user("ann"), &old).await.unwrap().lease
+                match source.replace(&user("ann"), &old).await.unwrap() {
+                    Replacement::New(leased) => leased.lease,
+                    Replacement::StillRejected => panic!("the replacement is limited"),
+                }
             })
         });
         let fresh = futures::future::join_all(replacing).await;
@@ -1001,6 +1042,8 @@ async fn each_revocation_is_one_exchange_across_threads() {
             assert_eq!(lease.unwrap().generation(), first.generation());
         }
         assert_eq!(inner.0.load(Ordering::SeqCst), round + 1);
+        source.accepted(&user("ann"));
+        clock.advance(Duration::from_secs(1));
         revoked = first;
     }
 }

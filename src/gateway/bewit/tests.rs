@@ -9,6 +9,7 @@ use super::*;
 use crate::clock::{ManualClock, UnixMillis};
 use crate::credential::{CredentialSource, FetchError, IdentityHasher, Issued, SwapRequest};
 use crate::gateway::Observability;
+use crate::gateway::resource_isolation::IsolationPolicy;
 use crate::gateway::route::Compat;
 use crate::gateway::route::tests as fixture;
 use crate::gateway::route::{Route, RouteTable};
@@ -68,6 +69,7 @@ fn gateway() -> Gateway {
         login: None,
         clock: ManualClock::at(UnixMillis::from_secs(NOW)),
         rule_headers: vec![],
+        isolation: IsolationPolicy::default(),
         observability: Observability::default(),
     }
 }

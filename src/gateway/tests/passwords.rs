@@ -67,6 +67,7 @@ fn gateway(source: SignInSource) -> (Gateway, Arc<SignInSource>) {
         routes,
         login: None,
         rule_headers: vec![],
+        isolation: IsolationPolicy::default(),
         observability: Observability::default(),
         clock,
     };

@@ -5,6 +5,7 @@ use tokio::net::TcpStream;
 
 use super::*;
 use crate::clock::{ManualClock, UnixMillis};
+use crate::gateway::resource_isolation::IsolationPolicy;
 use crate::proxy::server::{ServerHandle, Workers};
 
 #[derive(Default)]
@@ -22,6 +23,9 @@ impl AdminPages for Pages {
     fn started(&self) -> Result<(), String> {
         Err("issuer a: no keys yet\nissuer b: no keys yet".into())
     }
+    fn check_sender(&self, head: Head<'_>) -> Result<(), Rejection> {
+        IsolationPolicy::default().check(head)
+    }
     fn put_credentials(&self, source: Option<&str>, body: &[u8]) -> PutCredentials {
         match (source, body) {
             (Some("static"), b"good") => PutCredentials::Accepted,
@@ -38,7 +42,7 @@ async fn start(pages: Arc<Pages>) -> (std::net::SocketAddr, ServerHandle) {
         panic!("not TCP")
     };
     let clock = ManualClock::at(UnixMillis::from_secs(0));
-    let app = Admin::new(pages);
+    let app = Admin::new(pages, &any);
     let handle = bound.serve(vec![app], clock, Arc::new(|_| {}), Workers::CurrentRuntime);
     (address, handle)
 }
@@ -50,10 +54,10 @@ async fn get_all(address: std::net::SocketAddr, requests: &[&str]) -> String {
     let mut bytes = String::new();
     for line in rest {
         bytes.push_str(line);
-        bytes.push_str(" HTTP/1.1\r\nHost: a\r\n\r\n");
+        bytes.push_str(" HTTP/1.1\r\nHost: localhost\r\n\r\n");
     }
     bytes.push_str(last);
-    bytes.push_str(" HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    bytes.push_str(" HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     stream.write_all(bytes.as_bytes()).await.unwrap();
     let mut text = String::new();
     stream.read_to_string(&mut text).await.unwrap();
@@ -110,7 +114,7 @@ async fn admin_connections_are_kept_alive() {
 async fn put(address: std::net::SocketAddr, head: &str, body: &[u8]) -> (u16, String) {
     let mut stream = TcpStream::connect(address).await.unwrap();
     let head = format!(
-        "{head}\r\nHost: a\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
+        "{head}\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
         body.len()
     );
     stream.write_all(head.as_bytes()).await.unwrap();

@@ -155,7 +155,7 @@ fn check_head(head: &RequestHeader, limits: &Limits) -> Result<(), Rejection> {
 }
 
 /// Returns the authority of the request target (`:authority` in HTTP/2), or else `Host`.
-pub(super) fn host(head: &RequestHeader) -> Option<&str> {
+pub(in crate::proxy) fn host(head: &RequestHeader) -> Option<&str> {
     match head.uri.authority() {
         Some(authority) => Some(authority.as_str()),
         None => head.headers.get(header::HOST)?.to_str().ok(),

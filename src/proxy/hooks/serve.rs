@@ -40,6 +40,9 @@ impl Hooks {
         context: &mut Context,
     ) -> Result<LocalResponse, Rejection> {
         let now = self.clock.now();
+        let peer = context.peer.clone().unwrap_or_default();
+        let head = super::admit::gateway_head(&peer, session.req_header())?;
+        context.gateway.check_bewit_sender(head)?;
         let method = session.req_header().method.clone();
         if method != Method::POST {
             return Ok(
@@ -48,9 +51,7 @@ impl Hooks {
             );
         }
         let url = read_url(session).await?;
-        let peer = context.peer.clone().unwrap_or_default();
-        let head = session.req_header();
-        let head = super::admit::gateway_head(&peer, head)?;
+        let head = super::admit::gateway_head(&peer, session.req_header())?;
         match context.gateway.bewit(head, &url).await {
             Ok((admission, signed)) => {
                 context.admission = Some(admission);

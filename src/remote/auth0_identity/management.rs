@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 use crate::clock::SharedClock;
 use crate::credential::{
     CacheLimits, CachedSource, Credential, CredentialSource, FetchError, IdentityHasher, Issued,
-    Jitter, LeaseError, Leased, RandomnessError, SourceOptions, SwapRequest,
+    Jitter, LeaseError, Leased, RandomnessError, Replacement, SourceOptions, SwapRequest,
 };
 use crate::remote::credential_source::unreachable;
 use crate::remote::http_client::{HttpClient, HttpResponse};
@@ -68,6 +68,7 @@ impl Management {
         let options = SourceOptions {
             limits: CacheLimits {
                 max_entries: 1,
+                max_bytes: 1 << 20,
                 max_age: TOKEN_MAX_AGE,
                 refresh_ahead: TOKEN_REFRESH_AHEAD,
                 refusals: TOKEN_NEGATIVE_TTL,
@@ -97,9 +98,13 @@ impl Management {
         let leased = leased.map_err(|e| without_token(&e))?;
         let mut response = self.get(&url, &leased).await?;
         if response.status == StatusCode::UNAUTHORIZED {
-            let leased = self.token.replace(&self.own_request, &leased.lease).await;
-            let leased = leased.map_err(|e| without_token(&e))?;
-            response = self.get(&url, &leased).await?;
+            let replaced = self.token.replace(&self.own_request, &leased.lease).await;
+            if let Replacement::New(leased) = replaced.map_err(|e| without_token(&e))? {
+                response = self.get(&url, &leased).await?;
+                if response.status != StatusCode::UNAUTHORIZED {
+                    self.token.accepted(&self.own_request);
+                }
+            }
         }
         self.classify(response)
     }

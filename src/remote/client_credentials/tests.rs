@@ -4,7 +4,7 @@ use std::time::Duration;
 use super::*;
 use crate::clock::{ManualClock, UnixMillis};
 use crate::credential::Lookup;
-use crate::credential::{CacheLimits, CachedSource, SourceOptions};
+use crate::credential::{CacheLimits, CachedSource, Lease, Leased, Replacement, SourceOptions};
 use crate::remote::http_client::{HttpClient, HttpClientOptions};
 use crate::remote::oauth::MAX_RESPONSE_BYTES;
 use crate::remote::settings::{ClientProof, OauthClient};
@@ -167,6 +167,7 @@ async fn callers_share_one_token_per_set_of_scopes() {
     let options = SourceOptions {
         limits: CacheLimits {
             max_entries: 100,
+            max_bytes: 1 << 20,
             max_age: Duration::from_hours(1),
             refresh_ahead: Duration::ZERO,
             refusals: Duration::from_secs(10),
@@ -190,16 +191,20 @@ async fn callers_share_one_token_per_set_of_scopes() {
     let (a, b) = (request("a", None), request("b", None));
     let rejected = cached.lease(&a).await.unwrap().lease;
     assert_eq!(
-        cached.replace(&a, &rejected).await.unwrap().lookup,
+        replaced(&cached, &a, &rejected).await.lookup,
         Lookup::Fetched
     );
-    assert_eq!(
-        cached.replace(&b, &rejected).await.unwrap().lookup,
-        Lookup::Hit
-    );
+    assert_eq!(replaced(&cached, &b, &rejected).await.lookup, Lookup::Hit);
     let mut requests = 0;
     while peer.requests.try_recv().is_ok() {
         requests += 1;
     }
     assert_eq!((requests, cached.entries()), (4, 3));
+}
+
+async fn replaced(cached: &CachedSource, request: &SwapRequest, rejected: &Lease) -> Leased {
+    match cached.replace(request, rejected).await.unwrap() {
+        Replacement::New(leased) => leased,
+        Replacement::StillRejected => panic!("the replacement is limited"),
+    }
 }

@@ -3,6 +3,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use serde_json::json;
 
 use super::*;
+use crate::bounded_cache::CacheBounds;
 use crate::clock::ManualClock;
 use crate::token::settings::Profile;
 use crate::token::testing::{AUDIENCE, NOW, P256, ScriptedKeys, configured, issuer, with};
@@ -100,7 +101,7 @@ fn introspecting(
         config,
         script,
         clock,
-        100,
+        CacheBounds::of_entries(100),
         observer,
     ))
 }
@@ -118,7 +119,7 @@ impl Fixture {
             &config(URL, None),
             script.clone(),
             clock.clone(),
-            100,
+            CacheBounds::of_entries(100),
             observer,
         );
         Self {
@@ -424,7 +425,7 @@ async fn a_panic_in_the_observer_does_not_leave_the_flight_behind() {
         &config,
         script.clone(),
         clock.clone(),
-        100,
+        CacheBounds::of_entries(100),
         observer,
     );
     let issuers = [Arc::new(issuer)];

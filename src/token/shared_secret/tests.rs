@@ -36,7 +36,12 @@ fn fixture(algorithms: &[Algorithm]) -> Fixture {
     std::fs::write(&path, SECRET).unwrap();
     let clock = ManualClock::at(UnixMillis::from_secs(NOW));
     let config = config(SecretRef::File(path), algorithms);
-    let issuer = Issuer::shared_secret("legacy".into(), &config, clock.clone(), 100);
+    let issuer = Issuer::shared_secret(
+        "legacy".into(),
+        &config,
+        clock.clone(),
+        crate::bounded_cache::CacheBounds::of_entries(100),
+    );
     Fixture {
         dir,
         clock,

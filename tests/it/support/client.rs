@@ -52,7 +52,7 @@ impl Request {
         Self {
             method: method.into(),
             target: target.into(),
-            authority: "gateway.test".into(),
+            authority: "localhost".into(),
             fields: Vec::new(),
             body: Body::None,
             expect: false,

@@ -80,13 +80,15 @@ impl ConfigDir {
     }
 }
 
-/// A `[server]` section on free loopback ports, which most tests put before their own sections.
+/// A `[server]` section on free loopback ports, which most tests put before their own sections. The
+/// names are those that raw requests have in `Host`; other requests use `localhost`.
 pub(crate) const SERVER_CONFIG: &str = r#"
 [server]
 listen = ["127.0.0.1:0"]
 admin = "127.0.0.1:0"
 drain = "10s"
 drain_delay = "0s"
+local_hosts = ["a", "x", "api.test"]
 "#;
 
 /// A gateway running in this process; aborted when dropped.

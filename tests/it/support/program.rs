@@ -177,6 +177,15 @@ impl Running {
         within("a line on stderr", reading).await
     }
 
+    /// The memory that is resident (`VmRSS`), in bytes.
+    pub(crate) fn resident_memory(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.child.id().unwrap());
+        let status = std::fs::read_to_string(path).unwrap();
+        let line = status.lines().find(|l| l.starts_with("VmRSS:")).unwrap();
+        let kilobytes = line.split_whitespace().nth(1).unwrap();
+        kilobytes.parse::<u64>().unwrap() * 1024
+    }
+
     pub(crate) fn signal(&self, signal: rustix::process::Signal) {
         let id = self.child.id().unwrap().try_into().unwrap();
         let pid = rustix::process::Pid::from_raw(id).unwrap();

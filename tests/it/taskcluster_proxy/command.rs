@@ -85,6 +85,59 @@ async fn the_taskcluster_proxy_command_reads_the_same_environment_variables() {
     }
 }
 
+#[tokio::test]
+async fn tasks_and_local_programs_are_served_and_web_pages_are_not() {
+    let taskcluster = taskcluster().await;
+    let variables = [
+        ("TASKCLUSTER_ROOT_URL", taskcluster.url()),
+        ("TASKCLUSTER_CLIENT_ID", "root"),
+        ("TASKCLUSTER_ACCESS_TOKEN", ROOT_KEY),
+    ];
+    let proxy = RunningProxy::start(
+        &variables,
+        &[
+            "-p",
+            "0",
+            "--admin",
+            "127.0.0.1:0",
+            "--local-host",
+            "proxy.internal",
+        ],
+    );
+    let send = async |authority: &str, fields: &[(&str, &str)]| {
+        let mut request = Request::post("/queue/v1/x", "{}");
+        request.authority = authority.into();
+        for (name, value) in fields {
+            request = request.header(name, value);
+        }
+        let mut client = Client::connect(&proxy.address).await;
+        let response = client.request(&request).await.unwrap();
+        let reason = response.error_reason().map(str::to_owned);
+        (response.status, reason)
+    };
+    // `http://taskcluster/` is what docker-worker's tasks use.
+    for authority in [
+        "taskcluster",
+        "localhost:8080",
+        "127.0.0.1:80",
+        "proxy.internal",
+    ] {
+        assert_eq!(send(authority, &[]).await, (200, None), "{authority}");
+    }
+    let origin = [
+        ("Origin", "http://evil.example"),
+        ("Content-Type", "text/plain"),
+    ];
+    for (authority, fields, reason) in [
+        ("evil.example", &[][..], "host_not_allowed"),
+        ("taskcluster.evil.example", &[], "host_not_allowed"),
+        ("taskcluster", &origin, "cross_site"),
+    ] {
+        let refused = (403, Some(reason.to_owned()));
+        assert_eq!(send(authority, fields).await, refused, "{authority}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn task_scopes_restrict_the_credentials() {
     const TASK: &str = "KTBKfEgxR5GdfIIREQIvFQ";

@@ -188,9 +188,10 @@ impl FetchCoordinator {
 
     /// Keeps the current credential, if any, in use until it expires, and renews it no
     /// earlier than `at` (monotonic time).
-    fn postpone_renewal(&self, identity: Identity, at: Duration) {
+    pub(super) fn postpone_renewal(&self, identity: Identity, at: Duration) {
         if let Some(generation) = self.current.get(&identity) {
             generation.mark_stale();
+            generation.keep_in_use();
             generation.renew_later(at);
         }
     }

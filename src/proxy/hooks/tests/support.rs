@@ -19,7 +19,8 @@ use crate::credential::{
     SourceOptions, SwapRequest,
 };
 use crate::gateway::outcome::Outcome;
-use crate::gateway::route::Compat;
+use crate::gateway::resource_isolation::IsolationPolicy;
+use crate::gateway::route::{Compat, Isolation};
 use crate::gateway::route::{Route, RouteTable, Upstream, UpstreamTimeouts};
 use crate::gateway::{Gateway, Observability};
 use crate::hawk::{Credentials, Signer};
@@ -132,6 +133,7 @@ impl TestProxy {
             login: None,
             clock: clock.clone(),
             rule_headers: vec![],
+            isolation: IsolationPolicy::default(),
             observability: Observability::default(),
         });
         let limits = options.limits.clone();
@@ -213,6 +215,7 @@ fn source(credential_source: &Arc<ScriptedSource>, clock: &Arc<ManualClock>) -> 
     let options = SourceOptions {
         limits: CacheLimits {
             max_entries: 10,
+            max_bytes: 1 << 20,
             max_age: Duration::from_hours(1),
             refresh_ahead: Duration::ZERO,
             refusals: Duration::from_secs(10),
@@ -259,6 +262,7 @@ fn route(options: &Options, upstream: SocketAddr, source: CachedSource) -> Route
         refused_scopes: crate::gateway::RefusalLog::default(),
         anonymous: true,
         workload_token: None,
+        isolation: Isolation::Off,
         rules: None,
         rates: crate::gateway::rate_limit::RateLimiters::default(),
         compat: Compat::default(),

@@ -10,6 +10,8 @@ use rustls::{ClientConfig, RootCertStore};
 use tokio::io::AsyncWrite;
 
 use super::*;
+use crate::gateway::Head;
+use crate::gateway::rejection::Rejection;
 use crate::proxy::listener::{BindError, Tls};
 use crate::proxy::settings::ClientAuth;
 
@@ -490,7 +492,7 @@ async fn a_renewed_certificate_is_used_after_a_reload() {
     let Address::Tcp(address) = listeners.addresses()[0] else {
         panic!("no TCP listener")
     };
-    let app = crate::proxy::admin::Admin::new(Arc::new(NoPages));
+    let app = crate::proxy::admin::Admin::new(Arc::new(NoPages), &listeners.addresses()[0]);
     let clock = ManualClock::at(UnixMillis::from_secs(0));
     let handle = listeners.serve(vec![app], clock, Arc::new(|_| {}), Workers::CurrentRuntime);
     let stream = TcpStream::connect(address).await.unwrap();
@@ -511,6 +513,9 @@ impl crate::proxy::admin::AdminPages for NoPages {
         Ok(())
     }
     fn started(&self) -> Result<(), String> {
+        Ok(())
+    }
+    fn check_sender(&self, _: Head<'_>) -> Result<(), Rejection> {
         Ok(())
     }
 }

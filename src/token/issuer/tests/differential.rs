@@ -300,7 +300,7 @@ async fn every_token_that_hawkgate_accepts_is_decoded_by_jsonwebtoken() {
         "legacy".into(),
         &shared_secret(path),
         fixture.clock.clone(),
-        100,
+        crate::bounded_cache::CacheBounds::of_entries(100),
     )));
     let keys: Vec<DecodingKey> = [&*RSA, &*OTHER_RSA, &*P256, &*P384, &*ED25519]
         .into_iter()

@@ -190,7 +190,12 @@ fn issuer_of(group: &Group, dir: &Path) -> Arc<Issuer> {
             subjects: Some(vec!["*".into()]),
             verified_max_age: Duration::from_mins(5),
         };
-        return Arc::new(Issuer::shared_secret("w".into(), &config, clock(), 100));
+        return Arc::new(Issuer::shared_secret(
+            "w".into(),
+            &config,
+            clock(),
+            crate::bounded_cache::CacheBounds::of_entries(100),
+        ));
     }
     let published = group.public.as_ref().unwrap_or(&group.private);
     let list: Vec<Value> = keys(published).into_iter().cloned().collect();
