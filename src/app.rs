@@ -28,7 +28,9 @@ use crate::proxy::server::{BoundServer, ServerHandle, Workers};
 use crate::proxy::settings::Address;
 use crate::proxy::{self, Budget, FastPath, Hooks};
 use crate::reload::{self, Fingerprints, Reloads, Target};
+use crate::remote::dns::Resolver;
 use admin_pages::Pages;
+use background::Resolution;
 use build::{Builder, Built};
 use live::Live;
 
@@ -39,6 +41,8 @@ pub struct Deps {
     pub clock: SharedClock,
     /// The log in which finished requests are recorded.
     pub access_log: AccessLog,
+    /// Resolves the names of upstreams; [`SystemResolver`](crate::remote::dns::SystemResolver) outside of tests.
+    pub resolver: Arc<dyn Resolver>,
 }
 
 /// A running hawkgate. Dropping it does not stop it; see [`Running::drain`].
@@ -105,7 +109,11 @@ pub async fn start_on(
     mut inherited: InheritedSockets,
 ) -> Result<Running, StartError> {
     seed_csprng();
-    let Deps { clock, access_log } = deps;
+    let Deps {
+        clock,
+        access_log,
+        resolver,
+    } = deps;
     if let Some(problem) = clock.now().clock_problem() {
         tracing::error!("{problem}");
     }
@@ -137,9 +145,14 @@ pub async fn start_on(
     let pages = Pages::new(&metrics, &gateway, &components, &config.server, &clock);
     let live = Live {
         clock: clock.clone(),
+        resolution: Resolution {
+            resolver,
+            clock: clock.clone(),
+        },
         metrics,
         access_log,
         in_flight: hooks.in_flight(),
+        connections: callers.connection_counts(),
         gateway,
         limits,
         pages: Arc::new(pages),

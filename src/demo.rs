@@ -12,6 +12,7 @@ mod style;
 mod tour;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use url::Url;
@@ -21,6 +22,7 @@ use crate::clock::SystemClock;
 use crate::config::{self, ParseOptions};
 use crate::log::AccessLog;
 use crate::proxy::settings::Address;
+use crate::remote::dns::SystemResolver;
 use crate::remote::http_client::{HttpClient, HttpClientOptions, TransportError};
 pub use style::Style;
 pub use tour::{next_steps, tour, wait_for_ctrl_c};
@@ -107,6 +109,7 @@ pub async fn start() -> Result<Demo, DemoError> {
     let deps = Deps {
         clock,
         access_log: AccessLog::off(),
+        resolver: Arc::new(SystemResolver),
     };
     let running = app::start(config, deps).await?;
     let client = HttpClient::new(&HttpClientOptions {

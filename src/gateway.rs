@@ -20,12 +20,14 @@ pub mod resource_isolation;
 pub mod route;
 pub mod rule;
 mod scopes_refusal;
+pub mod upstream_addresses;
 mod upstream_clock;
 
 pub use crate::token::OTP;
 pub use admission::{Admission, AdmissionError};
 pub use local_response::{LocalResponse, RequestDetails};
 pub use observability::Observability;
+pub use path::Ambiguity;
 pub use recovery::{Recovery, Replayable, UnauthorizedResponse};
 pub use scopes_refusal::{LOOK_TIMEOUT, RefusalLog, ScopesVerdict, UnauthorizedBody};
 pub use upstream_clock::UpstreamClock;
@@ -185,17 +187,17 @@ impl Gateway {
         head: Head<'_>,
     ) -> Result<(&Arc<Route>, Option<String>), Box<AdmissionError>> {
         self.route(head)
-            .map_err(|reason| Box::new(AdmissionError::before_routing(reason.into())))
+            .map_err(|rejection| Box::new(AdmissionError::before_routing(rejection)))
     }
 
     /// The route, and the expanded target if the request used a short path. Such a request is
     /// routed by its expanded target, so that a short path cannot bypass a route.
-    fn route(&self, head: Head<'_>) -> Result<(&Arc<Route>, Option<String>), Reason> {
+    fn route(&self, head: Head<'_>) -> Result<(&Arc<Route>, Option<String>), Rejection> {
         let find = |target: &str| {
             let found = self.routes.find(head.host, target, head.method);
             found.map_err(|none| match none {
-                NoRoute::Unmatched => Reason::NoRoute,
-                NoRoute::Ambiguous => Reason::BadRequest,
+                NoRoute::Unmatched => Rejection::from(Reason::NoRoute),
+                NoRoute::Ambiguous(ambiguity) => ambiguity.into(),
             })
         };
         let route = find(head.target)?;
@@ -257,7 +259,7 @@ impl Gateway {
             admission.caller = password(head)?;
         } else if !admission.route.anonymous {
             let bearer = bearer(&admission.route, head.headers)?;
-            if let Err(rejection) = admission.authenticate(bearer, now).await {
+            if let Err(rejection) = admission.authenticate(bearer, head.peer, now).await {
                 admission.route.rates.check_unverified(client)?;
                 return Err(rejection);
             }

@@ -28,6 +28,7 @@
 
 pub mod app;
 pub mod bounded_cache;
+pub mod circuit_breaker;
 pub mod clock;
 pub mod config;
 pub mod credential;

@@ -59,12 +59,30 @@ pub struct ScrapeCallbacks {
     jwks_age: Vec<(Arc<str>, Callback<Option<Duration>>)>,
     log_lines_dropped: Option<Callback<u64>>,
     requests_in_flight: Option<Callback<u64>>,
+    connections_open: Option<Callback<u64>>,
+    connections_limited: Vec<([&'static str; 2], Callback<u64>)>,
 }
 
 impl ScrapeCallbacks {
     /// The number of requests in progress.
     pub fn requests_in_flight(&mut self, read: impl Fn() -> u64 + Send + Sync + 'static) {
         self.requests_in_flight = Some(Box::new(read));
+    }
+
+    /// The number of open connections from callers.
+    pub fn connections_open(&mut self, read: impl Fn() -> u64 + Send + Sync + 'static) {
+        self.connections_open = Some(Box::new(read));
+    }
+
+    /// The number of connections for which `action` was taken at `limit`, since the start.
+    pub fn connections_limited(
+        &mut self,
+        limit: &'static str,
+        action: &'static str,
+        read: impl Fn() -> u64 + Send + Sync + 'static,
+    ) {
+        self.connections_limited
+            .push(([limit, action], Box::new(read)));
     }
 
     /// The number of identities for which `source` has a cached credential.
@@ -270,6 +288,14 @@ impl Metrics {
         if let Some(read) = &callbacks.requests_in_flight {
             let in_flight = i64::try_from(read()).unwrap_or(i64::MAX);
             families.in_flight.set(in_flight);
+        }
+        if let Some(read) = &callbacks.connections_open {
+            let open = i64::try_from(read()).unwrap_or(i64::MAX);
+            families.connections.set(open);
+        }
+        for (labels, read) in &callbacks.connections_limited {
+            let limited = families.connections_limited.child(*labels);
+            limited.inc_by(read().saturating_sub(limited.get()));
         }
         if let Some(read) = &callbacks.log_lines_dropped {
             let dropped = &families.log_lines_dropped;

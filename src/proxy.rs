@@ -13,6 +13,7 @@ pub mod admin;
 mod audit;
 mod client;
 pub mod connection;
+mod connection_limit;
 mod context;
 mod deadline;
 mod drain;
@@ -38,6 +39,7 @@ use std::sync::Arc;
 use pingora::proxy::HttpProxy;
 
 use crate::proxy::settings::Limits;
+pub use connection_limit::{ConnectionCounts, LimitAction, LimitLabel};
 pub use fast_path::FastPath;
 pub use hooks::Hooks;
 pub use peer::{CaError, PlatformCaError, check_platform_cas, read_ca};

@@ -36,7 +36,8 @@ pub use error::{TokenError, Unauthenticated};
 pub use extensions::{ExtensionKey, Extensions};
 pub use id_token::{Expected, IdTokenError, IdTokenVerifier, MAX_ID_TOKEN_BYTES};
 pub use introspection::{
-    IntrospectionError, IntrospectionObserver, IntrospectionResult, Introspector,
+    IntrospectionError, IntrospectionFault, IntrospectionObserver, IntrospectionResult,
+    Introspector,
 };
 pub use issuer::{Authenticated, Issuer, IssuerStatus, WarmUp, authenticate, cached};
 pub use jwk::MAX_DOCUMENT_BYTES as MAX_JWKS_BYTES;

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use aws_lc_rs::encoding::AsDer;
 use aws_lc_rs::signature::KeyPair as _;
@@ -19,6 +18,7 @@ use hawkgate::gateway::resource_isolation::IsolationPolicy;
 use hawkgate::gateway::route::{Compat, Isolation};
 use hawkgate::gateway::route::{Route, RouteTable, Upstream, UpstreamTimeouts};
 use hawkgate::gateway::rule::{Effect, Expression, Rule, Rules};
+use hawkgate::gateway::upstream_addresses::UpstreamAddresses;
 use hawkgate::gateway::{Gateway, Observability, RefusalLog, UpstreamClock};
 use hawkgate::hawk::{Credentials, SignedRequest, Signer, nonce};
 use hawkgate::secret::SecretString;
@@ -249,6 +249,7 @@ pub(crate) fn gateway(count: usize, issuer: Option<Arc<Issuer>>) -> Gateway {
             name: format!("route{at}").into(),
             host: None,
             path,
+            case_insensitive_path: false,
             methods: None,
             upstream: Arc::new(upstream()),
             issuers: issuers.clone(),
@@ -290,7 +291,7 @@ fn upstream() -> Upstream {
             write: second,
             idle: second,
         },
-        addresses: ArcSwap::default(),
+        addresses: UpstreamAddresses::fixed(vec![]),
         clock: UpstreamClock::default(),
     }
 }
@@ -328,6 +329,7 @@ impl CachedCallers {
             caller: Caller::Delegated {
                 issuer: Arc::clone(&self.issuer),
                 digest: bearer.digest(),
+                peer: None,
             },
             bearer: Some(bearer),
             scopes: None,

@@ -56,7 +56,7 @@ fn verification(c: &mut Criterion) {
                         .flatten()
                         .expect("a bearer");
                     runtime
-                        .block_on(authenticate(&bearer, &[issuer]))
+                        .block_on(authenticate(&bearer, &[issuer], None))
                         .expect("a valid token")
                 },
                 BatchSize::SmallInput,
@@ -73,7 +73,7 @@ fn verification(c: &mut Criterion) {
                 .flatten()
                 .expect("a bearer");
             runtime
-                .block_on(authenticate(&bearer, &issuers))
+                .block_on(authenticate(&bearer, &issuers, None))
                 .expect("a valid token")
         });
     });
@@ -131,7 +131,7 @@ fn rules(c: &mut Criterion) {
     let issuer = runtime.block_on(issuer(&jwks));
     let bearer = BearerToken::new(&token).expect("a bearer");
     let caller = runtime
-        .block_on(authenticate(&bearer, &[issuer]))
+        .block_on(authenticate(&bearer, &[issuer], None))
         .expect("a valid token")
         .caller;
     let request = RequestAttributes {

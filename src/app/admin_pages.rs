@@ -11,10 +11,15 @@ use super::local_sources::Updatable;
 use crate::clock::SharedClock;
 use crate::config::Server;
 use crate::gateway::rejection::Rejection;
+use crate::gateway::route::{Route, Upstream};
 use crate::gateway::{Gateway, Head};
 use crate::metrics::{Format, Metrics};
 use crate::proxy::admin::{AdminPages, PutCredentials};
 use crate::token::{Issuer, IssuerStatus};
+
+/// How long after the start hawkgate is not ready while the name of an upstream has not been
+/// resolved. After that, such an upstream only counts against its own routes.
+const FIRST_RESOLUTION: Duration = Duration::from_secs(5);
 
 /// The state behind the pages of one run.
 pub(super) struct Pages {
@@ -26,6 +31,8 @@ pub(super) struct Pages {
     pub(super) grace: Duration,
     /// The monotonic time at which start-up counts as complete even without keys.
     pub(super) grace_ends: Duration,
+    /// The monotonic time at which [`FIRST_RESOLUTION`] is over.
+    pub(super) resolution_ends: Duration,
     pub(super) started: AtomicBool,
     pub(super) draining: AtomicBool,
     /// Monotonic milliseconds until which missing keys do not affect readiness, after a reload.
@@ -35,6 +42,7 @@ pub(super) struct Pages {
 /// The components of the current configuration that the pages use.
 pub(super) struct AdminState {
     issuers: Vec<Arc<Issuer>>,
+    upstreams: Vec<Arc<Upstream>>,
     /// The sources whose credentials may be replaced at run time.
     updatable: Vec<Updatable>,
 }
@@ -43,6 +51,7 @@ impl From<&Components> for AdminState {
     fn from(components: &Components) -> Self {
         Self {
             issuers: components.issuers().cloned().collect(),
+            upstreams: components.upstreams().cloned().collect(),
             updatable: components.updatable.clone(),
         }
     }
@@ -63,6 +72,7 @@ impl Pages {
             state: ArcSwap::from_pointee(AdminState::from(components)),
             grace: server.startup_grace,
             grace_ends: clock.monotonic().saturating_add(server.startup_grace),
+            resolution_ends: clock.monotonic().saturating_add(FIRST_RESOLUTION),
             clock: clock.clone(),
             started: AtomicBool::new(false),
             draining: AtomicBool::new(false),
@@ -73,28 +83,37 @@ impl Pages {
     /// Call before a reload. New issuers may briefly have no keys; reporting not ready because
     /// of that would also turn away callers that can be served.
     pub(super) fn expect_reload(&self) {
-        if self.can_admit_anyone() {
+        if self.can_serve_anyone() {
             let until = self.clock.monotonic().saturating_add(self.grace);
             let until = u64::try_from(until.as_millis()).unwrap_or(u64::MAX);
             self.ready_until.store(until, Ordering::Relaxed);
         }
     }
 
-    /// Whether at least one route could admit a caller.
-    fn can_admit_anyone(&self) -> bool {
+    /// Whether at least one route could serve a caller.
+    fn can_serve_anyone(&self) -> bool {
         let gateway = self.gateway.load();
         let mut routes = gateway.routes.iter();
         let mut login = gateway.login.iter().flat_map(|login| &login.issuers);
-        routes.any(|route| {
-            // The source verifies passwords, which needs no keys.
-            route.anonymous || route.takes_password() || route.issuers.iter().any(|i| has_keys(i))
-        }) || login.any(|issuer| has_keys(issuer))
+        routes.any(|route| can_admit_anyone(route) && route.upstream.addresses.are_known())
+            || login.any(|issuer| has_keys(issuer))
+    }
+
+    /// Whether the first look-ups of upstreams' names may still end in time.
+    fn is_resolving(&self) -> bool {
+        self.clock.monotonic() < self.resolution_ends
+            && !unresolved(&self.state.load().upstreams).is_empty()
     }
 
     fn is_within_reload_grace(&self) -> bool {
         let until = Duration::from_millis(self.ready_until.load(Ordering::Relaxed));
         self.clock.monotonic() < until
     }
+}
+
+fn can_admit_anyone(route: &Route) -> bool {
+    // The source verifies passwords, which needs no keys.
+    route.anonymous || route.takes_password() || route.issuers.iter().any(|i| has_keys(i))
 }
 
 fn has_keys(issuer: &Issuer) -> bool {
@@ -111,16 +130,20 @@ impl AdminPages for Pages {
         (format.content_type().to_owned(), text)
     }
 
-    /// False while draining, and while no route could admit a caller. A reload alone does not
-    /// turn it false before `server.startup_grace` has passed.
+    /// False while draining, while no route could serve a caller, and for up to
+    /// [`FIRST_RESOLUTION`] after the start while the name of an upstream has not been resolved. A
+    /// reload alone does not turn it false before `server.startup_grace` has passed.
     fn ready(&self) -> Result<(), String> {
         if self.draining.load(Ordering::Relaxed) {
             return Err("draining".to_owned());
         }
-        if self.can_admit_anyone() || self.is_within_reload_grace() {
+        let serves = self.can_serve_anyone() && !self.is_resolving();
+        if serves || self.is_within_reload_grace() {
             return Ok(());
         }
-        Err(without_keys(&self.state.load().issuers))
+        let state = self.state.load();
+        let problems = [without_keys(&state.issuers), unresolved(&state.upstreams)];
+        Err(problems.concat().join("\n"))
     }
 
     /// True once the keys of every issuer have been fetched or the grace period is over, and
@@ -135,7 +158,7 @@ impl AdminPages for Pages {
             self.started.store(true, Ordering::Relaxed);
             return Ok(());
         }
-        Err(without_keys(&state.issuers))
+        Err(without_keys(&state.issuers).join("\n"))
     }
 
     fn check_sender(&self, head: Head<'_>) -> Result<(), Rejection> {
@@ -171,10 +194,16 @@ impl AdminPages for Pages {
     }
 }
 
-fn without_keys(issuers: &[Arc<Issuer>]) -> String {
+fn without_keys(issuers: &[Arc<Issuer>]) -> Vec<String> {
     let missing = issuers.iter().filter(|i| !has_keys(i));
-    let lines: Vec<String> = missing
+    missing
         .map(|i| format!("issuer {}: no usable keys yet", i.name()))
-        .collect();
-    lines.join("\n")
+        .collect()
+}
+
+fn unresolved(upstreams: &[Arc<Upstream>]) -> Vec<String> {
+    let missing = upstreams.iter().filter(|u| !u.addresses.are_known());
+    missing
+        .map(|u| format!("upstream {}: its name has not been resolved yet", u.host))
+        .collect()
 }

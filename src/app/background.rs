@@ -1,6 +1,8 @@
 //! Background tasks: resolving names, keeping keys fresh, and re-reading workload tokens.
 
 use std::any::Any;
+use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,8 +10,9 @@ use futures::future::join_all;
 use tokio::task::{AbortHandle, JoinHandle};
 
 use super::components::Components;
+use crate::clock::SharedClock;
 use crate::gateway::route::Upstream;
-use crate::remote::dns::{self, SystemResolver};
+use crate::remote::dns::{self, Resolver};
 use crate::token::{Issuer, WorkloadToken};
 
 /// How often a workload token's file is read. The kubelet replaces a token once 80 % of its
@@ -33,13 +36,15 @@ impl Drop for Task {
     }
 }
 
-/// Prepares what needs no network: literal addresses and files.
+/// What background tasks use.
+#[derive(Clone, Debug)]
+pub(super) struct Resolution {
+    pub(super) resolver: Arc<dyn Resolver>,
+    pub(super) clock: SharedClock,
+}
+
+/// Prepares what needs no network: files.
 pub(super) async fn prepare(components: &Components) {
-    for upstream in components.new_upstreams() {
-        if let Some(address) = dns::ip_literal(&upstream.host, upstream.port) {
-            upstream.addresses.store(Arc::new(vec![address]));
-        }
-    }
     for token in &components.workload_tokens {
         read(token, &mut None).await;
     }
@@ -47,22 +52,44 @@ pub(super) async fn prepare(components: &Components) {
 
 /// Like [`prepare`], and also waits up to `timeout` for the names and keys of new components, which
 /// serve no requests yet.
-pub(super) async fn prepare_within(components: &Components, timeout: Duration) {
+pub(super) async fn prepare_within(
+    components: &Components,
+    resolution: &Resolution,
+    timeout: Duration,
+) {
     prepare(components).await;
-    let names = join_all(components.new_upstreams().map(|upstream| async {
-        let found = dns::resolve(&SystemResolver, &upstream.host, upstream.port).await;
+    let named = components
+        .new_upstreams()
+        .filter(|upstream| upstream.addresses.are_resolvable());
+    let names = join_all(named.map(|upstream| async {
+        let found = resolution.look_up(upstream).await;
         // The background task of the upstream retries, and logs the error.
         if let Ok(addresses) = found {
-            upstream.addresses.store(Arc::new(addresses));
+            let now = resolution.clock.monotonic();
+            upstream.addresses.record(Some(addresses), now);
         }
     }));
     let keys = join_all(components.new_issuers().map(|issuer| issuer.warm_up()));
     let _ = tokio::time::timeout(timeout, futures::future::join(names, keys)).await;
 }
 
+impl Resolution {
+    async fn look_up(&self, upstream: &Upstream) -> io::Result<Vec<SocketAddr>> {
+        dns::resolve(&*self.resolver, &upstream.host, upstream.port).await
+    }
+
+    async fn keep_resolved(self, upstream: Arc<Upstream>) {
+        let look_up = || self.look_up(&upstream);
+        upstream
+            .addresses
+            .keep_resolved(&upstream.host, &self.clock, look_up)
+            .await;
+    }
+}
+
 impl Background {
     /// Keeps the running tasks of `components`, starts those that are missing, and ends all others.
-    pub(super) fn update(&mut self, components: &Components) {
+    pub(super) fn update(&mut self, components: &Components, resolution: &Resolution) {
         let before = std::mem::take(&mut self.0);
         let mut before: Vec<_> = before.into_iter().map(Some).collect();
         let mut keep_or_start =
@@ -80,9 +107,9 @@ impl Background {
                 }));
             };
         for upstream in components.upstreams() {
-            if dns::ip_literal(&upstream.host, upstream.port).is_none() {
+            if upstream.addresses.are_resolvable() {
                 keep_or_start(upstream.clone(), &|| {
-                    tokio::spawn(resolve(upstream.clone()))
+                    tokio::spawn(resolution.clone().keep_resolved(upstream.clone()))
                 });
             }
         }
@@ -100,11 +127,6 @@ impl Background {
 /// Whether both are the same allocation, not merely equal.
 fn is_same(one: &Arc<dyn Any + Send + Sync>, other: &Arc<dyn Any + Send + Sync>) -> bool {
     std::ptr::addr_eq(Arc::as_ptr(one), Arc::as_ptr(other))
-}
-
-async fn resolve(upstream: Arc<Upstream>) {
-    let publish = |addresses| upstream.addresses.store(Arc::new(addresses));
-    dns::resolve_periodically(&SystemResolver, &upstream.host, upstream.port, publish).await;
 }
 
 async fn refresh_keys(issuer: Arc<Issuer>) {
@@ -158,13 +180,17 @@ mod tests {
     #[tokio::test]
     async fn background_tasks_continue_and_end_with_their_part() {
         let (one, two, three) = (token("/one"), token("/two"), token("/three"));
+        let resolution = Resolution {
+            resolver: Arc::new(dns::SystemResolver),
+            clock: crate::clock::SystemClock::shared(),
+        };
         let mut background = Background::default();
-        background.update(&components(&[&one, &two]));
+        background.update(&components(&[&one, &two]), &resolution);
         let ids = |background: &Background| -> Vec<_> {
             background.0.iter().map(|task| task.running.id()).collect()
         };
         let before = ids(&background);
-        background.update(&components(&[&two, &three]));
+        background.update(&components(&[&two, &three]), &resolution);
         let after = ids(&background);
         assert_eq!(before[1], after[0]);
         assert!(!before.contains(&after[1]));

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use http::{HeaderName, HeaderValue};
 use url::Url;
 
@@ -19,12 +18,14 @@ use crate::gateway::rate_limit::RateLimiters;
 use crate::gateway::resource_isolation::IsolationPolicy;
 use crate::gateway::route::{Isolation, Route, RouteTable, Upstream};
 use crate::gateway::rule::{Expression, Rule, Rules, header_name};
+use crate::gateway::upstream_addresses::UpstreamAddresses;
 use crate::gateway::{Gateway, RefusalLog, UpstreamClock};
 use crate::metrics::Metrics;
 use crate::proxy::settings::Listener;
 use crate::reload::Fingerprints;
 use crate::remote::auth0_identity::IdentitySource;
 use crate::remote::client_credentials::{ClientCredentialsSettings, ClientCredentialsSource};
+use crate::remote::dns;
 use crate::remote::http_client::{HttpClient, HttpClientOptions};
 use crate::remote::introspection::{HttpIntrospector, introspection_client};
 use crate::remote::key_fetcher::key_fetcher;
@@ -109,7 +110,8 @@ impl Builder<'_> {
             };
             let isolation = isolation(route, config);
             let mut route = build_route(route, upstream, isolation, &issuers, &sources);
-            route.rules = rules_where(&|rule| rule.applies_to(index));
+            route.rules = rules_where(&|rule| rule.applies_to(index))
+                .map(|rules| rules.with_case_insensitive_path(route.case_insensitive_path));
             route.rates = RateLimiters::new(common.iter().cloned().chain(own).collect());
             if let Some(token) = route.workload_token {
                 let token = share(
@@ -413,7 +415,10 @@ fn upstream(written: &config::Upstream) -> Result<Upstream, StartError> {
         ca,
         http2: written.http2,
         timeouts: written.timeouts,
-        addresses: ArcSwap::default(),
+        addresses: match dns::ip_literal(&written.host, written.port) {
+            Some(address) => UpstreamAddresses::fixed(vec![address]),
+            None => UpstreamAddresses::unresolved(),
+        },
         clock: UpstreamClock::default(),
     })
 }
@@ -443,6 +448,7 @@ fn build_route(
         name: route.name.clone(),
         host: route.host.clone(),
         path: route.path.clone(),
+        case_insensitive_path: route.case_insensitive_path,
         methods: route.methods.clone(),
         upstream,
         issuers: issuers.cloned().collect(),

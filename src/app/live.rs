@@ -10,16 +10,18 @@ use async_trait::async_trait;
 use tokio::sync::Mutex;
 
 use super::admin_pages::{AdminState, Pages};
-use super::background::{self, Background};
+use super::background::{self, Background, Resolution};
 use super::build::{Builder, Built};
 use super::components::Components;
 use crate::clock::SharedClock;
 use crate::config::{Config, Server};
 use crate::gateway::{Gateway, login};
+use crate::label::Label as _;
 use crate::log::AccessLog;
 use crate::metrics::{LabelValues, Metrics, ScrapeCallbacks};
 use crate::proxy::listener::Tls;
 use crate::proxy::settings::Limits;
+use crate::proxy::{ConnectionCounts, LimitAction, LimitLabel};
 use crate::reload::{self, Applied, Fingerprints, ReloadResult, Target};
 
 /// How long a reload waits for the keys and addresses of new issuers and upstreams. After that
@@ -29,9 +31,11 @@ const PREPARE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The state of a run that a reload can replace.
 pub(super) struct Live {
     pub(super) clock: SharedClock,
+    pub(super) resolution: Resolution,
     pub(super) metrics: Arc<Metrics>,
     pub(super) access_log: AccessLog,
     pub(super) in_flight: Arc<AtomicU64>,
+    pub(super) connections: ConnectionCounts,
     /// The configuration at start-up. Keys that need a restart keep its values.
     pub(super) started: Config,
     pub(super) gateway: Arc<ArcSwap<Gateway>>,
@@ -92,7 +96,7 @@ impl Target for Live {
                 renewals.push((listener, prepared));
             }
         }
-        background::prepare_within(&components, PREPARE_TIMEOUT).await;
+        background::prepare_within(&components, &self.resolution, PREPARE_TIMEOUT).await;
 
         // From here on nothing can fail or wait, so the switch is atomic.
         let renewed = renewals.len();
@@ -110,7 +114,7 @@ impl Target for Live {
         self.pages
             .state
             .store(Arc::new(AdminState::from(&components)));
-        current.background.update(&components);
+        current.background.update(&components, &self.resolution);
         let mut built = components.built();
         built.extend((renewed > 0).then(|| "TLS of the listeners".to_owned()));
         (current.components, current.tls) = (components, tls);
@@ -135,7 +139,7 @@ impl Live {
         self.metrics
             .configure(&names, self.scrape_callbacks(&components), self.clock.now());
         let mut current = self.current.lock().await;
-        current.background.update(&components);
+        current.background.update(&components, &self.resolution);
         (current.components, current.tls) = (components, tls);
         audit_load(true);
     }
@@ -155,6 +159,15 @@ impl Live {
         callbacks.log_lines_dropped(move || log.dropped());
         let in_flight = Arc::clone(&self.in_flight);
         callbacks.requests_in_flight(move || in_flight.load(Ordering::Relaxed));
+        let connections = self.connections.clone();
+        callbacks.connections_open(move || connections.open());
+        for limit in LimitLabel::ALL.iter().copied() {
+            for action in LimitAction::ALL.iter().copied() {
+                let counts = self.connections.clone();
+                let read = move || counts.limited(limit, action);
+                callbacks.connections_limited(limit.label(), action.label(), read);
+            }
+        }
         callbacks
     }
 }

@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -15,6 +16,7 @@ use hawkgate::log::settings::LogFormat;
 use hawkgate::proxy::listener::InheritedSockets;
 use hawkgate::proxy::settings::Address;
 use hawkgate::reload::{self, Fingerprints, Loaded, Reloads, WATCH_INTERVAL};
+use hawkgate::remote::dns::SystemResolver;
 
 use super::{Run, notify, process};
 
@@ -126,6 +128,7 @@ fn serve(
     let deps = Deps {
         clock,
         access_log: logging.access().sampled(sample),
+        resolver: Arc::new(SystemResolver),
     };
     let result = runtime.block_on(run_until_signal((config, inherited), origin, deps));
     runtime.shutdown_background();

@@ -52,6 +52,7 @@ pub(super) fn read(reader: &mut Reader<'_>, document: &DeTable<'_>) -> Option<Co
     refuse_duplicates(reader, "source", &sources);
     refuse_duplicates(reader, "route", &routes);
     route::refuse_overlapping(reader, &routes);
+    route::refuse_mixed_case_sensitivity(reader, &routes);
     let context = rule::Context {
         routes: &routes,
         issuers: &issuers,

@@ -24,6 +24,10 @@ section! {
         keepalive_timeout: Duration = [default "'60s'"],
         /// Open connections from callers, over all listeners together; 1 to 1000000.
         connections: u64 = [default "10000"],
+        /// Open connections from one IPv4 address or IPv6 /64 network; 1 to 1000000, or 0 for no limit.
+        /// Half of connections, rounded up, when left out. Trusted proxies and Unix sockets are not
+        /// limited; with proxy_protocol the client's address counts.
+        connections_per_address: u64 = [optional],
         /// Largest request body; unlimited when left out.
         body: Size = [optional],
         /// Request bodies up to this size are buffered until the upstream has responded, so that they can
@@ -51,8 +55,13 @@ impl Limits {
             header_timeout: self.header_timeout.value?,
             body_timeout: self.body_timeout.value?,
             keepalive_timeout: self.keepalive_timeout.value?,
+            unadmitted_keepalive: settings::Limits::UNADMITTED_KEEPALIVE,
             linger: settings::Limits::LINGER,
             connections: usize::try_from(self.connections.value?).ok()?,
+            connections_per_address: match self.connections_per_address.optional()? {
+                Some(limit) => Some(usize::try_from(limit).ok()?),
+                None => None,
+            },
             body: self.body.optional()?.map(|size| size.0),
             replay_body: self.replay_body.value?.bytes(),
             replay_memory: self.replay_memory.value?.bytes(),
@@ -72,6 +81,8 @@ impl Limits {
         reader.check_range(&self.body_timeout, SHORTEST, HOUR, show_duration);
         reader.check_range(&self.keepalive_timeout, SHORTEST, HOUR, show_duration);
         reader.check_range(&self.connections, 1, 1_000_000, |n| n.to_string());
+        let per_address = &self.connections_per_address;
+        reader.check_range(per_address, 0, 1_000_000, |n| n.to_string());
         reader.check_range(&self.body, Size(1), Size(u64::MAX), show);
         reader.check_range(&self.replay_body, Size(0), Size(1 << 30), show);
         self.check_replay(reader);

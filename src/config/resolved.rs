@@ -222,6 +222,8 @@ pub struct Route {
     pub host: Option<String>,
     /// The path prefix, which begins with `/`.
     pub path: String,
+    /// Whether the upstream ignores the case of paths.
+    pub case_insensitive_path: bool,
     /// Any method except TRACE and CONNECT when `None`.
     pub methods: Option<Vec<Method>>,
     /// Where requests go.
@@ -306,4 +308,11 @@ pub struct Login {
     pub allowed_origins: Vec<String>,
     /// The longest validity of the credentials; 1 minute to 30 days.
     pub lifetime: Duration,
+}
+
+impl Upstream {
+    /// Whether `other` is the same server, whatever its other settings.
+    pub fn is_same_server(&self, other: &Self) -> bool {
+        (&self.host, self.port) == (&other.host, other.port)
+    }
 }

@@ -32,6 +32,9 @@ section! {
         host: String = [optional],
         /// Only paths with this prefix, by whole segments; compared without decoding.
         path: String = [default "'/'"],
+        /// Whether the upstream ignores the case of paths. Then the prefix matches in any case, and rules
+        /// see paths in lower case. The same for all routes to one upstream.
+        case_insensitive_path: bool = [default "false"],
         /// Only these methods; any except TRACE and CONNECT when left out.
         methods: List<Method> = [optional],
         /// Scheme, host and port of the upstream. The request's path is kept.
@@ -169,6 +172,7 @@ impl Route {
             name: self.name.value?,
             host: self.host.optional()?,
             path: self.path.value?,
+            case_insensitive_path: self.case_insensitive_path.value?,
             methods: self.methods.optional()?.map(List::into_values),
             upstream: upstream?,
             issuers,
@@ -296,5 +300,42 @@ fn overlap(a: &resolved::Route, b: &resolved::Route) -> bool {
         (Some(a), Some(b)) => a.iter().any(|method| b.contains(method)),
         _ => false,
     };
-    methods && a.host == b.host && a.path == b.path
+    let paths = if a.case_insensitive_path || b.case_insensitive_path {
+        a.path.eq_ignore_ascii_case(&b.path)
+    } else {
+        a.path == b.path
+    };
+    methods && a.host == b.host && paths
+}
+
+/// Refuses routes to one upstream that differ in `case_insensitive_path`: a path in other case
+/// would bypass the stricter one.
+pub(super) fn refuse_mixed_case_sensitivity(
+    reader: &mut Reader<'_>,
+    routes: &[Declaration<resolved::Route>],
+) {
+    for declaration in routes {
+        let Some(route) = &declaration.value else {
+            continue;
+        };
+        let ignores_case = |other: &&Declaration<resolved::Route>| {
+            other.value.as_ref().is_some_and(|other| {
+                other.case_insensitive_path && other.upstream.is_same_server(&route.upstream)
+            })
+        };
+        if !route.case_insensitive_path
+            && let Some(other) = routes.iter().find(ignores_case)
+        {
+            let name = quoted(other.name.as_deref().unwrap_or_default());
+            let line = reader.line(&other.table);
+            let problem = format!(
+                "has the upstream of route {name} on line {line}, which has case_insensitive_path"
+            );
+            reader.error(
+                &declaration.table,
+                problem,
+                "write case_insensitive_path = true here too, or remove it there",
+            );
+        }
+    }
 }

@@ -53,6 +53,7 @@ impl Choice for Effect {
 pub(super) struct Source {
     text: String,
     reads_claims: bool,
+    path_text_with_capitals: Option<String>,
 }
 
 impl Value for Source {
@@ -68,6 +69,7 @@ impl Value for Source {
             Ok(expression) => Some(Self {
                 text: text.to_owned(),
                 reads_claims: expression.reads_claims(),
+                path_text_with_capitals: expression.path_text_with_capitals().map(Into::into),
             }),
             Err(error) => {
                 reader.error(at, error.problem, error.remedy);
@@ -148,6 +150,7 @@ impl Rule {
         self.check_effect(reader);
         self.check_scopes(reader);
         let (routes, login) = self.find_routes(reader, context)?;
+        self.check_case(reader, context, routes.as_deref());
         self.warn_about_ineffective_keys(reader, context, routes.as_deref(), login);
         let headers = self.headers.optional()?;
         Some(resolved::Rule {
@@ -185,6 +188,35 @@ impl Rule {
                 let remedy = "use printable ASCII, with no * except one at the end";
                 reader.error(&scope.at, problem, remedy);
             }
+        }
+    }
+
+    /// On routes with `case_insensitive_path`, rules see the path in lower case, so a text with
+    /// capitals would never match, and a deny rule with one would deny nothing.
+    fn check_case(&self, reader: &mut Reader<'_>, context: Context<'_>, routes: Option<&[usize]>) {
+        let Some(source) = &self.when.value else {
+            return;
+        };
+        let Some(text) = &source.path_text_with_capitals else {
+            return;
+        };
+        let applies = |index: &usize| routes.is_none_or(|routes| routes.contains(index));
+        let mut values = context.routes.iter().enumerate();
+        let insensitive = values.find_map(|(index, route)| {
+            let route = route.value.as_ref().filter(|_| applies(&index))?;
+            route.case_insensitive_path.then_some(&route.name)
+        });
+        if let Some(route) = insensitive {
+            let problem = format!(
+                "compares the path with {}, but route {} has case_insensitive_path, so rules see the path in lower case",
+                quoted(text),
+                quoted(route)
+            );
+            reader.error(
+                &self.when.at,
+                problem,
+                format!("write {}", quoted(&text.to_lowercase())),
+            );
         }
     }
 

@@ -20,13 +20,13 @@ use std::time::Duration;
 use super::identity::{Identity, IdentityKey};
 use super::{Credential, CredentialSource, FetchError, Inject, RandomnessError, SwapRequest};
 use crate::bounded_cache::CacheBounds;
+use crate::circuit_breaker::Jitter;
 use crate::clock::{Now, SharedClock, UnixMillis};
 use crate::credential::Lookup;
 use crate::secret::SecretString;
 use crate::token::{Caller, ExtensionKey};
 use fetch_coordinator::FetchCoordinator;
 use generation::Generation;
-pub use negative::Jitter;
 pub use replacement::Replacement;
 
 /// The settings of `[cache]`.
@@ -154,11 +154,19 @@ impl CachedSource {
         clock: SharedClock,
         jitter: Jitter,
     ) -> Result<Self, RandomnessError> {
+        let key = IdentityKey::random()?;
         Ok(Self {
             memo_key: ExtensionKey::new(),
-            key: IdentityKey::random()?,
+            coordinator: Arc::new(FetchCoordinator::new(
+                name,
+                inner,
+                options,
+                clock,
+                jitter,
+                key.clone(),
+            )),
+            key,
             inject: Inject::default(),
-            coordinator: Arc::new(FetchCoordinator::new(name, inner, options, clock, jitter)),
         })
     }
 
@@ -265,7 +273,7 @@ impl CachedSource {
         };
         let caller = self.caller_key(identity, request);
         self.coordinator
-            .is_still_rejected(identity, caller, rejected.generation())
+            .is_still_rejected(identity, caller, request, rejected.generation())
     }
 
     /// Issues another credential in place of `outdated`, which the upstream cannot accept

@@ -5,6 +5,7 @@
 use aws_lc_rs::hmac;
 use zeroize::Zeroizing;
 
+use crate::circuit_breaker::Origin;
 use crate::token::Caller;
 
 /// Identifies one caller at one source.
@@ -30,6 +31,24 @@ impl IdentityKey {
         let mut key = Zeroizing::new([0; 32]);
         getrandom::fill(&mut key[..]).map_err(|_| RandomnessError)?;
         Ok(Self(hmac::Key::new(hmac::HMAC_SHA256, &key[..])))
+    }
+
+    /// Who causes an exchange for `caller`. A verified caller speaks for itself, whatever tokens
+    /// it has; others may be anybody, so they count by address.
+    pub(super) fn origin(&self, caller: &Caller) -> Origin {
+        match caller {
+            Caller::Verified(token) => {
+                let mut hasher = self.hasher();
+                hasher.part(b"origin");
+                hasher.part(token.issuer().as_bytes());
+                hasher.part(token.subject().as_bytes());
+                Origin::Subject(hasher.finish())
+            }
+            Caller::Delegated { peer, .. } | Caller::Password { peer, .. } => {
+                Origin::of_peer(*peer)
+            }
+            Caller::Anonymous => Origin::Local,
+        }
     }
 
     /// A hasher for one identity.
@@ -98,7 +117,7 @@ impl IdentityHasher {
                 self.optional(token.client().map(str::as_bytes));
             }
             // An opaque token reveals no subject, so its digest is used instead.
-            Caller::Delegated { issuer, digest } => {
+            Caller::Delegated { issuer, digest, .. } => {
                 self.part(b"delegated");
                 self.part(issuer.as_bytes());
                 self.part(&digest.0);

@@ -131,6 +131,12 @@ pub trait CredentialSource: Send + Sync + std::fmt::Debug {
     /// [`super::CachedSource`] bounds the time once more.
     async fn fetch(&self, request: &SwapRequest) -> Result<Issued, FetchError>;
 
+    /// Whether an exchange that failed may be repeated at once without the caller noticing. Not
+    /// if each attempt counts somewhere, as with passwords. Decorators must forward it.
+    fn retries_are_safe(&self) -> bool {
+        true
+    }
+
     /// Whether every caller gets the same credential, so that one cache entry serves all.
     ///
     /// Only for sources that use nothing about the caller except [`SwapRequest::scopes`],

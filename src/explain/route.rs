@@ -18,13 +18,11 @@ pub(super) fn explain(
         .find(&question.host, &question.target, &question.method);
     let (chosen, failure) = match found {
         Ok(route) => (Some(Arc::clone(route)), None),
-        Err(NoRoute::Unmatched) => (None, Some("none matches this host, path and method")),
-        Err(NoRoute::Ambiguous) => (
-            None,
-            Some(
-                "with its percent-escapes decoded the path would match another route, so it is refused",
-            ),
-        ),
+        Err(NoRoute::Unmatched) => {
+            let failure = "none matches this host, path and method";
+            (None, Some(failure.to_owned()))
+        }
+        Err(NoRoute::Ambiguous(ambiguity)) => (None, Some(ambiguity.to_string())),
     };
     if let Some(route) = &chosen {
         report.step(

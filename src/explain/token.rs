@@ -120,7 +120,7 @@ pub(super) async fn explain(
         report.note(Stage::Token, "anonymous", why);
         return Some(Caller::Anonymous);
     };
-    match token::authenticate(bearer, issuers).await {
+    match token::authenticate(bearer, issuers, None).await {
         Ok(authenticated) => {
             match &authenticated.caller {
                 Caller::Delegated { issuer, .. } => {

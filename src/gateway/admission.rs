@@ -1,5 +1,6 @@
 //! Admitted requests: from the caller's credentials to the leased upstream credential.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::Head;
@@ -228,6 +229,7 @@ impl Admission {
     pub(super) async fn authenticate(
         &mut self,
         bearer: IncomingToken<'_>,
+        peer: Option<IpAddr>,
         now: Now,
     ) -> Result<(), Rejection> {
         let (token, issuers) = (bearer.presented(), &self.route.issuers);
@@ -236,7 +238,7 @@ impl Admission {
                 self.cached_at = Some(now);
                 Ok(known)
             }
-            None => token::authenticate(token, issuers).await,
+            None => token::authenticate(token, issuers, peer).await,
         };
         match authenticated {
             Ok(authenticated) => {

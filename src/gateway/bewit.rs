@@ -85,7 +85,7 @@ impl Gateway {
         let url = TargetUrl::parse(url.trim_ascii()).map_err(before)?;
         let route = match self.routes.find(head.host, url.target, &Method::GET) {
             Ok(route) if route.compat.bewit && url.is_for(&route.upstream) => route,
-            Err(NoRoute::Ambiguous) => return Err(before(bad_url("the path is ambiguous"))),
+            Err(NoRoute::Ambiguous(ambiguity)) => return Err(before(ambiguity.into())),
             Ok(_) | Err(NoRoute::Unmatched) => return Err(before(Reason::BewitRefused.into())),
         };
         let signed_request = Head {

@@ -23,7 +23,6 @@ use crate::credential::FetchError;
 use crate::credential::taskcluster_mint::MintSource;
 use crate::gateway::reason::Reason;
 use crate::hawk::{Certificate, Credentials};
-use crate::header_fields::HeaderFields;
 use crate::token::{self, BearerToken, Caller, Issuer, TokenError, VerifiedToken};
 pub use cors::{ANY_ORIGIN, AllowedOrigins};
 
@@ -155,7 +154,7 @@ impl Login {
         };
         let client = request.head.client();
         self.rates.check_address(client)?;
-        let token = match verify(issuer, request.head.headers, details).await {
+        let token = match verify(issuer, request.head, details).await {
             Ok(token) => token,
             Err(rejection) => {
                 self.rates.check_unverified(client)?;
@@ -225,15 +224,15 @@ impl Login {
 /// Verifies the caller's token, which must be from `issuer`.
 async fn verify(
     issuer: &Arc<Issuer>,
-    headers: &dyn HeaderFields,
+    head: Head<'_>,
     details: &mut RequestDetails,
 ) -> Result<Arc<VerifiedToken>, Rejection> {
-    let bearer = match BearerToken::from_headers(headers) {
+    let bearer = match BearerToken::from_headers(head.headers) {
         Ok(Some(bearer)) => bearer,
         Ok(None) => return Err(login_refused("no bearer token was sent")),
         Err(error) => return Err(login_refused(error.to_string())),
     };
-    match token::authenticate(&bearer, std::slice::from_ref(issuer)).await {
+    match token::authenticate(&bearer, std::slice::from_ref(issuer), head.peer).await {
         Ok(authenticated) => {
             details.issuer = Some(Arc::clone(issuer.name()));
             details.verification = authenticated.verification;

@@ -239,7 +239,7 @@ fn caller_key(admission: &Admission) -> u64 {
         .hash(&mut hasher);
     match &admission.caller {
         Caller::Verified(token) => (token.issuer(), token.subject()).hash(&mut hasher),
-        Caller::Delegated { issuer, digest } => (issuer, digest).hash(&mut hasher),
+        Caller::Delegated { issuer, digest, .. } => (issuer, digest).hash(&mut hasher),
         Caller::Password { credentials, .. } => credentials.username().hash(&mut hasher),
         Caller::Anonymous => {}
     }

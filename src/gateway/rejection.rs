@@ -5,6 +5,7 @@ use std::time::Duration;
 use http::StatusCode;
 use serde_json::json;
 
+use super::path::Ambiguity;
 use super::reason::{Challenge, Reason, ResponseRow};
 use crate::clock::UnixMillis;
 use crate::label::Label;
@@ -60,6 +61,12 @@ impl From<Reason> for Rejection {
             recovery_code: None,
             cause: None,
         }
+    }
+}
+
+impl From<Ambiguity> for Rejection {
+    fn from(ambiguity: Ambiguity) -> Self {
+        Self::from(Reason::BadRequest).with_cause(ambiguity.to_string())
     }
 }
 

@@ -1,19 +1,18 @@
 //! Routes and the route table.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use http::header::AUTHORIZATION;
 use http::{HeaderValue, Method};
 
-use super::path;
+use super::path::{self, Ambiguity};
 use super::rate_limit::RateLimiters;
 use super::rejection::Rejection;
 use super::rule::Rules;
 use super::scopes_refusal::RefusalLog;
+use super::upstream_addresses::UpstreamAddresses;
 use super::upstream_clock::UpstreamClock;
 use crate::credential::CachedSource;
 use crate::header_fields::HeaderFields;
@@ -38,8 +37,8 @@ pub struct Upstream {
     pub http2: bool,
     /// Time limits.
     pub timeouts: UpstreamTimeouts,
-    /// The resolved addresses, refreshed in the background; empty until the first resolution.
-    pub addresses: ArcSwap<Vec<SocketAddr>>,
+    /// The resolved addresses, refreshed in the background and when none can be connected to.
+    pub addresses: UpstreamAddresses,
     /// Its clock, learnt from `Date`.
     pub clock: UpstreamClock,
 }
@@ -104,6 +103,8 @@ pub struct Route {
     pub host: Option<String>,
     /// Path prefix beginning with `/`; matches whole segments.
     pub path: String,
+    /// Whether the upstream ignores the case of paths, so that the prefix matches in any case.
+    pub case_insensitive_path: bool,
     /// Matches only these methods; `None` matches any.
     pub methods: Option<Vec<Method>>,
     /// The upstream.
@@ -136,20 +137,36 @@ impl Route {
     /// Whether the prefix covers `path` (without query) at a segment boundary: `/api` covers `/api`
     /// and `/api/x` but not `/apix`.
     fn covers(&self, path: &str) -> bool {
-        path::covers(&self.path, path)
+        self.has_prefix(&self.path, path)
     }
 
-    /// Whether the route's `passes_401` covers the path of `target`, as sent upstream. Every way
-    /// of reading the path counts, as for routes: if one is covered, the 401 may be the
-    /// upstream's own.
+    /// Whether the route's `passes_401` covers the path of `target`, as sent upstream. Every
+    /// reading of the path counts, as for routes: if one is covered, the 401 may be the upstream's
+    /// own.
     pub fn passes_401(&self, target: &str) -> bool {
         if self.passes_401.is_empty() {
             return false;
         }
         let raw = path::without_query(target);
-        let normalized = path::normalized(raw);
-        let mut readings = std::iter::once(raw).chain(normalized.as_deref());
-        readings.any(|path| self.passes_401.iter().any(|own| path::covers(own, path)))
+        let covered = |path: &str| {
+            let mut own = self.passes_401.iter();
+            own.any(|own| self.has_prefix(own, path))
+        };
+        // An ambiguous path is refused before it is sent.
+        let readings = path::readings(raw).unwrap_or_default();
+        covered(raw) || readings.iter().any(|reading| covered(reading))
+    }
+
+    fn has_prefix(&self, prefix: &str, path: &str) -> bool {
+        let Some((begin, rest)) = path.as_bytes().split_at_checked(prefix.len()) else {
+            return false;
+        };
+        let matches = if self.case_insensitive_path {
+            begin.eq_ignore_ascii_case(prefix.as_bytes())
+        } else {
+            begin == prefix.as_bytes()
+        };
+        matches && (rest.is_empty() || prefix.ends_with('/') || rest.starts_with(b"/"))
     }
 
     /// Why the route does not match a request; `None` if it does. `host` comes from [`host_name`];
@@ -216,9 +233,9 @@ pub struct RouteTable {
 pub enum NoRoute {
     /// No route matches the host, path and method.
     Unmatched,
-    /// The normalized path, which an upstream may use, matches a different route than the raw
-    /// path, or has dot segments.
-    Ambiguous,
+    /// An upstream could read the path as one that matches another route, or as one that no route
+    /// accepts.
+    Ambiguous(Ambiguity),
 }
 
 impl RouteTable {
@@ -243,19 +260,15 @@ impl RouteTable {
     ///
     /// # Errors
     /// If no route matches. [`NoRoute::Ambiguous`] prevents callers from reaching a path through
-    /// a more permissive route by encoding it differently (`/api/%73ecrets` for `/api/secrets`).
+    /// a more permissive route by spelling it differently (`/api/%73ecrets` for `/api/secrets`).
     pub fn find(&self, host: &str, target: &str, method: &Method) -> Result<&Arc<Route>, NoRoute> {
         let host = host_name(host);
         let raw = path::without_query(target);
         let found = self.lookup(&host, raw, method);
-        if let Some(normalized) = path::normalized(raw) {
-            let same = match (found, self.lookup(&host, &normalized, method)) {
-                (Some(a), Some(b)) => Arc::ptr_eq(a, b),
-                (None, None) => true,
-                _ => false,
-            };
-            if !same || path::has_dot_segments(&normalized) {
-                return Err(NoRoute::Ambiguous);
+        for reading in path::readings(raw).map_err(NoRoute::Ambiguous)? {
+            let other = self.lookup(&host, &reading, method);
+            if found.map(Arc::as_ptr) != other.map(Arc::as_ptr) {
+                return Err(NoRoute::Ambiguous(Ambiguity::OtherRoute));
             }
         }
         found.ok_or(NoRoute::Unmatched)
@@ -333,7 +346,7 @@ pub(crate) mod tests {
                 write: Duration::from_secs(1),
                 idle: Duration::from_secs(1),
             },
-            addresses: ArcSwap::default(),
+            addresses: UpstreamAddresses::fixed(Vec::new()),
             clock: UpstreamClock::default(),
         }
     }
@@ -367,6 +380,7 @@ pub(crate) mod tests {
             name: name.into(),
             host: host.map(Into::into),
             path: path.into(),
+            case_insensitive_path: false,
             methods: methods.map(<[_]>::to_vec),
             upstream: Arc::new(upstream()),
             issuers: vec![],
@@ -456,7 +470,7 @@ pub(crate) mod tests {
         ] {
             assert_eq!(
                 found("x", target, &Method::GET),
-                Err(NoRoute::Ambiguous),
+                Err(NoRoute::Ambiguous(Ambiguity::OtherRoute)),
                 "{target}"
             );
         }

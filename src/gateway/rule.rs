@@ -14,11 +14,12 @@ mod functions;
 mod header;
 mod variables;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use http::{HeaderName, HeaderValue};
 
-use super::path;
+use super::path::{self, Ambiguity};
 use super::rejection::Rejection;
 use crate::bounded_cache::heap_size;
 use crate::gateway::reason::Reason;
@@ -124,6 +125,10 @@ impl Decision {
         }
     }
 
+    fn ambiguous(ambiguity: Ambiguity) -> Self {
+        Self::deny(None, Reason::BadRequest, ambiguity.to_string())
+    }
+
     /// The limit on scopes; see [`Rule::scopes`].
     pub fn scopes(&self) -> Option<&Arc<[String]>> {
         match &self.verdict {
@@ -177,6 +182,7 @@ pub struct Rules {
     claims: ClaimsRead,
     reads_request: bool,
     reads_path: bool,
+    case_insensitive_path: bool,
 }
 
 impl Rules {
@@ -194,9 +200,19 @@ impl Rules {
             extension_key: ExtensionKey::new(),
             reads_request,
             reads_path,
+            case_insensitive_path: false,
             claims,
             ordered: rules,
         })
+    }
+
+    /// Sets whether the rules see paths in lower case, for an upstream that ignores case.
+    #[must_use]
+    pub fn with_case_insensitive_path(self, case_insensitive_path: bool) -> Self {
+        Self {
+            case_insensitive_path,
+            ..self
+        }
     }
 
     /// The rules in order.
@@ -232,39 +248,50 @@ impl Rules {
 
     /// Evaluates the rules in order and calls `observe` with each rule evaluated and its result.
     ///
-    /// Requests are forwarded byte for byte, but upstreams decode paths. If a rule reads the
-    /// path and the decoded path leads to another decision, the request is refused, so that no
-    /// rule can be bypassed by encoding a path differently.
+    /// Requests are forwarded byte for byte, and upstreams read paths in different ways. If a rule
+    /// reads the path and any reading leads to another decision, the request is refused, so that
+    /// no rule can be bypassed by spelling a path differently.
     pub fn evaluate(
         &self,
         caller: &Caller,
         request: RequestAttributes<'_>,
         observe: impl FnMut(&Rule, &MatchResult),
     ) -> Decision {
-        let decision = self.first_match(&Attributes::of(caller, request), observe);
-        let decoded = self
-            .reads_path
-            .then(|| path::normalized(request.path))
-            .flatten();
-        let Some(decoded) = decoded else {
-            return decision;
+        if !self.reads_path {
+            return self.first_match(&Attributes::of(caller, request), observe);
+        }
+        let decision = self.decide_for_path(caller, request, request.path, observe);
+        let readings = match path::readings(request.path) {
+            Ok(readings) => readings,
+            Err(ambiguity) => return Decision::ambiguous(ambiguity),
         };
-        let path = decoded.as_str();
-        let other = Attributes::of(caller, RequestAttributes { path, ..request });
-        let other = self.first_match(&other, |_, _| ());
-        let same = other.rule == decision.rule
-            && other.to_result().is_ok() == decision.to_result().is_ok();
-        if same {
-            return decision;
+        let differs = |reading: &String| {
+            let other = self.decide_for_path(caller, request, reading, |_, _| ());
+            other.rule != decision.rule || other.to_result().is_ok() != decision.to_result().is_ok()
+        };
+        if readings.iter().any(differs) {
+            return Decision::ambiguous(Ambiguity::OtherDecision);
         }
-        let cause = "the rules decide differently once the path is decoded";
-        Decision {
-            rule: None,
-            verdict: Verdict::Deny {
-                reason: Reason::BadRequest,
-                cause: cause.into(),
-            },
-        }
+        decision
+    }
+
+    fn decide_for_path(
+        &self,
+        caller: &Caller,
+        request: RequestAttributes<'_>,
+        path: &str,
+        observe: impl FnMut(&Rule, &MatchResult),
+    ) -> Decision {
+        let path = if self.case_insensitive_path {
+            path::lower_case(path)
+        } else {
+            Cow::Borrowed(path)
+        };
+        let request = RequestAttributes {
+            path: &path,
+            ..request
+        };
+        self.first_match(&Attributes::of(caller, request), observe)
     }
 
     fn first_match(

@@ -36,6 +36,10 @@ families! {
         "Time spent waiting for and reading from the upstream, over all attempts of a request.";
     in_flight: IntGauge = "hawkgate_requests_in_flight", [],
         "Requests in progress.";
+    connections: IntGauge = "hawkgate_connections_open", [],
+        "Open connections from callers.";
+    connections_limited: CounterVec<2> = "hawkgate_connections_limited_total", ["limit", "action"],
+        "Connections refused at a limit, or closed to make room for others.";
     rejections: CounterVec<1> = "hawkgate_rejections_total", ["reason"],
         "Requests refused by hawkgate, by the reason in X-Hawkgate-Error.";
     verifications: CounterVec<2> = "hawkgate_token_verifications_total", ["issuer", "result"],

@@ -68,6 +68,10 @@ impl CredentialSource for MeteredSource {
         fetched
     }
 
+    fn retries_are_safe(&self) -> bool {
+        self.inner.retries_are_safe()
+    }
+
     fn is_shared(&self) -> bool {
         self.inner.is_shared()
     }

@@ -268,6 +268,8 @@ fn the_families_are_those_of_the_published_interface() {
         ("hawkgate_request_duration_seconds", &["route"]),
         ("hawkgate_upstream_duration_seconds", &["route"]),
         ("hawkgate_requests_in_flight", &[]),
+        ("hawkgate_connections_open", &[]),
+        ("hawkgate_connections_limited_total", &["limit", "action"]),
         ("hawkgate_rejections_total", &["reason"]),
         ("hawkgate_token_verifications_total", &["issuer", "result"]),
         (
@@ -431,12 +433,19 @@ async fn key_refreshes_are_counted_from_zero() {
 }
 
 #[test]
-fn requests_in_flight_are_read_at_scrape_time() {
+fn requests_and_connections_are_read_at_scrape_time() {
     let metrics = metrics();
     let mut callbacks = ScrapeCallbacks::default();
     callbacks.requests_in_flight(|| 2);
+    callbacks.connections_open(|| 5);
+    callbacks.connections_limited("connections", "evicted", || 4);
     metrics.configure(&LabelValues::default(), callbacks, UnixMillis(0));
     assert!((value(&metrics, "hawkgate_requests_in_flight") - 2.0).abs() < 1e-9);
+    assert!((value(&metrics, "hawkgate_connections_open") - 5.0).abs() < 1e-9);
+    let evicted = r#"hawkgate_connections_limited_total{action="evicted",limit="connections"}"#;
+    for _ in 0..2 {
+        assert!((value(&metrics, evicted) - 4.0).abs() < 1e-9);
+    }
 }
 
 #[test]

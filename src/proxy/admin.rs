@@ -19,7 +19,9 @@ use pingora::apps::{HttpPersistentSettings, HttpServerApp, ReusedHttpStream};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::http::ServerSession;
 use pingora::server::ShutdownWatch;
+use tokio::time::timeout;
 
+use super::client::ConnMetadata;
 use super::hooks::host;
 use super::listener::{BindError, InheritedSockets};
 use super::server::BoundServer;
@@ -29,13 +31,17 @@ use crate::gateway::resource_isolation::Transport;
 use crate::proxy::settings::{Address, Limits, Listener, ListenerAccess};
 
 /// Maximum number of open connections.
-const CONNECTIONS: usize = 64;
+const CONNECTIONS: usize = 128;
+/// Maximum number of open connections from one address.
+const CONNECTIONS_PER_ADDRESS: usize = 16;
 /// Maximum size of a request head, in bytes.
 const HEADER_BYTES: usize = 8 * 1024;
 /// Maximum length of a request target, in bytes.
 const URL_BYTES: usize = 2 * 1024;
 /// Timeout for reading a whole head, and for a write that makes no progress.
 const TIMEOUT: Duration = Duration::from_secs(5);
+/// Maximum time for a response, with reading the request's body.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Idle timeout. Probes arrive every few seconds, scrapes about once a minute.
 const KEEPALIVE: Duration = Duration::from_secs(75);
 
@@ -100,8 +106,10 @@ pub async fn bind(
         header_timeout: TIMEOUT,
         body_timeout: TIMEOUT,
         keepalive_timeout: KEEPALIVE,
+        unadmitted_keepalive: Limits::UNADMITTED_KEEPALIVE,
         linger: Limits::LINGER,
         connections: CONNECTIONS,
+        connections_per_address: Some(CONNECTIONS_PER_ADDRESS),
         body: Some(0),
         replay_body: 0,
         replay_memory: 0,
@@ -191,7 +199,8 @@ impl<P: AdminPages> Admin<P> {
         }
     }
 
-    async fn answer(&self, session: &mut ServerSession) -> pingora::Result<()> {
+    /// Responds, and returns the status.
+    async fn answer(&self, session: &mut ServerSession) -> pingora::Result<StatusCode> {
         let head = session.req_header();
         let (method, path) = (head.method.clone(), head.uri.path().to_owned());
         let accept = head.headers.get_all("accept").iter();
@@ -204,7 +213,8 @@ impl<P: AdminPages> Admin<P> {
             (Ok(()), None) => self.page(&method, &path, &accept),
         };
         let with_body = method != Method::HEAD;
-        let mut header = ResponseHeader::build(page.status, Some(5))?;
+        let status = page.status;
+        let mut header = ResponseHeader::build(status, Some(5))?;
         header.insert_header("content-type", page.content_type)?;
         header.insert_header("content-length", page.text.len())?;
         header.insert_header("cache-control", "no-store")?;
@@ -217,7 +227,7 @@ impl<P: AdminPages> Admin<P> {
                 .write_response_body(Bytes::from(page.text), true)
                 .await?;
         }
-        Ok(())
+        Ok(status)
     }
 }
 
@@ -234,7 +244,16 @@ impl<P: AdminPages> HttpServerApp for Admin<P> {
         if *shutdown.borrow() {
             session.set_keepalive(None);
         }
-        self.answer(&mut session).await.ok()?;
+        // The same for all requests, so that slow callers cannot keep probes out.
+        let answer = self.answer(&mut session);
+        let status = timeout(RESPONSE_TIMEOUT, answer).await.ok()?.ok()?;
+        let digest = session.digest();
+        let metadata = digest.and_then(|d| ConnMetadata::from_digest(d.proxy_digest.as_ref()));
+        if let Some(state) = metadata.and_then(|metadata| metadata.state.as_ref())
+            && status.is_success()
+        {
+            state.request_admitted();
+        }
         let settings = HttpPersistentSettings::for_session(&session);
         let reusable = session.finish().await.ok()??;
         Some(ReusedHttpStream::from_reusable_stream(reusable, settings))

@@ -13,6 +13,7 @@ use pingora::http::ResponseHeader;
 use pingora::protocols::raw_connect::ProxyDigest;
 use pingora::proxy::Session;
 
+use super::connection_limit::ConnState;
 use crate::gateway::Head;
 use crate::gateway::client_certificate::ClientCertificate;
 use crate::gateway::resource_isolation::Transport;
@@ -41,29 +42,35 @@ pub(super) struct ConnMetadata {
     pub(super) trusted_proxies: Option<Arc<[IpNet]>>,
     /// The verified certificate that the peer presented, if any.
     pub(super) certificate: Option<Arc<ClientCertificate>>,
+    /// The state of the connection. `None` only in tests.
+    pub(super) state: Option<Arc<ConnState>>,
 }
 
 impl ConnMetadata {
     /// Wraps the metadata for pingora, which carries it from the connection to each request in a
-    /// field meant for an upstream proxy's CONNECT response. Returns `None` if there is no
-    /// metadata.
+    /// field meant for an upstream proxy's CONNECT response.
     ///
     /// # Errors
     /// Returns pingora's errors, which do not occur in practice. A connection without its
     /// metadata must not be served.
-    pub(super) fn into_digest(self) -> pingora::Result<Option<Arc<ProxyDigest>>> {
-        if self.trusted_proxies.is_none() && self.certificate.is_none() {
-            return Ok(None);
-        }
+    pub(super) fn into_digest(self) -> pingora::Result<Arc<ProxyDigest>> {
         let unused = Box::new(ResponseHeader::build(200, Some(0))?);
         let digest = ProxyDigest::new(unused, Some(Box::new(self)));
-        Ok(Some(Arc::new(digest)))
+        Ok(Arc::new(digest))
     }
 
     /// Returns the metadata that [`ConnMetadata::into_digest`] stored.
     pub(super) fn from_digest(digest: Option<&Arc<ProxyDigest>>) -> Option<&Self> {
         digest?.user_data.as_ref()?.downcast_ref()
     }
+}
+
+/// Returns the state of the connection of `session`.
+pub(super) fn conn_state(session: &Session) -> Option<Arc<ConnState>> {
+    let digest = session.digest()?;
+    ConnMetadata::from_digest(digest.proxy_digest.as_ref())?
+        .state
+        .clone()
 }
 
 impl PeerInfo {

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use http::StatusCode;
+
 use super::client::PeerInfo;
+use super::connection_limit::{ConnState, StreamGuard};
 use super::replay::Replay;
 use crate::clock::UnixMillis;
 use crate::gateway::outcome::{Unauthorized, UnauthorizedAction, UnauthorizedReason};
@@ -38,6 +41,10 @@ pub struct Context {
     pub(super) look: Option<Box<UnauthorizedLook>>,
     pub(super) unauthorized: Vec<Unauthorized>,
     pub(super) times: Times,
+    /// The state of the caller's connection. Set before anything else.
+    pub(super) conn_state: Option<Arc<ConnState>>,
+    /// Counts an HTTP/2 request as being served on its connection.
+    pub(super) stream: Option<StreamGuard>,
     _in_flight: InFlightGuard,
 }
 
@@ -46,8 +53,14 @@ pub struct Context {
 pub(super) struct Attempts {
     /// The index of the first address that this request tried.
     pub(super) start_index: Option<usize>,
-    /// The addresses that could not be connected to.
+    /// The addresses that could not be connected to, or are not to be tried any more.
     pub(super) unreachable: Vec<SocketAddr>,
+    /// The number of failures to connect since the upstream's name was last looked up.
+    pub(super) failed_connects: usize,
+    /// The latest of these failures, if another attempt followed.
+    pub(super) connect_failure: Option<Rejection>,
+    /// Whether the upstream's name has been looked up for this request.
+    pub(super) looked_up: bool,
     /// The number of pooled connections that turned out to be dead.
     pub(super) stale: usize,
     /// Set from a 401 that causes a replay until the replay begins.
@@ -112,6 +125,8 @@ impl Context {
                 upstream: None,
                 ended: None,
             },
+            conn_state: None,
+            stream: None,
             _in_flight: in_flight,
         }
     }
@@ -134,6 +149,25 @@ impl Context {
         if let Some(admission) = &self.admission {
             self.gateway.accepted(admission);
         }
+    }
+
+    /// Records on the connection that the request was admitted.
+    pub(super) fn request_admitted(&self) {
+        if let Some(state) = &self.conn_state {
+            state.request_admitted();
+        }
+    }
+
+    /// Records on the connection that the request was refused with `status`. Returns whether the
+    /// connection has to close after the response.
+    pub(super) fn request_refused(&self, status: StatusCode) -> bool {
+        let state = self.conn_state.as_ref();
+        let close = state.filter(|state| state.request_refused(status));
+        if let Some(state) = close.filter(|_| self.stream.is_some()) {
+            // HTTP/2 has no `Connection: close`; the connection ends with GOAWAY.
+            state.evict();
+        }
+        close.is_some()
     }
 
     pub(super) fn record_401(&mut self, action: UnauthorizedAction, reason: UnauthorizedReason) {

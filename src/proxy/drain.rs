@@ -1,6 +1,8 @@
 //! Graceful shutdown: the state of a drain, and the registry of running tasks.
 
 use std::collections::HashMap;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
@@ -53,6 +55,8 @@ struct SignalState {
     draining: AtomicBool,
     /// The connection closes even if it is idle.
     closing: AtomicBool,
+    /// The connection closes to make room for another, unless a request is being served.
+    evicted: AtomicBool,
     waker: AtomicWaker,
 }
 
@@ -62,14 +66,48 @@ impl Signal {
         self.0.draining.load(Ordering::Acquire)
     }
 
-    /// Ready once an idle connection has to close. Only one task may poll it.
+    /// Whether the connection has to make room for another.
+    pub(super) fn is_evicted(&self) -> bool {
+        self.0.evicted.load(Ordering::Acquire)
+    }
+
+    /// Ready once an idle connection has to close. Only one task may poll it or
+    /// [`Signal::poll_evicted`].
     pub(super) fn poll_closing(&self, cx: &mut Context<'_>) -> Poll<()> {
-        let closing = || self.0.closing.load(Ordering::Acquire);
-        if !closing() {
+        self.poll_flag(&self.0.closing, cx)
+    }
+
+    /// Ready once a connection that serves no request has to make room for another.
+    pub(super) fn poll_evicted(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.poll_flag(&self.0.evicted, cx)
+    }
+
+    /// Returns the output of `future`, or `None` if the connection has to make room for another
+    /// before that.
+    pub(super) async fn unless_evicted<F: Future>(&self, future: F) -> Option<F::Output> {
+        let mut future = pin!(future);
+        poll_fn(|cx| {
+            if let Poll::Ready(output) = future.as_mut().poll(cx) {
+                return Poll::Ready(Some(output));
+            }
+            self.poll_evicted(cx).map(|()| None)
+        })
+        .await
+    }
+
+    /// Tells the connection to make room for another.
+    pub(super) fn evict(&self) {
+        self.0.evicted.store(true, Ordering::Release);
+        self.set_closing();
+    }
+
+    fn poll_flag(&self, flag: &AtomicBool, cx: &mut Context<'_>) -> Poll<()> {
+        let is_set = || flag.load(Ordering::Acquire);
+        if !is_set() {
             self.0.waker.register(cx.waker());
         }
         // Checked again: the flag may have been set before the waker was registered.
-        if closing() {
+        if is_set() {
             Poll::Ready(())
         } else {
             Poll::Pending
@@ -157,11 +195,6 @@ impl Controller {
         } else if let Some(entry) = registry.tasks.get_mut(&id) {
             entry.handle = Some(task);
         }
-    }
-
-    /// Returns a channel for pingora that becomes true when the second step begins.
-    pub(super) fn closing_watch(&self) -> watch::Receiver<bool> {
-        self.0.closing.subscribe()
     }
 
     /// Returns a channel for pingora, checked for each request, that becomes true when the first

@@ -25,6 +25,7 @@ use pingora::connectors::TransportConnector;
 
 use super::client::{ConnMetadata, PeerInfo};
 use super::connection::Connection;
+use super::connection_limit::ConnState;
 use super::context::{Context, InFlightGuard};
 use super::deadline::Deadline;
 use super::drain::Signal;
@@ -54,6 +55,8 @@ pub(super) struct Caller<'a> {
     pub(super) metadata: Option<&'a ConnMetadata>,
     /// Signals a drain, during which the connection closes after its current request.
     pub(super) signal: &'a Signal,
+    /// Learns whether requests are admitted.
+    pub(super) state: &'a ConnState,
     /// The deadline for whatever the request is currently waiting for.
     pub(super) deadline: &'a mut Deadline,
     /// The index of the worker that serves the connection.
@@ -147,12 +150,14 @@ impl FastPath {
         };
         let served = match admitted {
             Ok(admission) => {
+                caller.state.request_admitted();
                 context.admission = Some(admission);
                 self.forward(caller, &mut context, &mut request, &mut sent)
                     .await
             }
             Err(refused) => {
                 let rejection = context.reject(refused);
+                sent.last |= caller.state.request_refused(rejection.reason.status());
                 self.reject(caller, &mut context, &request, rejection, &mut sent)
                     .await
             }

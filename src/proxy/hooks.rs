@@ -113,7 +113,10 @@ impl Hooks {
         rejection: Rejection,
     ) -> Result<bool> {
         let now = self.clock.now();
-        local_response::send_rejection(session, &rejection, now, &context.request_id, true).await?;
+        let close =
+            context.admission.is_none() && context.request_refused(rejection.reason.status());
+        let id = &context.request_id;
+        local_response::send_rejection(session, &rejection, now, id, !close).await?;
         context.rejection = Some(rejection);
         Ok(true)
     }
@@ -125,10 +128,21 @@ impl Hooks {
         context: &mut Context,
         served: LocalResponse,
     ) -> Result<bool> {
+        let verified = context.admission.is_some() || served.details.issuer.is_some();
         context.own_endpoint = Some(Box::new(served.details));
         context.rejection = served.rejection;
+        let close = match &context.rejection {
+            Some(rejection) => context.request_refused(rejection.reason.status()),
+            None => {
+                if verified {
+                    context.request_admitted();
+                }
+                false
+            }
+        };
         let (status, headers, body) = (served.status, served.headers, served.body);
-        local_response::send(session, status, headers, body, &context.request_id).await?;
+        let id = &context.request_id;
+        local_response::send(session, status, headers, body, id, close).await?;
         Ok(true)
     }
 }
@@ -195,7 +209,7 @@ impl ProxyHttp for Hooks {
             None => recovering.await?,
             Some(active) => Box::pin(trace::in_span(active, recovering)).await?,
         }
-        let peer = self.choose_peer(session, context)?;
+        let peer = self.choose_peer(session, context).await?;
         context.begin_attempt(&peer, now);
         Ok(peer)
     }

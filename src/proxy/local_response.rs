@@ -116,15 +116,17 @@ pub(super) async fn send_rejection(
 }
 
 /// Sends the response of one of hawkgate's own endpoints. The body is wiped from memory after it
-/// has been sent.
+/// has been sent. With `close`, the connection is closed, and otherwise kept alive unless much of
+/// the request's body is unread.
 pub(super) async fn send(
     session: &mut Session,
     status: StatusCode,
     headers: Vec<(&'static str, String)>,
     body: Zeroizing<Vec<u8>>,
     request_id: &str,
+    close: bool,
 ) -> Result<()> {
-    if is_body_drainable(session) {
+    if !close && is_body_drainable(session) {
         session.set_close_on_response_before_downstream_finish(false);
     } else {
         session.set_keepalive(None);

@@ -12,7 +12,9 @@ mod reject;
 mod tests;
 mod workers;
 
+use std::future::poll_fn;
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,12 +26,15 @@ use pingora::protocols::raw_connect::ProxyDigest;
 use pingora::protocols::tls::ALPN;
 use pingora::proxy::{HttpProxy, ProxyHttp};
 use pingora::server::configuration::ServerConf;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::AbortHandle;
+use tokio::time::timeout;
 
 use super::client::ConnMetadata;
 use super::connection::Connection;
+use super::connection_limit::{ConnectionCounts, ConnectionLimit, Limit, Origin, Permit};
 pub use super::drain::ServerHandle;
-use super::drain::{self, Signal};
+use super::drain::{self, Signal, TaskGuard};
 use super::fast_path::FastPath;
 use super::listener::{
     AccessControl, BindError, BoundListener, Incoming, InheritedSockets, Protocol, ProxyTrust, Tls,
@@ -51,6 +56,11 @@ const H2_PENDING_RESETS: usize = 20;
 /// Maximum number of connections over the limit that receive a 503 at the same time. Others are
 /// closed without a response.
 const MAX_REJECTING: usize = 64;
+/// Maximum time for an HTTP/2 connection that serves no request to close after its GOAWAY frame
+/// (RFC 9113 §6.8).
+const GOAWAY_TIMEOUT: Duration = Duration::from_millis(250);
+/// Number of connections evicted at once when the process has run out of descriptors.
+const EVICTED_FOR_DESCRIPTORS: usize = 8;
 /// Pause after accept(2) has failed, usually because the system has run out of descriptors or
 /// memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -61,6 +71,8 @@ struct ConnLimits {
     head: HeadLimits,
     header_timeout: Duration,
     keepalive_timeout: Duration,
+    /// The same for a connection on which no request was admitted yet.
+    unadmitted_keepalive: Duration,
     /// Timeout for each read of a body, and for a write that makes no progress.
     stall: Duration,
     /// Maximum time for closing a connection whose caller is still sending.
@@ -71,7 +83,7 @@ struct ConnLimits {
 pub struct BoundServer {
     listeners: Vec<BoundListener>,
     limits: ConnLimits,
-    connections: Arc<Semaphore>,
+    connections: Arc<ConnectionLimit>,
     fast_path: Option<FastPath>,
 }
 
@@ -83,10 +95,11 @@ struct ListenerSettings {
     proxies: Option<Arc<ProxyTrust>>,
 }
 
-/// The worker that serves a connection, and the signal that closes it.
+/// The worker that serves a connection, the signal that closes it, and its place in the limits.
 struct ConnInfo {
     worker: usize,
     signal: Signal,
+    permit: Permit,
 }
 
 /// The state shared by all connections of one [`BoundServer`].
@@ -98,7 +111,7 @@ struct Shared<A> {
     workers: Workers,
     /// Tried first for HTTP/1 requests without a body.
     fast_path: Option<FastPath>,
-    connections: Arc<Semaphore>,
+    connections: Arc<ConnectionLimit>,
     rejecting: Arc<Semaphore>,
     drain: drain::Controller,
 }
@@ -150,12 +163,11 @@ impl BoundServer {
                 head: limits.into(),
                 header_timeout: limits.header_timeout,
                 keepalive_timeout: limits.keepalive_timeout,
+                unadmitted_keepalive: limits.unadmitted_keepalive.min(limits.keepalive_timeout),
                 stall: limits.body_timeout,
                 linger: limits.linger,
             },
-            connections: Arc::new(Semaphore::new(
-                limits.connections.min(Semaphore::MAX_PERMITS),
-            )),
+            connections: ConnectionLimit::new(limits),
             fast_path: None,
         })
     }
@@ -184,6 +196,11 @@ impl BoundServer {
             Protocol::Plain | Protocol::H2c => None,
         };
         self.listeners.iter().filter_map(tls).collect()
+    }
+
+    /// Returns the numbers of connections, for metrics.
+    pub fn connection_counts(&self) -> ConnectionCounts {
+        ConnectionCounts::new(&self.connections)
     }
 
     /// Serves all listeners with `apps`, which are distributed over the workers; a connection
@@ -240,17 +257,41 @@ where
         let accepted = tokio::select! {
             biased;
             () = shared.drain.closing() => break,
-            accepted = listener.accept() => accepted,
+            accepted = async {
+                shared.connections.wait_for_closing().await;
+                listener.accept().await
+            } => accepted,
         };
         match accepted {
             Ok(incoming) => spawn_connection(&shared, &listener, incoming),
-            Err(e) => pause_accepting(&e).await,
+            Err(e) => {
+                make_room_for_descriptors(&shared, &e);
+                pause_accepting(&e).await;
+            }
         }
     }
     // Connections in the backlog have already completed their TCP handshake, so they are served
     // too.
     while let Some(Ok(incoming)) = listener.accept().now_or_never() {
         spawn_connection(&shared, &listener, incoming);
+    }
+}
+
+/// Evicts connections if accept(2) has failed because the process or the system has run out of
+/// descriptors. Otherwise idle connections could keep everybody else out.
+fn make_room_for_descriptors<A>(shared: &Shared<A>, error: &io::Error) {
+    let error = error
+        .raw_os_error()
+        .map(rustix::io::Errno::from_raw_os_error);
+    if matches!(
+        error,
+        Some(rustix::io::Errno::MFILE | rustix::io::Errno::NFILE)
+    ) {
+        for _ in 0..EVICTED_FOR_DESCRIPTORS {
+            shared
+                .connections
+                .evict_for_descriptors(shared.clock.monotonic());
+        }
     }
 }
 
@@ -272,35 +313,71 @@ where
     let protocol = &listener.protocol;
     let guard = shared.drain.register();
     let id = guard.id();
+    let signal = guard.signal();
     let task = shared.clone();
-    let started = if let Ok(permit) = shared.connections.clone().try_acquire_owned() {
-        let settings = ListenerSettings {
-            protocol: protocol.clone(),
-            access: listener.access.clone(),
-            proxies: listener.proxies.clone(),
-        };
-        shared
-            .workers
-            .spawn(incoming, move |incoming, worker| async move {
-                let signal = guard.signal();
-                let _guards = (guard, permit);
-                if let Some(app) = task.app(worker) {
-                    let info = ConnInfo { worker, signal };
-                    admit_and_serve(&task, app, info, &settings, incoming).await;
-                }
-            })
-    } else if matches!(protocol, Protocol::Plain)
-        && let Ok(permit) = shared.rejecting.clone().try_acquire_owned()
-    {
-        shared.workers.spawn(incoming, |incoming, _| async move {
-            let _guards = (guard, permit);
-            reject::reject_overload(&task, incoming).await;
-        })
-    } else {
-        None
+    let origin = origin(listener.proxies.as_deref(), &incoming);
+    let now = shared.clock.monotonic();
+    let admitted = shared.connections.admit(origin, signal.clone(), now);
+    let started = match admitted {
+        Ok(permit) => {
+            let settings = ListenerSettings {
+                protocol: protocol.clone(),
+                access: listener.access.clone(),
+                proxies: listener.proxies.clone(),
+            };
+            shared
+                .workers
+                .spawn(incoming, move |incoming, worker| async move {
+                    // Dropped last.
+                    let _guard = guard;
+                    if let Some(app) = task.app(worker) {
+                        let info = ConnInfo {
+                            worker,
+                            signal,
+                            permit,
+                        };
+                        admit_and_serve(&task, app, info, &settings, incoming).await;
+                    }
+                })
+        }
+        Err(limit) => refuse(shared, protocol, incoming, limit, guard),
     };
     if let Some(started) = started {
         shared.drain.set_abort_handle(id, started);
+    }
+}
+
+/// Refuses a connection. On an HTTP/1 listener without TLS it gets a 503, and otherwise it is
+/// closed.
+fn refuse<A>(
+    shared: &Arc<Shared<A>>,
+    protocol: &Protocol,
+    incoming: Incoming,
+    limit: Limit,
+    guard: TaskGuard,
+) -> Option<AbortHandle>
+where
+    A: Send + Sync + 'static,
+{
+    if !matches!(protocol, Protocol::Plain) {
+        return None;
+    }
+    let permit = shared.rejecting.clone().try_acquire_owned().ok()?;
+    let task = shared.clone();
+    shared
+        .workers
+        .spawn(incoming, move |incoming, _| async move {
+            let _guards = (guard, permit);
+            reject::reject_overload(&task, incoming, limit).await;
+        })
+}
+
+/// Returns by what the limits count a connection. After its PROXY header, that is the client.
+fn origin(proxies: Option<&ProxyTrust>, incoming: &Incoming) -> Origin {
+    let peer = incoming.peer();
+    match (proxies, peer) {
+        (Some(proxies), Some(ip)) if proxies.trusts(ip) => Origin::TrustedProxy,
+        _ => Origin::of(peer),
     }
 }
 
@@ -322,11 +399,21 @@ async fn admit_and_serve<A>(
 {
     let has_rules = settings.access.is_some() || settings.proxies.is_some();
     // Boxed, so that the task of a plain connection stays small.
-    if has_rules && let Err(rejection) = Box::pin(admit(shared, settings, &mut incoming)).await {
-        // After an incomplete PROXY header, the proxy could misinterpret an HTTP response.
-        let plain = matches!(settings.protocol, Protocol::Plain)
-            && rejection.reason == Reason::PeerNotAllowed;
-        return Box::pin(reject::reject_peer(shared, incoming, rejection, plain)).await;
+    if has_rules {
+        let admitted = Box::pin(admit(shared, settings, &info.permit, &mut incoming));
+        match info.signal.unless_evicted(admitted).await {
+            Some(Ok(())) => {}
+            Some(Err(rejection)) => {
+                // After an incomplete PROXY header, the proxy could misinterpret an HTTP response.
+                let plain = matches!(settings.protocol, Protocol::Plain)
+                    && matches!(
+                        rejection.reason,
+                        Reason::PeerNotAllowed | Reason::Overloaded
+                    );
+                return Box::pin(reject::reject_peer(shared, incoming, rejection, plain)).await;
+            }
+            None => return,
+        }
     }
     serve_connection(shared, app, info, settings, incoming).await;
 }
@@ -336,11 +423,16 @@ async fn admit_and_serve<A>(
 async fn admit<A>(
     shared: &Shared<A>,
     settings: &ListenerSettings,
+    permit: &Permit,
     incoming: &mut Incoming,
 ) -> Result<(), Rejection> {
     if let Some(proxies) = &settings.proxies {
         let limit = shared.limits.header_timeout;
         proxies.read_proxy_header(incoming, limit).await?;
+        let (origin, now) = (origin(Some(proxies), incoming), shared.clock.monotonic());
+        permit
+            .set_origin(origin, now)
+            .map_err(|limit| Rejection::from(Reason::Overloaded).with_cause(limit.cause()))?;
     }
     let Some(access) = &settings.access else {
         return Ok(());
@@ -363,14 +455,16 @@ async fn serve_connection<A>(
     let mut metadata = ConnMetadata {
         trusted_proxies: settings.proxies.as_ref().map(|proxies| proxies.networks()),
         certificate: None,
+        state: Some(info.permit.state()),
     };
     let stream = match &settings.protocol {
         Protocol::Plain => incoming.into_transport().ok(),
         Protocol::H2c => incoming.into_stream().ok().map(|s| Box::new(s) as Stream),
         Protocol::Tls(tls) => {
             let limit = shared.limits.header_timeout;
-            let handshake = Box::pin(tls_handshake(tls, incoming, limit)).await;
-            handshake.map(|(stream, certificate)| {
+            let handshake = Box::pin(tls_handshake(tls, incoming, limit));
+            let handshake = info.signal.unless_evicted(handshake).await;
+            handshake.flatten().map(|(stream, certificate)| {
                 metadata.certificate = certificate.map(Arc::new);
                 stream
             })
@@ -386,15 +480,21 @@ async fn serve_connection<A>(
     let Ok(proxy_digest) = metadata.into_digest() else {
         return;
     };
+    let proxy_digest = Some(proxy_digest);
     // The less common futures are large, and are boxed so that the task of a plain connection
     // stays small.
     if http2_agreed {
-        Box::pin(serve_http2(shared, app, stream, proxy_digest)).await;
+        Box::pin(serve_http2(shared, app, &info, stream, proxy_digest)).await;
     } else {
-        let ConnInfo { worker, signal } = info;
+        let ConnInfo {
+            worker,
+            signal,
+            permit,
+        } = info;
         let info = http1::ConnInfo {
             worker,
             signal,
+            state: permit.state(),
             peer,
             proxy_digest,
         };
@@ -422,6 +522,7 @@ async fn tls_handshake(
 async fn serve_http2<A>(
     shared: &Shared<A>,
     app: &Arc<A>,
+    info: &ConnInfo,
     stream: Stream,
     proxy_digest: Option<Arc<ProxyDigest>>,
 ) where
@@ -430,6 +531,19 @@ async fn serve_http2<A>(
     let limits = &shared.limits;
     let connection = Connection::http2(stream, limits.stall, limits.header_timeout)
         .with_proxy_digest(proxy_digest);
-    app.process_new(Box::new(connection), &shared.drain.closing_watch())
-        .await;
+    let (state, signal) = (info.permit.state(), &info.signal);
+    let (closing, on_close) = watch::channel(false);
+    let mut serving = pin!(app.process_new(Box::new(connection), &on_close));
+    tokio::select! {
+        biased;
+        _ = &mut serving => return,
+        () = poll_fn(|cx| signal.poll_closing(cx)) => {}
+        () = state.unadmitted_idle(limits.unadmitted_keepalive) => signal.evict(),
+    }
+    // pingora sends GOAWAY, and then waits for the caller.
+    closing.send_replace(true);
+    if signal.unless_evicted(&mut serving).await.is_some() {
+        return;
+    }
+    while timeout(GOAWAY_TIMEOUT, &mut serving).await.is_err() && state.is_busy() {}
 }

@@ -98,11 +98,17 @@ pub struct Limits {
     pub body_timeout: Duration,
     /// Time after which an idle connection is closed.
     pub keepalive_timeout: Duration,
+    /// The same for a connection on which no request was admitted yet, if it is shorter. Not
+    /// configurable; tests shorten it.
+    pub unadmitted_keepalive: Duration,
     /// How long to keep reading after the last response on a connection, so that the caller receives
     /// that response (RFC 9112 §9.6). Not configurable; tests shorten it.
     pub linger: Duration,
     /// Limit of open connections.
     pub connections: usize,
+    /// Limit of open connections from one IPv4 address or IPv6 /64 network: half of `connections`
+    /// if `None`, no limit if 0. Does not apply to trusted proxies and Unix sockets.
+    pub connections_per_address: Option<usize>,
     /// Maximum size of a request body, in bytes; no limit if `None`.
     pub body: Option<u64>,
     /// Maximum size of a request body that can be replayed, in bytes.
@@ -114,6 +120,17 @@ pub struct Limits {
 impl Limits {
     /// The value of [`Limits::linger`] outside tests.
     pub const LINGER: Duration = Duration::from_secs(10);
+    /// The value of [`Limits::unadmitted_keepalive`] outside tests.
+    pub const UNADMITTED_KEEPALIVE: Duration = Duration::from_secs(5);
+
+    /// Returns the limit of open connections from one address; `None` if there is none.
+    pub(super) fn per_address(&self) -> Option<usize> {
+        match self.connections_per_address {
+            None => Some(self.connections.div_ceil(2)),
+            Some(0) => None,
+            limit => limit,
+        }
+    }
 }
 
 impl Address {

@@ -71,8 +71,10 @@ fn of_limits(running: &Limits, new: &Limits) -> Vec<&'static str> {
         header_timeout,
         body_timeout,
         keepalive_timeout,
+        unadmitted_keepalive: _,
         linger: _,
         connections,
+        connections_per_address,
         body: _,
         replay_body: _,
         replay_memory,
@@ -90,6 +92,10 @@ fn of_limits(running: &Limits, new: &Limits) -> Vec<&'static str> {
             *keepalive_timeout != new.keepalive_timeout,
         ),
         ("limits.connections", *connections != new.connections),
+        (
+            "limits.connections_per_address",
+            *connections_per_address != new.connections_per_address,
+        ),
         ("limits.replay_memory", *replay_memory != new.replay_memory),
     ])
 }

@@ -1,18 +1,10 @@
-//! Background resolution of upstream names: no request waits for DNS, and known addresses stay
-//! in use while DNS is down.
+//! Resolution of upstream names. `gateway/upstream_addresses.rs` decides when.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use async_trait::async_trait;
-
-/// How often a name is resolved again. The system resolver does not report TTLs; half a minute
-/// is a common TTL for services that move.
-pub const REFRESH_INTERVAL: Duration = Duration::from_secs(30);
-
-/// The delay after a first failure; it doubles up to [`REFRESH_INTERVAL`].
-const FIRST_RETRY: Duration = Duration::from_secs(1);
 
 /// The timeout of one lookup.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(10);
@@ -22,7 +14,7 @@ const MAX_ADDRESSES: usize = 64;
 
 /// A DNS resolver.
 #[async_trait]
-pub trait Resolver: Send + Sync {
+pub trait Resolver: std::fmt::Debug + Send + Sync {
     /// All addresses of `host`.
     async fn lookup(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>>;
 }
@@ -72,44 +64,15 @@ pub async fn resolve(
     Ok(addresses)
 }
 
-/// Resolves `host` periodically, forever, and passes the addresses to `publish`; an IP literal
-/// only once. Publishes nothing after a failure, so that the known addresses stay in use.
-pub async fn resolve_periodically(
-    resolver: &dyn Resolver,
-    host: &str,
-    port: u16,
-    publish: impl Fn(Vec<SocketAddr>) + Send,
-) {
-    if let Some(address) = ip_literal(host, port) {
-        return publish(vec![address]);
-    }
-    let mut retry = FIRST_RETRY;
-    loop {
-        match resolve(resolver, host, port).await {
-            Ok(addresses) => {
-                publish(addresses);
-                retry = FIRST_RETRY;
-                tokio::time::sleep(REFRESH_INTERVAL).await;
-            }
-            Err(error) => {
-                tracing::warn!(host, %error, "cannot resolve the upstream's name");
-                tokio::time::sleep(retry).await;
-                retry = (retry * 2).min(REFRESH_INTERVAL);
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::VecDeque;
     use std::sync::Mutex;
 
-    use tokio::sync::mpsc;
-
     use super::*;
 
     /// Returns the given results in turn, then fails.
+    #[derive(Debug)]
     struct FakeResolver(Mutex<VecDeque<io::Result<Vec<SocketAddr>>>>);
 
     impl FakeResolver {
@@ -141,10 +104,6 @@ mod tests {
             resolve(&empty, "::1", 80).await.unwrap(),
             ["[::1]:80".parse().unwrap()]
         );
-        let (sent, mut published) = mpsc::unbounded_channel();
-        resolve_periodically(&empty, "10.0.0.7", 443, move |a| sent.send(a).unwrap()).await;
-        assert_eq!(published.recv().await.unwrap(), [address(7)]);
-        assert_eq!(published.recv().await, None);
     }
 
     #[tokio::test]
@@ -167,26 +126,8 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn failures_publish_nothing_and_are_retried() {
-        let failed = || Err(io::ErrorKind::TimedOut.into());
-        let resolver = FakeResolver::new([
-            failed(),
-            Ok(vec![address(1)]),
-            failed(),
-            failed(),
-            Ok(vec![address(2)]),
-        ]);
-        let (sent, mut published) = mpsc::unbounded_channel();
-        let task = tokio::spawn(async move {
-            resolve_periodically(&resolver, "a.example", 443, move |a| sent.send(a).unwrap()).await;
-        });
-        assert_eq!(published.recv().await.unwrap(), [address(1)]);
-        assert_eq!(published.recv().await.unwrap(), [address(2)]);
-        task.abort();
-    }
-
-    #[tokio::test(start_paused = true)]
     async fn a_silent_resolver_times_out() {
+        #[derive(Debug)]
         struct SilentResolver;
         #[async_trait]
         impl Resolver for SilentResolver {

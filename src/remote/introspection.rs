@@ -4,11 +4,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use http::StatusCode;
 
 use super::http_client::{HttpClient, HttpClientOptions, TransportError};
 use super::oauth::{Endpoint, Failure, MAX_RESPONSE_BYTES, OnBehalfOf};
 use crate::credential::FetchError;
-use crate::token::{BearerToken, IntrospectionError, Introspector};
+use crate::token::{BearerToken, IntrospectionError, IntrospectionFault, Introspector};
 
 /// The timeout of one request, including connecting.
 const TIMEOUT: Duration = Duration::from_secs(3);
@@ -53,17 +54,32 @@ impl Introspector for HttpIntrospector {
             Err(Failure::ErrorResponse(error)) if error.is("unsupported_token_type") => {
                 Ok(b"{\"active\":false}".to_vec())
             }
-            // An invalid token gets a 200 response; any other status concerns hawkgate itself.
-            Err(failure) => Err(match failure.into_fetch_error(OnBehalfOf::Client) {
-                FetchError::Unavailable { cause, retry_after } => {
-                    IntrospectionError { cause, retry_after }
-                }
-                other => IntrospectionError {
-                    cause: other.to_string(),
-                    retry_after: None,
-                },
-            }),
+            Err(failure) => Err(introspection_error(failure)),
         }
+    }
+}
+
+/// An invalid token gets a 200 response (RFC 7662 §2.2). A 4xx other than 429 still concerns the
+/// token alone, which may look like an attack to a firewall, unless it is about hawkgate's client.
+fn introspection_error(failure: Failure) -> IntrospectionError {
+    let fault = match &failure {
+        Failure::ErrorResponse(error) if error.concerns_our_client() => IntrospectionFault::Client,
+        Failure::ErrorResponse(error)
+            if error.status.is_client_error() && error.status != StatusCode::TOO_MANY_REQUESTS =>
+        {
+            IntrospectionFault::Token
+        }
+        Failure::Unauthenticated(_) => IntrospectionFault::Client,
+        _ => IntrospectionFault::Issuer,
+    };
+    let (cause, retry_after) = match failure.into_fetch_error(OnBehalfOf::Client) {
+        FetchError::Unavailable { cause, retry_after } => (cause, retry_after),
+        other => (other.to_string(), None),
+    };
+    IntrospectionError {
+        fault,
+        cause,
+        retry_after,
     }
 }
 

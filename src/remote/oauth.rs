@@ -14,7 +14,7 @@ mod tests;
 mod token_response;
 
 pub use endpoint::Endpoint;
-pub use failure::{ErrorResponse, Failure, OnBehalfOf, limit_reset};
+pub use failure::{ErrorResponse, Failure, OnBehalfOf};
 pub use scopes::RequestedScopes;
 pub use token_response::TokenResponse;
 

@@ -177,6 +177,11 @@ impl CredentialSource for PasswordSource {
         }
     }
 
+    /// The provider counts each attempt, and locks an account after a few.
+    fn retries_are_safe(&self) -> bool {
+        false
+    }
+
     fn takes_password(&self) -> bool {
         true
     }

@@ -13,9 +13,9 @@ const ATTEMPTS: u32 = 5;
 /// The longest delay before a retry; if the peer asks for a longer one, the 429 is returned.
 const MAX_DELAY: Duration = Duration::from_mins(1);
 /// The delay if the peer does not give one.
-const DEFAULT_DELAY: Duration = Duration::from_secs(1);
+pub(super) const DEFAULT_DELAY: Duration = Duration::from_secs(1);
 
-/// When the rate limit resets, in epoch seconds (Auth0).
+/// When an exhausted rate limit is reset, in epoch seconds (Auth0).
 const X_RATELIMIT_RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
 
 /// Sends a request, and again after each 429. Even a POST may be repeated, because a 429 means
@@ -38,22 +38,31 @@ where
     send().await
 }
 
-/// How long to wait before trying again, if the response is a 429.
-pub(super) fn retry_delay(response: &HttpResponse, now: UnixMillis) -> Option<Duration> {
-    if response.status != StatusCode::TOO_MANY_REQUESTS {
-        return None;
-    }
+/// How long to wait after `response`, if it says so: its `Retry-After`, or when a rate limit is
+/// reset, by the peer's clock if the response has a `Date`.
+pub(super) fn retry_after(response: &HttpResponse, now: UnixMillis) -> Option<Duration> {
     let reset = || {
         let seconds = response.header(&X_RATELIMIT_RESET)?.trim().parse().ok()?;
         let at = UnixMillis::from_secs(seconds);
         Some(response.date().unwrap_or(now).until(at))
     };
-    Some(
-        response
-            .retry_after()
-            .or_else(reset)
-            .unwrap_or(DEFAULT_DELAY),
-    )
+    response
+        .retry_after()
+        .or_else(|| is_429(response).then(reset).flatten())
+}
+
+/// [`retry_after`], and a default after a 429, so that such a request is never repeated at once.
+pub(super) fn overload_delay(response: &HttpResponse, now: UnixMillis) -> Option<Duration> {
+    retry_after(response, now).or_else(|| is_429(response).then_some(DEFAULT_DELAY))
+}
+
+/// How long to wait before trying again, if the response is a 429.
+pub(super) fn retry_delay(response: &HttpResponse, now: UnixMillis) -> Option<Duration> {
+    overload_delay(response, now).filter(|_| is_429(response))
+}
+
+fn is_429(response: &HttpResponse) -> bool {
+    response.status == StatusCode::TOO_MANY_REQUESTS
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use zeroize::Zeroizing;
 
 use super::credential_source::{bearer, unreachable};
 use super::http_client::{HttpClient, HttpResponse};
+use super::retry::overload_delay;
 use crate::clock::UnixMillis;
 use crate::credential::{Credential, FetchError, Issued, SwapRequest};
 use crate::hawk::certificate::{Certificate, CertificateError};
@@ -47,8 +48,8 @@ pub(super) async fn exchange(
     );
     Err(match response.status {
         status if status == refusal && kind == "InputError" => FetchError::Refused(text),
-        StatusCode::TOO_MANY_REQUESTS => unavailable(text, &response),
-        status if status.is_server_error() => unavailable(text, &response),
+        StatusCode::TOO_MANY_REQUESTS => unavailable(text, &response, now),
+        status if status.is_server_error() => unavailable(text, &response, now),
         _ => FetchError::BadAnswer(text),
     })
 }
@@ -65,10 +66,10 @@ fn headers(bearer: &BearerToken) -> Result<HeaderMap, FetchError> {
     Ok(headers)
 }
 
-fn unavailable(cause: String, response: &HttpResponse) -> FetchError {
+fn unavailable(cause: String, response: &HttpResponse, now: UnixMillis) -> FetchError {
     FetchError::Unavailable {
         cause,
-        retry_after: response.retry_after(),
+        retry_after: overload_delay(response, now),
     }
 }
 

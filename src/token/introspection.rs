@@ -2,7 +2,8 @@
 //!
 //! A response is cached under the token's keyed hash for as long as the token is valid, but at most
 //! a minute, so that revocation takes effect soon. Concurrent requests with the same token share
-//! one introspection. If the issuer is unreachable, no token is accepted.
+//! one introspection. If the issuer is unreachable, no token is accepted. Whose fault a failure is,
+//! and what follows from it, is decided by the [circuit breaker](crate::circuit_breaker).
 
 use std::collections::HashMap;
 use std::fmt;
@@ -13,13 +14,13 @@ use async_trait::async_trait;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use serde_json::{Map, Value};
-use tokio::sync::Semaphore;
 
 use super::cache::{VerifiedTokenCache, Window};
 use super::extensions::Extensions;
 use super::rules::{Rules, ValidatedClaims};
 use super::{BearerToken, TokenDigest, TokenError, VerifiedToken, strict_json};
 use crate::bounded_cache::CacheBounds;
+use crate::circuit_breaker::{Attempt, Call, CircuitBreaker, Jitter, Limits, Origin, Outcome};
 use crate::clock::{Now, SharedClock, UnixMillis};
 use crate::singleflight::Flight;
 use crate::token::settings::IntrospectionIssuer;
@@ -27,22 +28,35 @@ use crate::token::settings::IntrospectionIssuer;
 /// How long a refusal is cached. Short, because a token may be used before it has reached all of
 /// the issuer's replicas.
 const REFUSAL_AGE: Duration = Duration::from_secs(10);
-/// Maximum number of concurrent introspection requests; further ones wait.
-const MAX_CONCURRENT: usize = 32;
-/// Maximum number of introspections in progress or waiting. Further ones are refused, so that a
-/// flood of invalid tokens cannot exhaust memory.
+/// Maximum number of concurrent introspection requests; further ones wait. A quarter of them for
+/// an origin of which no token has been accepted. High enough for tokens that make the issuer hang
+/// until the timeout, 50 a second.
+const MAX_CONCURRENT: usize = 256;
+/// Maximum number of introspections in progress or waiting, and a quarter of them likewise.
+/// Further ones are refused, so that a flood of invalid tokens cannot exhaust memory.
 const MAX_IN_FLIGHT: usize = 1024;
-/// The timeout of one introspection, including the wait for a permit.
+/// The timeout of one introspection, and of the wait for a permit before it.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// The backoff after two consecutive failures; it doubles with each further failure.
-const FIRST_BACKOFF: Duration = Duration::from_secs(1);
-/// The maximum backoff.
-const MAX_BACKOFF: Duration = Duration::from_secs(30);
+/// The least `Retry-After` that callers get.
+const MIN_RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Whose fault it is that introspection failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IntrospectionFault {
+    /// The issuer's: it cannot be reached, is overloaded, or its response is unusable.
+    Issuer,
+    /// This token's: the issuer, or a firewall in front of it, rejects requests with it (a 4xx).
+    Token,
+    /// The operator's: the issuer does not accept hawkgate as a client.
+    Client,
+}
 
 /// Why introspection failed. For operators; contains no secret.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{cause}")]
 pub struct IntrospectionError {
+    /// Whose fault it is.
+    pub fault: IntrospectionFault,
     /// What went wrong.
     pub cause: String,
     /// The `Retry-After` of the response, if there was one.
@@ -103,19 +117,13 @@ struct Inner {
     /// Refusals and the monotonic time until which each is valid. Separate from `cache`, so that
     /// a flood of invalid tokens does not evict valid ones.
     refusals: Cache<TokenDigest, (TokenError, Duration)>,
-    permits: Semaphore,
+    breaker: Arc<CircuitBreaker<TokenDigest>>,
     in_flight: Mutex<InFlight>,
     observer: IntrospectionObserver,
 }
 
-#[derive(Debug, Default)]
-struct InFlight {
-    flights: HashMap<TokenDigest, Flight<FetchResult>>,
-    /// Consecutive failures.
-    failures: u32,
-    /// Monotonic time.
-    backoff_until: Duration,
-}
+/// The introspections in progress or waiting.
+type InFlight = HashMap<TokenDigest, Flight<FetchResult>>;
 
 impl Introspection {
     pub(super) fn new(
@@ -126,6 +134,18 @@ impl Introspection {
         bounds: CacheBounds,
         observer: IntrospectionObserver,
     ) -> Self {
+        let breaker = CircuitBreaker::new(
+            "issuer",
+            Arc::clone(&issuer),
+            Limits {
+                concurrency: MAX_CONCURRENT,
+                max_calls: MAX_IN_FLIGHT,
+                timeout: TIMEOUT,
+                keys: usize::try_from(bounds.entries).unwrap_or(usize::MAX),
+            },
+            Arc::clone(&clock),
+            Jitter::Random,
+        );
         Self(Arc::new(Inner {
             issuer,
             prefix: config.token_prefix.clone(),
@@ -138,7 +158,7 @@ impl Introspection {
                 .eviction_policy(EvictionPolicy::lru())
                 .time_to_live(REFUSAL_AGE)
                 .build(),
-            permits: Semaphore::new(MAX_CONCURRENT),
+            breaker,
             in_flight: Mutex::default(),
             clock,
             observer,
@@ -165,8 +185,8 @@ impl Introspection {
         self.0.cache.get(digest, now, |_| Some(0))
     }
 
-    /// Verifies `token` with a cached response or by introspection.
-    pub(super) async fn verify(&self, token: &BearerToken) -> FetchResult {
+    /// Verifies `token` with a cached response or by introspection, which `origin` causes.
+    pub(super) async fn verify(&self, token: &BearerToken, origin: Origin) -> FetchResult {
         let digest = token.digest();
         let now = self.0.clock.monotonic();
         if let Some((error, until)) = self.0.refusals.get(&digest)
@@ -174,11 +194,11 @@ impl Introspection {
         {
             return Err(error);
         }
-        let flight = self.0.join_or_start(token, now)?;
+        let flight = self.0.join_or_start(token, origin)?;
         flight
             .wait()
             .await
-            .unwrap_or_else(|| Err(unavailable(FIRST_BACKOFF)))
+            .unwrap_or_else(|| Err(unavailable(MIN_RETRY_AFTER)))
     }
 }
 
@@ -195,52 +215,56 @@ impl Inner {
     fn join_or_start(
         self: &Arc<Self>,
         token: &BearerToken,
-        now: Duration,
+        origin: Origin,
     ) -> Result<Flight<FetchResult>, TokenError> {
         let digest = token.digest();
         let mut in_flight = self.in_flight();
-        if let Some(flight) = in_flight.flights.get(&digest) {
+        if let Some(flight) = in_flight.get(&digest) {
             return Ok(flight.clone());
         }
         // An introspection may have completed since the caller looked in the cache.
         if let Some(cached) = self.cache.get(digest, None, |_| Some(0)) {
             return Ok(Flight::finished(Ok(cached)));
         }
-        let remaining = in_flight.backoff_until.saturating_sub(now);
-        if !remaining.is_zero() {
-            return Err(unavailable(remaining));
-        }
-        if in_flight.flights.len() >= MAX_IN_FLIGHT {
-            return Err(unavailable(FIRST_BACKOFF));
-        }
+        let attempt = Attempt {
+            key: digest,
+            origin,
+        };
+        let call = self.breaker.begin(attempt);
+        let call = call.map_err(|rejected| unavailable(rejected.retry_after()))?;
         let (introspecting, this, token) = (Arc::clone(self), Arc::clone(self), token.clone());
         let (flight, task) = Flight::new(
-            async move { introspecting.introspect(&token).await },
+            async move { introspecting.introspect(call, &token).await },
             move |result| this.complete(digest, result),
         );
-        in_flight.flights.insert(digest, flight.clone());
+        in_flight.insert(digest, flight.clone());
         // Unlock before spawning, as `Flight::new` requires.
         drop(in_flight);
         tokio::spawn(task);
         Ok(flight)
     }
 
-    async fn introspect(&self, token: &BearerToken) -> FetchResult {
-        let request = async {
-            let _permit = self.permits.acquire().await;
-            self.introspector.introspect(token).await
-        };
-        let response = tokio::time::timeout(TIMEOUT, request).await;
+    async fn introspect(&self, call: Call<TokenDigest>, token: &BearerToken) -> FetchResult {
+        let result = call
+            .run(true, |left| self.send(token, left), Verdict::outcome)
+            .await
+            .map_err(|rejected| unavailable(rejected.retry_after()))?;
+        match result {
+            Verdict::Decided(result) => result,
+            Verdict::Failed(error) => Err(self.record_failure(token.digest(), &error)),
+        }
+    }
+
+    async fn send(&self, token: &BearerToken, left: Duration) -> Verdict {
+        let response = tokio::time::timeout(left, self.introspector.introspect(token)).await;
         let response = response.unwrap_or_else(|_| {
-            Err(IntrospectionError {
-                cause: format!("no response within {}s", TIMEOUT.as_secs()),
-                retry_after: None,
-            })
+            let cause = format!("no response within {}s", TIMEOUT.as_secs());
+            Err(IntrospectionError::of_issuer(cause))
         });
         let now = self.clock.now();
         match response.and_then(|body| active_claims(&body)) {
-            Ok(claims) => self.validate(claims, token.digest(), now),
-            Err(error) => Err(self.record_failure(&error)),
+            Ok(claims) => Verdict::Decided(self.validate(claims, token.digest(), now)),
+            Err(error) => Verdict::Failed(error),
         }
     }
 
@@ -282,24 +306,35 @@ impl Inner {
         Ok(token)
     }
 
-    fn record_failure(&self, error: &IntrospectionError) -> TokenError {
-        let now = self.clock.monotonic();
-        let mut in_flight = self.in_flight();
-        // Concurrent failures count once.
-        if in_flight.failures < 2 || now >= in_flight.backoff_until {
-            in_flight.failures = in_flight.failures.saturating_add(1);
+    /// The error for the caller. It is never that the token is bad: that would blame callers for
+    /// an operator's mistake.
+    fn record_failure(&self, digest: TokenDigest, error: &IntrospectionError) -> TokenError {
+        let issuer = &*self.issuer;
+        match error.fault {
+            IntrospectionFault::Issuer => {
+                tracing::warn!(issuer, %error, "a token cannot be introspected");
+                unavailable(self.breaker.backoff_left(&digest))
+            }
+            IntrospectionFault::Client => {
+                tracing::error!(
+                    issuer,
+                    %error,
+                    "the issuer does not accept hawkgate as a client: no token can be introspected"
+                );
+                self.remember(digest, &unavailable(REFUSAL_AGE))
+            }
+            IntrospectionFault::Token => {
+                tracing::info!(issuer, %error, "the issuer does not introspect this token");
+                self.remember(digest, &unavailable(REFUSAL_AGE))
+            }
         }
-        // A single failure may concern one token only.
-        let backoff = match in_flight.failures {
-            0 | 1 => Duration::ZERO,
-            failures => (FIRST_BACKOFF * (1 << (failures - 2).min(5))).min(MAX_BACKOFF),
-        };
-        let wait = error
-            .retry_after
-            .map_or(backoff, |r| r.min(MAX_BACKOFF).max(backoff));
-        in_flight.backoff_until = now.saturating_add(wait);
-        tracing::warn!(issuer = &*self.issuer, %error, "a token cannot be introspected");
-        unavailable(wait.max(FIRST_BACKOFF))
+    }
+
+    /// Caches an error that concerns one token, and returns it.
+    fn remember(&self, digest: TokenDigest, error: &TokenError) -> TokenError {
+        let until = self.clock.monotonic().saturating_add(REFUSAL_AGE);
+        self.refusals.insert(digest, (error.clone(), until));
+        error.clone()
     }
 
     /// Records the result and removes the flight. The caches hold the result before the flight
@@ -308,37 +343,60 @@ impl Inner {
     /// would be refused until the process exits.
     fn complete(&self, digest: TokenDigest, result: Option<FetchResult>) -> FetchResult {
         let outcome = result.as_ref().map(|result| self.record(digest, result));
-        self.in_flight().flights.remove(&digest);
+        self.in_flight().remove(&digest);
         if let (Some(outcome), Some(observe)) = (outcome, &self.observer.0) {
             observe(outcome);
         }
-        result.unwrap_or_else(|| Err(unavailable(FIRST_BACKOFF)))
+        result.unwrap_or_else(|| Err(unavailable(MIN_RETRY_AFTER)))
     }
 
     fn record(&self, digest: TokenDigest, result: &FetchResult) -> IntrospectionResult {
         let outcome = match result {
             Ok(_) => IntrospectionResult::Accepted,
+            // Recorded by `record_failure`.
             Err(TokenError::IntrospectionUnavailable { .. }) => IntrospectionResult::Failed,
             Err(error) => {
-                let until = self.clock.monotonic().saturating_add(REFUSAL_AGE);
-                self.refusals.insert(digest, (error.clone(), until));
+                self.remember(digest, error);
                 IntrospectionResult::Refused
             }
         };
-        if outcome != IntrospectionResult::Failed {
-            self.in_flight().failures = 0;
-        }
         outcome
+    }
+}
+
+/// What the issuer's response says about a token, if anything.
+enum Verdict {
+    Decided(FetchResult),
+    Failed(IntrospectionError),
+}
+
+impl Verdict {
+    fn outcome(&self) -> Outcome {
+        match self {
+            Self::Decided(Ok(_)) => Outcome::Accepted,
+            Self::Failed(error) if error.fault == IntrospectionFault::Issuer => Outcome::Failed {
+                retry_after: error.retry_after,
+            },
+            Self::Decided(Err(_)) | Self::Failed(_) => Outcome::Responded,
+        }
+    }
+}
+
+impl IntrospectionError {
+    /// A failure of the issuer's without `Retry-After`.
+    pub fn of_issuer(cause: String) -> Self {
+        Self {
+            fault: IntrospectionFault::Issuer,
+            cause,
+            retry_after: None,
+        }
     }
 }
 
 /// The claims of an active token; `None` if it is not active. A response without a boolean `active`
 /// is unusable.
 fn active_claims(document: &[u8]) -> Result<Option<Map<String, Value>>, IntrospectionError> {
-    let unusable = |what: &str| IntrospectionError {
-        cause: format!("the response {what}"),
-        retry_after: None,
-    };
+    let unusable = |what: &str| IntrospectionError::of_issuer(format!("the response {what}"));
     let claims = strict_json::object(document)
         .map_err(|_| unusable("is not a JSON object without duplicate members"))?;
     match claims.get("active") {
@@ -349,6 +407,7 @@ fn active_claims(document: &[u8]) -> Result<Option<Map<String, Value>>, Introspe
 }
 
 fn unavailable(retry_after: Duration) -> TokenError {
+    let retry_after = retry_after.max(MIN_RETRY_AFTER);
     TokenError::IntrospectionUnavailable { retry_after }
 }
 

@@ -1,5 +1,6 @@
 //! Configured issuers, and the selection of the issuer that verifies a token.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use super::{
     TokenDigest, TokenError, Unauthenticated, VerifiedToken,
 };
 use crate::bounded_cache::CacheBounds;
+use crate::circuit_breaker::Origin;
 use crate::clock::{Now, SharedClock};
 use crate::token::settings::{IntrospectionIssuer, OidcIssuer, SharedSecretIssuer};
 
@@ -268,7 +270,8 @@ fn cached_at(
 /// Verifies `token` with one of `issuers`. A token whose `iss` is that of one of them is verified
 /// by that issuer only. A token that names no issuer at all is opaque and goes to the
 /// `introspection` issuer with the longest matching prefix. Any other token goes to the `delegated`
-/// issuer, if there is one. No issuer therefore ever receives a token that names another configured
+/// issuer, if there is one. `peer` is the client's address, which failures of tokens that nobody
+/// has verified yet count for. No issuer therefore ever receives a token that names another configured
 /// issuer.
 ///
 /// # Errors
@@ -276,6 +279,7 @@ fn cached_at(
 pub async fn authenticate<'t>(
     token: impl Into<PresentedToken<'t>>,
     issuers: &[Arc<Issuer>],
+    peer: Option<IpAddr>,
 ) -> Result<Authenticated, Unauthenticated> {
     let token = token.into();
     if let Some(cached) = cached_at(token, issuers, None) {
@@ -284,13 +288,18 @@ pub async fn authenticate<'t>(
     let (issuer, verified) = match choose(token.expose(), issuers)? {
         Choice::Verify(issuer, jwt, jws) => (issuer, jwt.verify(issuer, token.digest(), jws).await),
         Choice::Introspect(issuer, introspection) => {
-            (issuer, introspection.verify(&token.to_bearer()).await)
+            let origin = Origin::of_peer(peer);
+            (
+                issuer,
+                introspection.verify(&token.to_bearer(), origin).await,
+            )
         }
         Choice::Delegate(issuer) => {
             return Ok(Authenticated {
                 caller: Caller::Delegated {
                     issuer: Arc::clone(&issuer.name),
                     digest: token.digest(),
+                    peer,
                 },
                 verification: None,
             });

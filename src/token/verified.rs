@@ -140,6 +140,8 @@ pub enum Caller {
         issuer: Arc<str>,
         /// The token's keyed hash.
         digest: TokenDigest,
+        /// The client's address; `None` on Unix sockets. Not part of the identity.
+        peer: Option<IpAddr>,
     },
     /// A caller with a username and password, which the credential exchange will verify.
     Password {

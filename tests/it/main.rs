@@ -23,6 +23,7 @@ mod listeners;
 mod login;
 mod oauth;
 mod passwords;
+mod readiness;
 mod register;
 mod register_auth0;
 mod reload;

@@ -10,18 +10,20 @@ use std::time::Duration;
 
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
-use tokio::sync::Semaphore;
 
-use exchange::{abandoned, renewal_pause};
+use exchange::{abandoned, not_attempted};
 
 use super::generation::Generation;
-use super::negative::{Backoff, Jitter, LONGEST_RETRY_AFTER, NegativeEntry};
+use super::negative::NegativeEntry;
 use super::replacement::{Replacement, ReplacementLimit};
 use super::{Lease, LeaseError, Leased, SourceOptions};
 use crate::bounded_cache::CacheBounds;
+use crate::circuit_breaker::{
+    Attempt, CircuitBreaker, Jitter, LONGEST_RETRY_AFTER, Limits, Rejected,
+};
 use crate::clock::{Now, SharedClock};
 use crate::credential::Lookup;
-use crate::credential::identity::Identity;
+use crate::credential::identity::{Identity, IdentityKey};
 use crate::credential::{CredentialSource, FetchError, SwapRequest};
 use crate::singleflight::Flight;
 
@@ -41,7 +43,8 @@ pub(super) struct FetchCoordinator {
     clock: SharedClock,
     jitter: Jitter,
     generations: AtomicU64,
-    permits: Semaphore,
+    breaker: Arc<CircuitBreaker<Identity>>,
+    key: IdentityKey,
     /// Written only with `in_flight` locked; read without it.
     current: Cache<Identity, Arc<Generation>>,
     /// Separate from `current`, so that a flood of bad tokens evicts no valid credential.
@@ -50,11 +53,8 @@ pub(super) struct FetchCoordinator {
     in_flight: Mutex<InFlight>,
 }
 
-#[derive(Debug, Default)]
-struct InFlight {
-    flights: HashMap<Identity, Flight<FetchResult>>,
-    backoff: Backoff,
-}
+/// The exchanges in progress or waiting.
+type InFlight = HashMap<Identity, Flight<FetchResult>>;
 
 /// How a caller without a cache hit gets its lease.
 enum Joined {
@@ -69,16 +69,31 @@ impl FetchCoordinator {
         options: SourceOptions,
         clock: SharedClock,
         jitter: Jitter,
+        key: IdentityKey,
     ) -> Self {
+        let entries = options.limits.max_entries;
         let bounds = options.limits.bounds();
+        let breaker = CircuitBreaker::new(
+            "source",
+            Arc::clone(&name),
+            Limits {
+                concurrency: options.concurrency,
+                max_calls: MAX_FLIGHTS,
+                timeout: options.timeout,
+                keys: usize::try_from(entries).unwrap_or(usize::MAX),
+            },
+            Arc::clone(&clock),
+            jitter,
+        );
         let negative_ttl = options.limits.refusals.clamp(LONGEST_RETRY_AFTER, IDLE) + IDLE;
         Self {
             current: bounded(bounds, IDLE, |generation: &Arc<Generation>| {
                 generation.heap_size()
             }),
             negatives: bounded(bounds, negative_ttl, NegativeEntry::heap_size),
-            replacements: ReplacementLimit::new(options.limits.max_entries),
-            permits: Semaphore::new(options.concurrency.clamp(1, Semaphore::MAX_PERMITS)),
+            replacements: ReplacementLimit::new(entries),
+            breaker,
+            key,
             generations: AtomicU64::new(1),
             in_flight: Mutex::default(),
             name,
@@ -167,7 +182,7 @@ impl FetchCoordinator {
         request: &SwapRequest,
         rejected: &Lease,
     ) -> Result<Replacement, LeaseError> {
-        if self.may_replace(identity, caller, rejected.generation()) {
+        if self.may_replace(identity, caller, request, rejected.generation()) {
             let replaced = self.obtain(identity, request, Some(rejected.generation()));
             replaced.await.map(Replacement::New)
         } else {
@@ -177,10 +192,16 @@ impl FetchCoordinator {
 
     /// Whether `caller` may have generation `rejected` replaced. Charges it for the exchange, if
     /// one is necessary.
-    fn may_replace(&self, identity: Identity, caller: Identity, rejected: u64) -> bool {
+    fn may_replace(
+        &self,
+        identity: Identity,
+        caller: Identity,
+        request: &SwapRequest,
+        rejected: u64,
+    ) -> bool {
         let now = self.now();
         let in_flight = self.in_flight();
-        self.costs_no_exchange(&in_flight, identity, rejected, now)
+        self.costs_no_exchange(&in_flight, identity, request, rejected, now)
             || self
                 .replacements
                 .charge(caller, identity, rejected, now.monotonic)
@@ -191,11 +212,12 @@ impl FetchCoordinator {
         &self,
         identity: Identity,
         caller: Identity,
+        request: &SwapRequest,
         rejected: u64,
     ) -> bool {
         let now = self.now();
         let in_flight = self.in_flight();
-        !self.costs_no_exchange(&in_flight, identity, rejected, now)
+        !self.costs_no_exchange(&in_flight, identity, request, rejected, now)
             && self
                 .replacements
                 .is_limited(caller, identity, rejected, now.monotonic)
@@ -205,8 +227,9 @@ impl FetchCoordinator {
     /// exchange is under way, or none may be made (which `obtain` reports).
     fn costs_no_exchange(
         &self,
-        in_flight: &InFlight,
+        in_flight: &HashMap<Identity, Flight<FetchResult>>,
         identity: Identity,
+        request: &SwapRequest,
         rejected: u64,
         now: Now,
     ) -> bool {
@@ -215,8 +238,8 @@ impl FetchCoordinator {
             .get(&identity)
             .is_some_and(|current| current.number != rejected && current.is_usable(now));
         replaced
-            || in_flight.flights.contains_key(&identity)
-            || self.check_backoff(in_flight, identity, now).is_err()
+            || in_flight.contains_key(&identity)
+            || self.check(&self.attempt(identity, request), now).is_err()
     }
 
     pub(super) fn accepted(&self, caller: Identity) {
@@ -260,19 +283,16 @@ impl FetchCoordinator {
                 return Ok(Joined::Cached(Leased::from_cache(Arc::clone(generation))));
             }
         }
-        if let Some(flight) = in_flight.flights.get(&identity) {
+        if let Some(flight) = in_flight.get(&identity) {
             return Ok(Joined::Flight(flight.clone(), Lookup::Joined));
         }
-        if let Err(error) = self.check_backoff(&in_flight, identity, now) {
-            let at = now.monotonic.saturating_add(renewal_pause(&error.cause));
-            self.postpone_renewal(identity, at);
-            return self
+        match self.start(in_flight, identity, request, now) {
+            Ok(flight) => Ok(Joined::Flight(flight, Lookup::Fetched)),
+            Err(error) => self
                 .kept(identity, rejected)
                 .map(Joined::Cached)
-                .ok_or(error);
+                .ok_or(error),
         }
-        let flight = self.start(in_flight, identity, request);
-        Ok(Joined::Flight(flight, Lookup::Fetched))
     }
 
     /// Drops `generation`, also for holders of a memoized lease. Call with `in_flight` locked.
@@ -292,26 +312,16 @@ impl FetchCoordinator {
         let current = self.current.get(&identity);
         let replaced = current.is_none_or(|g| g.number != generation.number);
         // A flight in progress is a renewal as well, and its completion schedules the next.
-        if replaced || in_flight.flights.contains_key(&identity) {
+        if replaced || in_flight.contains_key(&identity) {
             return;
         }
-        match self.check_backoff(&in_flight, identity, now) {
-            Ok(()) => drop(self.start(in_flight, identity, request)),
-            Err(error) => {
-                generation.mark_stale();
-                generation.renew_later(now.monotonic.saturating_add(renewal_pause(&error.cause)));
-            }
-        }
+        // If it cannot start, it is postponed.
+        drop(self.start(in_flight, identity, request, now));
     }
 
-    /// Fails if the source must not be contacted for `identity` now.
-    fn check_backoff(
-        &self,
-        in_flight: &InFlight,
-        identity: Identity,
-        now: Now,
-    ) -> Result<(), LeaseError> {
-        if let Some(entry) = self.negatives.get(&identity)
+    /// Fails if the source must not be contacted for `attempt` now.
+    fn check(&self, attempt: &Attempt<Identity>, now: Now) -> Result<(), LeaseError> {
+        if let Some(entry) = self.negatives.get(&attempt.key)
             && entry.until > now.monotonic
         {
             return Err(LeaseError {
@@ -319,17 +329,14 @@ impl FetchCoordinator {
                 lookup: entry.lookup(),
             });
         }
-        let cause = if let Some(left) = in_flight.backoff.remaining(now.monotonic) {
-            backing_off(left)
-        } else if in_flight.flights.len() >= MAX_FLIGHTS {
-            overloaded("too many exchanges are waiting".to_owned())
-        } else {
-            return Ok(());
-        };
-        Err(LeaseError {
-            cause,
-            lookup: Lookup::Failed,
-        })
+        self.breaker.check(attempt).map_err(rejected_lease)
+    }
+
+    fn attempt(&self, identity: Identity, request: &SwapRequest) -> Attempt<Identity> {
+        Attempt {
+            key: identity,
+            origin: self.key.origin(&request.caller),
+        }
     }
 
     pub(super) fn now(&self) -> Now {
@@ -356,16 +363,9 @@ fn bounded<V: Clone + Send + Sync + 'static>(
         .build()
 }
 
-fn overloaded(cause: String) -> FetchError {
-    FetchError::Unavailable {
-        cause,
-        retry_after: Some(Duration::from_secs(1)),
-    }
-}
-
-fn backing_off(left: Duration) -> FetchError {
-    FetchError::Unavailable {
-        cause: "backing off after the source failed".to_owned(),
-        retry_after: Some(left),
+fn rejected_lease(rejected: Rejected) -> LeaseError {
+    LeaseError {
+        cause: not_attempted(rejected),
+        lookup: Lookup::Failed,
     }
 }

@@ -8,6 +8,7 @@ use tokio::task::JoinHandle;
 
 use super::fetch_coordinator::MAX_FLIGHTS;
 use super::*;
+use crate::circuit_breaker::Jitter;
 use crate::clock::{Clock as _, ManualClock, UnixMillis};
 use crate::credential::{IdentityHasher, Issued};
 use crate::secret::SecretString;
@@ -61,6 +62,10 @@ impl CredentialSource for ScriptedSource {
 
     fn epoch(&self) -> Option<u64> {
         Some(self.epoch.load(Ordering::SeqCst))
+    }
+
+    fn retries_are_safe(&self) -> bool {
+        false
     }
 
     async fn fetch(&self, request: &SwapRequest) -> FetchResult {
@@ -181,6 +186,15 @@ impl Fixture {
         leased
     }
 
+    /// Lets the exchanges of three callers fail.
+    async fn open_circuit(&mut self, retry_after: Option<u64>) {
+        for n in 0..3 {
+            self.fetched(&user(&format!("bad{n}")), unavailable(retry_after))
+                .await
+                .unwrap_err();
+        }
+    }
+
     #[allow(clippy::unnecessary_wraps)]
     fn credential(&self, text: &str, life: u64) -> FetchResult {
         Ok(Issued {
@@ -259,6 +273,7 @@ async fn callers_that_differ_in_any_way_never_share_a_credential() {
         caller: Caller::Delegated {
             issuer: issuer.into(),
             digest: TokenDigest([digest; 32]),
+            peer: None,
         },
         ..user("")
     };
@@ -755,28 +770,28 @@ async fn a_refused_renewal_retires_the_old_credential() {
 }
 
 #[tokio::test]
-async fn a_renewal_blocked_by_the_sources_backoff_is_postponed() {
+async fn a_renewal_blocked_by_an_open_circuit_is_postponed() {
     let mut fixture = Fixture::new();
     let result = fixture.credential("one", LIFE);
     fixture.fetched(&user("ann"), result).await.unwrap();
     fixture.advance(LIFE - 65);
-    fixture
-        .fetched(&user("bob"), unavailable(Some(10)))
-        .await
-        .unwrap_err();
-    let leased = fixture.cached(&user("ann")).await.unwrap();
-    assert_eq!(text(&leased), "one");
-    fixture.advance(9);
-    assert_eq!(
-        fixture.cached(&user("ann")).await.unwrap().lookup,
-        Lookup::Stale
-    );
+    fixture.open_circuit(Some(10)).await;
+    fixture.source.lease(&user("ann")).await.unwrap();
+    fixture.call().await.respond(unavailable(Some(10)));
+    run_pending_tasks().await;
+    for _ in 0..9 {
+        let leased = fixture.cached(&user("ann")).await.unwrap();
+        assert_eq!((leased.lookup, text(&leased)), (Lookup::Stale, "one"));
+        fixture.advance(1);
+    }
     fixture.advance(1);
     fixture.source.lease(&user("ann")).await.unwrap();
     let result = fixture.credential("two", LIFE);
     fixture.call().await.respond(result);
     run_pending_tasks().await;
     assert_eq!(text(&fixture.cached(&user("ann")).await.unwrap()), "two");
+    let result = fixture.credential("c", LIFE);
+    fixture.fetched(&user("cid"), result).await.unwrap();
 }
 
 // Failures
@@ -853,15 +868,18 @@ async fn a_success_resets_the_backoff() {
 }
 
 #[tokio::test]
-async fn a_caller_waiting_for_a_permit_fails_once_the_source_backs_off() {
+async fn callers_waiting_for_a_permit_fail_once_the_circuit_is_open() {
     let mut options = options();
     options.concurrency = 1;
     let mut fixture = Fixture::with(options, false);
-    let waiting: Vec<_> = ["ann", "bob", "cid"]
+    let waiting: Vec<_> = ["ann", "bob", "cid", "dan", "eve", "fay"]
         .into_iter()
         .map(|name| fixture.lease(&user(name)))
         .collect();
-    fixture.call().await.respond(unavailable(Some(5)));
+    // Three failures open the circuit, and the fourth caller is its probe.
+    for _ in 0..4 {
+        fixture.call().await.respond(unavailable(Some(5)));
+    }
     for leased in waiting {
         let error = leased.await.unwrap().unwrap_err();
         assert_eq!(retry_after(&error), Some(Duration::from_secs(5)));
@@ -870,36 +888,73 @@ async fn a_caller_waiting_for_a_permit_fails_once_the_source_backs_off() {
 }
 
 #[tokio::test]
-async fn errors_state_how_long_the_source_backs_off() {
+async fn callers_that_never_failed_probe_an_open_circuit_and_the_others_wait_for_them() {
     let mut fixture = Fixture::new();
-    for name in ["ann", "bob"] {
-        fixture
-            .fetched(&user(name), unavailable(None))
-            .await
-            .unwrap_err();
-    }
-    let error = fixture.cached(&user("cid")).await.unwrap_err();
-    assert_eq!(retry_after(&error), Some(Duration::from_millis(500)));
+    fixture.open_circuit(None).await;
     fixture.advance(1);
-    let result = fixture.credential("c", LIFE);
-    fixture.fetched(&user("cid"), result).await.unwrap();
+    let error = fixture.cached(&user("bad0")).await.unwrap_err();
+    assert_eq!(error.lookup, Lookup::Failed);
+    let (ann, bob) = (fixture.lease(&user("ann")), fixture.lease(&user("bob")));
+    let probe = fixture.call().await;
+    fixture.assert_no_exchange().await;
+    let result = fixture.credential("x", LIFE);
+    probe.respond(result);
+    let result = fixture.credential("x", LIFE);
+    fixture.call().await.respond(result);
+    ann.await.unwrap().unwrap();
+    bob.await.unwrap().unwrap();
+    let result = fixture.credential("x", LIFE);
+    fixture.fetched(&user("bad0"), result).await.unwrap();
 }
 
 #[tokio::test]
-async fn retry_after_is_honoured_for_every_caller_without_a_credential() {
+async fn a_failed_probe_fails_those_who_wait_for_it_and_errors_state_when_the_next_one_is() {
     let mut fixture = Fixture::new();
-    let result = fixture.credential("b", LIFE);
-    fixture.fetched(&user("bob"), result).await.unwrap();
+    fixture.open_circuit(None).await;
+    let (ann, bob) = (fixture.lease(&user("ann")), fixture.lease(&user("bob")));
+    let probe = fixture.call().await;
+    run_pending_tasks().await;
+    probe.respond(unavailable(None));
+    let mut waits = Vec::new();
+    for leased in [ann, bob] {
+        waits.push(retry_after(&leased.await.unwrap().unwrap_err()));
+    }
+    waits.sort();
+    // The probe's own error has no wait; the source sent none.
+    assert_eq!(waits, [None, Some(Duration::from_secs(1))]);
+    fixture.assert_no_exchange().await;
+}
+
+#[tokio::test]
+async fn retry_after_concerns_the_identity_that_got_it() {
+    let mut fixture = Fixture::new();
     fixture
         .fetched(&user("ann"), unavailable(Some(42)))
         .await
         .unwrap_err();
-    let error = fixture.cached(&user("cid")).await.unwrap_err();
+    let error = fixture.cached(&user("ann")).await.unwrap_err();
     assert_eq!(retry_after(&error), Some(Duration::from_secs(42)));
-    assert_eq!(
-        fixture.cached(&user("bob")).await.unwrap().lookup,
-        Lookup::Hit
-    );
+    let result = fixture.credential("c", LIFE);
+    fixture.fetched(&user("cid"), result).await.unwrap();
+}
+
+/// A disabled Taskcluster client, for example, gets 500 at each exchange.
+#[tokio::test]
+async fn identities_that_always_fail_shut_out_no_other() {
+    let mut fixture = Fixture::new();
+    for n in 0..120 {
+        let result = unavailable((n % 2 == 0).then_some(60));
+        fixture
+            .fetched(&user(&format!("dead{}", n % 40)), result)
+            .await
+            .unwrap_err();
+        let result = fixture.credential("x", LIFE);
+        fixture
+            .fetched(&user(&format!("good{n}")), result)
+            .await
+            .unwrap();
+        fixture.advance(10);
+    }
 }
 
 #[tokio::test]
@@ -966,10 +1021,7 @@ async fn a_caller_without_a_permit_times_out_without_backoff_for_the_source() {
     let call = fixture.call().await;
     assert_eq!(call.subject(), "bob");
     let error = cid.await.unwrap().unwrap_err();
-    assert!(
-        error.to_string().contains("no exchange could start"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("no call could start"), "{error}");
     assert!(ann.await.unwrap().is_err());
     let result = fixture.credential("b", LIFE);
     call.respond(result);

@@ -156,6 +156,7 @@ async fn callers_without_the_claims_are_not_entitled() {
         Caller::Delegated {
             issuer: Arc::from("tc"),
             digest: TokenDigest([1; 32]),
+            peer: None,
         },
         Caller::Verified(nameless),
     ];

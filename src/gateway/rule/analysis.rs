@@ -69,6 +69,8 @@ pub(super) struct Analysis {
     pub(super) claims: ClaimsRead,
     pub(super) reads_request: bool,
     pub(super) reads_path: bool,
+    /// A text with capitals that the path is compared with.
+    pub(super) path_text_with_capitals: Option<String>,
     /// The literal patterns of `matches` calls with their nodes; see [`matcher`] for the index.
     pub(super) patterns: Vec<(u64, String)>,
     steps: usize,
@@ -112,6 +114,7 @@ pub(super) fn analyze(root: &mut IdedExpr) -> Result<Analysis, CompileError> {
         claims: ClaimsRead::Named(BTreeSet::new()),
         reads_request: false,
         reads_path: false,
+        path_text_with_capitals: None,
         patterns: Vec::new(),
         steps: 0,
         variables: Vec::new(),
@@ -263,6 +266,9 @@ impl Analysis {
         position: Position,
     ) -> Result<(), CompileError> {
         check_function(id, call)?;
+        if let Some(text) = path_text_with_capitals(call) {
+            self.path_text_with_capitals.get_or_insert(text);
+        }
         if call.func_name == "matches" {
             return self.matches(id, call, position);
         }
@@ -375,6 +381,36 @@ fn appends_other_values(step: &IdedExpr, member: &str) -> bool {
         .elements
         .iter()
         .all(|element| matches!(&element.expr, Expr::Ident(name) if name == member))
+}
+
+/// A literal with capitals that `call` compares `request.path` with. In a pattern, a letter after a
+/// backslash is no capital.
+fn path_text_with_capitals(call: &CallExpr) -> Option<String> {
+    let operands = || call.target.as_deref().into_iter().chain(&call.args);
+    let is_path = |node: &IdedExpr| {
+        matches!(&node.expr, Expr::Select(select) if select.field == "path"
+            && matches!(&select.operand.expr, Expr::Ident(root) if root == "request"))
+    };
+    if !operands().any(is_path) {
+        return None;
+    }
+    operands()
+        .flat_map(|node| match &node.expr {
+            Expr::List(list) => list.elements.as_slice(),
+            _ => std::slice::from_ref(node),
+        })
+        .filter_map(|node| match &node.expr {
+            Expr::Literal(LiteralValue::String(text)) => Some(text.inner()),
+            _ => None,
+        })
+        .find(|text| {
+            let mut previous = ' ';
+            text.chars().any(|c| {
+                let escaped = std::mem::replace(&mut previous, c) == '\\';
+                c.is_uppercase() && !escaped
+            })
+        })
+        .map(str::to_owned)
 }
 
 /// The claim named in `claims["…"]` or `"…" in claims`.

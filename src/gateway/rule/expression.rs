@@ -44,6 +44,7 @@ pub struct Expression {
     claims: ClaimsRead,
     reads_request: bool,
     reads_path: bool,
+    path_text_with_capitals: Option<String>,
 }
 
 impl fmt::Debug for Expression {
@@ -120,6 +121,7 @@ impl Expression {
             claims: analysis.claims,
             reads_request: analysis.reads_request,
             reads_path: analysis.reads_path,
+            path_text_with_capitals: analysis.path_text_with_capitals,
         })
     }
 
@@ -137,6 +139,12 @@ impl Expression {
     /// Whether the expression reads the path.
     pub fn reads_path(&self) -> bool {
         self.reads_path
+    }
+
+    /// A text with capitals that the expression compares the path with. It never matches a path in
+    /// lower case.
+    pub fn path_text_with_capitals(&self) -> Option<&str> {
+        self.path_text_with_capitals.as_deref()
     }
 
     /// Whether the expression reads any claim.
@@ -261,6 +269,7 @@ struct ParsedAnalysis {
     claims: ClaimsRead,
     reads_request: bool,
     reads_path: bool,
+    path_text_with_capitals: Option<String>,
 }
 
 /// Parses and analyses `source`. Runs on the parser's thread because both recurse deeply. The depth
@@ -288,6 +297,7 @@ fn parse(source: &str) -> Result<(IdedExpr, ParsedAnalysis), ExpressionError> {
         claims: analysis.claims,
         reads_request: analysis.reads_request,
         reads_path: analysis.reads_path,
+        path_text_with_capitals: analysis.path_text_with_capitals,
     };
     Ok((root, analyzed))
 }

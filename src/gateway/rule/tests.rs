@@ -116,6 +116,7 @@ fn opaque_and_anonymous_callers_have_no_claims() {
     let opaque = Caller::Delegated {
         issuer: "tc".into(),
         digest,
+        peer: None,
     };
     let rules = rules([
         allow("claims", "claims.sub != ''"),

@@ -109,7 +109,7 @@ impl FastPath {
         context: &mut Context,
         now: Duration,
     ) -> Result<UpstreamConn> {
-        let (upstream, address) = self.hooks.choose_address(context, now)?;
+        let (upstream, address) = self.hooks.choose_address(context, now).await?;
         let pooled = self
             .pool(worker)
             .and_then(|pool| pool.take(&upstream, address, now));

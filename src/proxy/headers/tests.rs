@@ -21,7 +21,7 @@ fn upstream() -> Upstream {
             write: second,
             idle: second,
         },
-        addresses: arc_swap::ArcSwap::default(),
+        addresses: crate::gateway::upstream_addresses::UpstreamAddresses::fixed(vec![]),
         clock: crate::gateway::UpstreamClock::default(),
     }
 }

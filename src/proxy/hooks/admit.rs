@@ -13,7 +13,8 @@ use crate::gateway::reason::Reason;
 use crate::gateway::rejection::Rejection;
 use crate::gateway::{Admission, AdmissionError, Head, LocalResponse, OTP};
 use crate::header_fields::HeaderFields;
-use crate::proxy::client::PeerInfo;
+use crate::proxy::client::{PeerInfo, conn_state};
+use crate::proxy::connection_limit::ConnState;
 use crate::proxy::context::Context;
 use crate::proxy::replay::{BodyLimits, Replay};
 use crate::proxy::settings::Limits;
@@ -40,6 +41,11 @@ impl Hooks {
     ) -> Result<Admitted, Rejection> {
         context.request_id = self.request_id(&session.req_header().headers);
         context.peer = Some(PeerInfo::from_session(session));
+        context.conn_state = conn_state(session);
+        if session.req_header().version == Version::HTTP_2 {
+            let state = context.conn_state.as_ref();
+            context.stream = state.map(ConnState::begin_stream);
+        }
         let (limits, checked) = {
             let limits = self.limits.load();
             let checked = check_head(session.req_header(), &limits);
@@ -51,7 +57,10 @@ impl Hooks {
             return Ok(Admitted::Answer(Box::new(served)));
         }
         match admit_head(context, session.req_header()).await? {
-            Ok(admission) => context.admission = Some(admission),
+            Ok(admission) => {
+                context.admission = Some(admission);
+                context.request_admitted();
+            }
             Err(refused) => return Err(context.reject(refused)),
         }
         // No longer needed, and each attempt begins with a copy of this head.

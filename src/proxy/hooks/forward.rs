@@ -1,6 +1,7 @@
 //! A single attempt: chooses the address, prepares the head, and decides whether another attempt
 //! follows.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,25 +17,27 @@ use crate::gateway::rejection::Rejection;
 use crate::gateway::route::Upstream;
 use crate::gateway::rule::Decision;
 use crate::gateway::{Admission, CredentialHeader, Replayable};
-use crate::proxy::context::Context;
+use crate::proxy::context::{Attempts, Context};
+use crate::proxy::failure::{self, Failure};
+use crate::proxy::headers;
 use crate::proxy::headers::HeaderFieldsMut;
 use crate::proxy::replay::Replay;
-use crate::proxy::{failure, headers};
 
-/// Maximum number of addresses tried for a request.
+/// Maximum number of addresses tried for a request, before and again after its upstream's name
+/// has been looked up.
 const MAX_CONNECTS: usize = 3;
 
 /// Maximum number of dead pooled connections tolerated for a request.
 const MAX_STALE: usize = 3;
 
 impl Hooks {
-    pub(super) fn choose_peer(
+    pub(super) async fn choose_peer(
         &self,
         session: &Session,
         context: &mut Context,
     ) -> Result<Box<HttpPeer>> {
         let now = self.clock.monotonic();
-        let (upstream, address) = self.choose_address(context, now)?;
+        let (upstream, address) = self.choose_address(context, now).await?;
         let upgrade = upgrades(session.req_header());
         self.peer(&upstream, address, upgrade, context)
             .map(Box::new)
@@ -44,7 +47,7 @@ impl Hooks {
     pub(in crate::proxy) fn peer(
         &self,
         upstream: &Arc<Upstream>,
-        address: std::net::SocketAddr,
+        address: SocketAddr,
         upgrade: bool,
         context: &mut Context,
     ) -> Result<HttpPeer> {
@@ -52,18 +55,47 @@ impl Hooks {
         peer.map_err(|unusable| unreachable(context, unusable))
     }
 
-    /// Chooses the address for the next attempt, which begins at `now`, a monotonic time.
-    pub(in crate::proxy) fn choose_address(
+    /// Chooses the address for the next attempt, which begins at `now`, a monotonic time. If no
+    /// address is left, waits for the upstream's name to be looked up again, once for a request.
+    pub(in crate::proxy) async fn choose_address(
         &self,
         context: &mut Context,
         now: Duration,
-    ) -> Result<(Arc<Upstream>, std::net::SocketAddr)> {
+    ) -> Result<(Arc<Upstream>, SocketAddr)> {
         let Some(admission) = &context.admission else {
             return Err(decided(context, Reason::Internal.into()));
         };
-        let upstream = &admission.route.upstream;
-        let addresses = upstream.addresses.load();
+        let upstream = Arc::clone(&admission.route.upstream);
         let attempts = &mut context.attempts;
+        let mut chosen = self.next_address(&upstream, attempts, now);
+        if chosen.is_none() && !attempts.looked_up {
+            // Boxed, because only requests that cannot be forwarded otherwise get here.
+            Box::pin(look_up_again(&upstream, attempts, now)).await;
+            chosen = self.next_address(&upstream, attempts, now);
+        }
+        match chosen {
+            Some(address) => Ok((upstream, address)),
+            None => Err(match attempts.connect_failure.take() {
+                Some(rejection) => decided(context, rejection),
+                None => {
+                    let cause = format!("{} has not been resolved", upstream.host);
+                    unreachable(context, cause)
+                }
+            }),
+        }
+    }
+
+    /// Returns the next address to try, unless all have failed or [`MAX_CONNECTS`] are reached.
+    fn next_address(
+        &self,
+        upstream: &Upstream,
+        attempts: &mut Attempts,
+        now: Duration,
+    ) -> Option<SocketAddr> {
+        if attempts.failed_connects >= MAX_CONNECTS {
+            return None;
+        }
+        let addresses = upstream.addresses.load();
         let start = match &addresses[..] {
             // Avoids a contended counter when there is no choice.
             [_] => 0,
@@ -71,14 +103,8 @@ impl Hooks {
                 .start_index
                 .get_or_insert_with(|| self.peers.next_start()),
         };
-        let chosen = self
-            .peers
-            .choose(&addresses, start, &attempts.unreachable, now);
-        let Some(address) = chosen else {
-            let cause = format!("{} has not been resolved", upstream.host);
-            return Err(unreachable(context, cause));
-        };
-        Ok((Arc::clone(upstream), address))
+        self.peers
+            .choose(&addresses, start, &attempts.unreachable, now)
     }
 
     /// Prepares `head` for the upstream, and signs it in its final form.
@@ -121,26 +147,50 @@ impl Hooks {
     }
 
     /// Handles a failure to connect. Nothing has been sent yet, so any request may be retried
-    /// with the next address.
+    /// with the next address, or with those that the upstream's name has by now.
     pub(in crate::proxy) fn after_failed_connect(
         &self,
-        address: Option<std::net::SocketAddr>,
+        address: Option<SocketAddr>,
         context: &mut Context,
         mut error: Box<Error>,
     ) -> Box<Error> {
-        let failed = &mut context.attempts.unreachable;
+        let now = self.clock.monotonic();
+        let attempts = &mut context.attempts;
+        attempts.failed_connects += 1;
         if let Some(address) = address {
-            self.peers.mark_unreachable(address, self.clock.monotonic());
-            failed.push(address);
+            self.peers.mark_unreachable(address, now);
+            attempts.unreachable.push(address);
         }
-        let failed = failed.len();
-        let addresses = context
-            .admission
-            .as_ref()
-            .map_or(0, |a| a.route.upstream.addresses.load().len());
-        error.set_retry(failed < addresses.min(MAX_CONNECTS));
+        let Some(upstream) = context.admission.as_ref().map(|a| &a.route.upstream) else {
+            error.set_retry(false);
+            return error;
+        };
+        // The upstream may have moved.
+        upstream.addresses.request_lookup(now);
+        let can_look_up = upstream.addresses.are_resolvable() && !attempts.looked_up;
+        let addresses = upstream.addresses.load();
+        let untried = addresses.iter().any(|a| !attempts.unreachable.contains(a));
+        let again = can_look_up || (untried && attempts.failed_connects < MAX_CONNECTS);
+        if again {
+            error.as_up();
+            attempts.connect_failure = match failure::classify(&error) {
+                Failure::Reject(rejection) => Some(rejection),
+                Failure::CallerGone => None,
+            };
+        }
+        error.set_retry(again);
         error
     }
+}
+
+/// Looks the upstream's name up again. From then on the request only tries addresses that are
+/// new.
+async fn look_up_again(upstream: &Upstream, attempts: &mut Attempts, now: Duration) {
+    attempts.looked_up = true;
+    attempts.failed_connects = 0;
+    let before = upstream.addresses.load_full();
+    attempts.unreachable.extend(before.iter());
+    upstream.addresses.look_up_again(now).await;
 }
 
 /// Prepares the fields of a request for the upstream, except for the credential. Idempotent,

@@ -33,7 +33,8 @@ impl ProxyTrust {
         Arc::clone(&self.networks)
     }
 
-    fn trusts(&self, ip: IpAddr) -> bool {
+    /// Whether this is the address of a trusted proxy.
+    pub(in crate::proxy) fn trusts(&self, ip: IpAddr) -> bool {
         self.networks.iter().any(|network| network.contains(&ip))
     }
 

@@ -20,6 +20,7 @@ use crate::gateway::reason::Reason;
 use crate::gateway::rejection::Rejection;
 use crate::proxy::client::ConnMetadata;
 use crate::proxy::connection::{Connection, Handoff};
+use crate::proxy::connection_limit::ConnState;
 use crate::proxy::deadline::Deadline;
 use crate::proxy::drain::Signal;
 use crate::proxy::fast_path::{Caller, ServeResult};
@@ -41,6 +42,7 @@ enum NextRequest {
 pub(super) struct ConnInfo {
     pub(super) worker: usize,
     pub(super) signal: Signal,
+    pub(super) state: Arc<ConnState>,
     pub(super) peer: Option<IpAddr>,
     pub(super) proxy_digest: Option<Arc<ProxyDigest>>,
 }
@@ -61,6 +63,7 @@ where
         deadline.set(idle_timeout);
         match next_request(&shared.limits, &mut connection, &mut deadline, &info.signal).await {
             NextRequest::Request(head) => {
+                let _serving = info.state.begin_request();
                 match try_fast_path(shared, &mut connection, &info, &mut deadline, head).await {
                     ServeResult::Declined(head) => {
                         let session = session(&shared.limits, connection, settings, head);
@@ -80,6 +83,7 @@ where
                 }
             }
             NextRequest::Rejected(rejected) => {
+                let _serving = info.state.begin_request();
                 reject::respond_and_close(shared, *connection, &rejected, info.peer).await;
                 break;
             }
@@ -89,10 +93,15 @@ where
                 break;
             }
         }
-        idle_timeout = shared.limits.keepalive_timeout;
+        idle_timeout = if info.state.closes_early() {
+            shared.limits.unadmitted_keepalive
+        } else {
+            shared.limits.keepalive_timeout
+        };
     }
     if let Some(closed) = handoff.take() {
-        lingering_close(closed, shared.limits.linger).await;
+        let closing = lingering_close(closed, shared.limits.linger);
+        info.signal.unless_evicted(closing).await;
     }
 }
 
@@ -112,6 +121,7 @@ async fn try_fast_path<A>(
                 peer: info.peer,
                 metadata: ConnMetadata::from_digest(info.proxy_digest.as_ref()),
                 signal: &info.signal,
+                state: &info.state,
                 deadline,
                 worker: info.worker,
             };
@@ -183,9 +193,9 @@ async fn next_request(
             return NextRequest::Closed;
         }
     }
-    let head = read_head(limits, connection);
+    let head = signal.unless_evicted(read_head(limits, connection));
     match deadline.within(limits.header_timeout, head).await {
-        Some(next) => next,
+        Some(next) => next.unwrap_or(NextRequest::Closed),
         None if connection.received() == b"\r\n" => NextRequest::Closed,
         None => reject_head(connection, Reason::HeaderTimeout.into()),
     }

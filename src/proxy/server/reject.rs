@@ -14,6 +14,7 @@ use crate::gateway::reason::Reason;
 use crate::gateway::rejection::{ErrorResponse, Rejection};
 use crate::proxy::client::ConnMetadata;
 use crate::proxy::connection::Connection;
+use crate::proxy::connection_limit::Limit;
 use crate::proxy::listener::Incoming;
 use crate::proxy::local_response::encode_http1;
 use crate::proxy::record::{self, Delivery};
@@ -45,13 +46,14 @@ pub(super) async fn respond_and_close<A>(
     ));
 }
 
-/// Responds to a connection over the connection limit, without reading from it.
-pub(super) async fn reject_overload<A>(shared: &Shared<A>, incoming: Incoming) {
+/// Responds to a connection over a connection limit, without reading from it.
+pub(super) async fn reject_overload<A>(shared: &Shared<A>, incoming: Incoming, limit: Limit) {
     let peer = incoming.peer();
     let Ok(stream) = incoming.into_stream() else {
         return;
     };
-    write_rejection(shared, stream, peer, Reason::Overloaded.into()).await;
+    let rejection = Rejection::from(Reason::Overloaded).with_cause(limit.cause());
+    write_rejection(shared, stream, peer, rejection).await;
 }
 
 /// Rejects a peer that may not connect, and records it, without reading from the connection. A

@@ -1,5 +1,6 @@
 //! Tests over real sockets on loopback, with a small application in place of hawkgate's hooks.
 
+mod connections;
 mod drain;
 mod http2;
 mod malformed_heads;
@@ -18,20 +19,20 @@ use pingora::http::ResponseHeader;
 use pingora::proxy::{ProxyHttp, Session};
 use pingora::server::configuration::ServerConf;
 use pingora::upstreams::peer::HttpPeer;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::{Notify, mpsc};
 
 use super::{BoundServer, ServerHandle, Workers, http_proxy};
 use crate::clock::{ManualClock, UnixMillis};
 use crate::gateway::outcome::Outcome;
-use crate::proxy::client::PeerInfo;
+use crate::proxy::client::{PeerInfo, conn_state};
 use crate::proxy::settings::{Address, Limits, Listener, ListenerAccess, ListenerTls};
 
 /// How long a test waits for any event before it fails.
 const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Responds with method, target, body length and peer.
+/// Responds with method, target, body length and peer. Refuses requests for `/refused`.
 struct Echo {
     served: Arc<AtomicUsize>,
     /// A request for `/wait` has arrived.
@@ -61,6 +62,21 @@ impl ProxyHttp for Echo {
             self.entered.notify_one();
             self.release.notified().await;
         }
+        let state = conn_state(session).unwrap();
+        let http2 = session.req_header().version == http::Version::HTTP_2;
+        let _stream = http2.then(|| state.begin_stream());
+        let mut status = http::StatusCode::OK;
+        if target == "/refused" {
+            status = http::StatusCode::UNAUTHORIZED;
+            if state.request_refused(status) {
+                session.set_keepalive(None);
+                if http2 {
+                    state.evict();
+                }
+            }
+        } else {
+            state.request_admitted();
+        }
         let mut length = 0;
         if target != "/early" {
             while let Some(part) = session.downstream_session.read_request_body().await? {
@@ -82,7 +98,7 @@ impl ProxyHttp for Echo {
             let PeerInfo { ip, tls, .. } = PeerInfo::from_session(session);
             Bytes::from(format!("{method} {target} {length} {ip:?} {tls}"))
         };
-        let mut header = ResponseHeader::build(200, None)?;
+        let mut header = ResponseHeader::build(status, None)?;
         header.insert_header("content-length", body.len())?;
         if session.is_process_shutting_down() {
             session.set_keepalive(None);
@@ -106,8 +122,10 @@ fn limits() -> Limits {
         header_timeout: TEST_TIMEOUT,
         body_timeout: TEST_TIMEOUT,
         keepalive_timeout: TEST_TIMEOUT,
+        unadmitted_keepalive: TEST_TIMEOUT,
         linger: Limits::LINGER,
         connections: 100,
+        connections_per_address: Some(0),
         body: None,
         replay_body: 0,
         replay_memory: 0,
@@ -198,6 +216,16 @@ impl TestServer {
             panic!("no TCP listener")
         };
         TcpStream::connect(address).await.unwrap()
+    }
+
+    /// Connects to listener `index` from this loopback address.
+    async fn connect_from(&self, source: [u8; 4], index: usize) -> TcpStream {
+        let Address::Tcp(address) = self.addresses[index] else {
+            panic!("no TCP listener")
+        };
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind((source, 0).into()).unwrap();
+        within_timeout(socket.connect(address)).await.unwrap()
     }
 
     /// Sends `bytes` and reads until the server closes.

@@ -12,14 +12,16 @@ use serde_json::Value;
 use url::Url;
 use zeroize::Zeroizing;
 
+use crate::circuit_breaker::Jitter;
 use crate::clock::SharedClock;
 use crate::credential::{
     CacheLimits, CachedSource, Credential, CredentialSource, FetchError, IdentityHasher, Issued,
-    Jitter, LeaseError, Leased, RandomnessError, Replacement, SourceOptions, SwapRequest,
+    LeaseError, Leased, RandomnessError, Replacement, SourceOptions, SwapRequest,
 };
 use crate::remote::credential_source::unreachable;
 use crate::remote::http_client::{HttpClient, HttpResponse};
-use crate::remote::oauth::{Endpoint, OnBehalfOf, limit_reset};
+use crate::remote::oauth::{Endpoint, OnBehalfOf};
+use crate::remote::retry::overload_delay;
 use crate::token::Caller;
 
 /// The scopes of the API token: no more than needed, because the token cannot be revoked.
@@ -158,9 +160,7 @@ impl Management {
     }
 
     fn unavailable(&self, response: &HttpResponse) -> FetchError {
-        let wait = response
-            .retry_after()
-            .or_else(|| limit_reset(response, self.clock.now()));
+        let wait = overload_delay(response, self.clock.now());
         FetchError::Unavailable {
             cause: status_text(response),
             retry_after: wait.map(|wait| wait.saturating_add(JITTER.mul_f64(self.jitter.share()))),

@@ -388,8 +388,8 @@ async fn a_rate_limit_gives_retry_after() {
         // Without a Date: relative to the local clock.
         (vec![("X-RateLimit-Reset", "1795201829")], secs(20)),
         (vec![("X-RateLimit-Reset", "1795201000"), DATE], secs(0)),
-        (vec![("X-RateLimit-Reset", "soon")], None),
-        (vec![], None),
+        (vec![("X-RateLimit-Reset", "soon")], secs(1)),
+        (vec![], secs(1)),
     ] {
         let reply = Reply::new(429, &headers, "{}");
         let fixture = tenant(move |_| reply.clone()).await;
@@ -493,6 +493,7 @@ async fn only_verified_callers_are_served() {
     let delegated = Caller::Delegated {
         issuer: "opaque".into(),
         digest,
+        peer: None,
     };
     for via in [identities(), Via::Vault] {
         let mut fixture = fixture(via, |_| management_token()).await;

@@ -3,20 +3,18 @@
 use std::fmt;
 use std::time::Duration;
 
-use http::{HeaderName, StatusCode};
+use http::StatusCode;
 use serde_json::{Map, Value};
 
 use crate::clock::UnixMillis;
 use crate::credential::FetchError;
 use crate::remote::credential_source::unreachable;
 use crate::remote::http_client::{HttpResponse, TransportError};
+use crate::remote::retry::{DEFAULT_DELAY, retry_after};
 use crate::secret::SecretString;
 
 /// The longest error code that is logged, in characters.
 const MAX_CODE_CHARS: usize = 48;
-
-/// When an exhausted rate limit is reset, in epoch seconds (Auth0's endpoints).
-const X_RATELIMIT_RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
 
 /// On whose behalf a request was sent. The error code alone does not show whose fault an error is:
 /// `invalid_grant` concerns the caller's password in one grant and hawkgate's configuration in
@@ -70,9 +68,7 @@ impl ErrorResponse {
         Self {
             status: response.status,
             code: code.filter(|code| is_plain(code)).map(str::to_owned),
-            retry_after: response
-                .retry_after()
-                .or_else(|| limit_reset(response, now)),
+            retry_after: retry_after(response, now),
             members,
         }
     }
@@ -97,19 +93,26 @@ impl ErrorResponse {
         }
     }
 
+    /// Whether the server does not accept hawkgate as a client.
+    pub fn concerns_our_client(&self) -> bool {
+        match self.code.as_deref() {
+            Some(code) => ["invalid_client", "unauthorized_client"].contains(&code),
+            None => self.status == StatusCode::UNAUTHORIZED,
+        }
+    }
+
     fn into_fetch_error(self, on_behalf_of: OnBehalfOf) -> FetchError {
         let mut cause = self.cause();
         let status = self.status;
         if status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error() {
+            let limited = status == StatusCode::TOO_MANY_REQUESTS;
             return FetchError::Unavailable {
                 cause,
-                retry_after: self.retry_after,
+                retry_after: self.retry_after.or(limited.then_some(DEFAULT_DELAY)),
             };
         }
         let code = self.code.as_deref().unwrap_or_default();
-        let our_client = ["invalid_client", "unauthorized_client"].contains(&code)
-            || (code.is_empty() && status == StatusCode::UNAUTHORIZED);
-        if our_client {
+        if self.concerns_our_client() {
             cause.push_str(": hawkgate's client was not accepted; check client_id, its secret or key, and its allowed grants");
             return FetchError::Unavailable {
                 cause,
@@ -155,19 +158,4 @@ impl Failure {
 fn is_plain(code: &str) -> bool {
     let fits = |b: u8| b.is_ascii_lowercase() || b == b'_';
     (1..=MAX_CODE_CHARS).contains(&code.len()) && code.bytes().all(fits)
-}
-
-/// The time until a rate limit is reset, from the `x-ratelimit-reset` header of a 429 response, by
-/// the server's clock if the response has a `Date` header.
-pub fn limit_reset(response: &HttpResponse, now: UnixMillis) -> Option<Duration> {
-    if response.status != StatusCode::TOO_MANY_REQUESTS {
-        return None;
-    }
-    let seconds = response.header(&X_RATELIMIT_RESET)?.trim().parse().ok()?;
-    Some(
-        response
-            .date()
-            .unwrap_or(now)
-            .until(UnixMillis::from_secs(seconds)),
-    )
 }

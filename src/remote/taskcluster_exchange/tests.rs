@@ -47,6 +47,7 @@ fn request() -> SwapRequest {
         caller: Caller::Delegated {
             issuer: "taskcluster".into(),
             digest: bearer.digest(),
+            peer: None,
         },
         bearer: Some(bearer),
         scopes: None,

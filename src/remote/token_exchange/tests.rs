@@ -95,6 +95,7 @@ async fn the_lifetime_is_bounded_by_both_tokens() {
     let opaque = Caller::Delegated {
         issuer: "opaque".into(),
         digest,
+        peer: None,
     };
     for (expires_in, caller, expected) in [
         (json!(600), verified(60), at(60)),

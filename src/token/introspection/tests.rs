@@ -1,6 +1,7 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use serde_json::json;
+use tokio::sync::Semaphore;
 
 use super::*;
 use crate::bounded_cache::CacheBounds;
@@ -49,10 +50,15 @@ impl Scripted {
     }
 
     fn go_down(&self, retry_after: Option<u64>) {
-        *self.response.lock().unwrap() = Err(IntrospectionError {
+        self.fail(IntrospectionError {
+            fault: IntrospectionFault::Issuer,
             cause: "down".into(),
             retry_after: retry_after.map(Duration::from_secs),
         });
+    }
+
+    fn fail(&self, error: IntrospectionError) {
+        *self.response.lock().unwrap() = Err(error);
     }
 
     fn calls(&self) -> usize {
@@ -131,7 +137,7 @@ impl Fixture {
     }
 
     async fn authenticate(&self, token: &str) -> Result<Authenticated, Unauthenticated> {
-        authenticate(&BearerToken::new(token).unwrap(), &self.issuers).await
+        authenticate(&BearerToken::new(token).unwrap(), &self.issuers, None).await
     }
 
     async fn verify(&self, token: &str) -> &'static str {
@@ -263,7 +269,7 @@ async fn an_active_token_must_also_satisfy_the_rules() {
     assert_eq!(fixture.verify("fine-too").await, "ok");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_unusable_response_is_a_failure_and_not_a_refusal() {
     let fixture = Fixture::new(false);
     for (n, response) in [
@@ -289,9 +295,8 @@ async fn an_unusable_response_is_a_failure_and_not_a_refusal() {
             "{response}: {error}"
         );
         assert_eq!(error.label(), "keys_unavailable");
-        fixture.clock.advance(MAX_BACKOFF);
+        fixture.clock.advance(Duration::from_secs(30));
     }
-    assert_eq!(fixture.script.calls(), 11);
     assert!(
         fixture
             .results
@@ -302,35 +307,75 @@ async fn an_unusable_response_is_a_failure_and_not_a_refusal() {
     );
 }
 
-#[tokio::test]
-async fn introspection_backs_off_from_an_unreachable_issuer_and_recovers() {
-    let fixture = Fixture::new(false);
-    assert_eq!(fixture.verify("known").await, "ok");
-    fixture.script.go_down(None);
-    let wait = |seconds| TokenError::IntrospectionUnavailable {
+fn wait(seconds: u64) -> TokenError {
+    TokenError::IntrospectionUnavailable {
         retry_after: Duration::from_secs(seconds),
-    };
-    assert_eq!(fixture.error("a").await, wait(1));
-    // A single failure may concern one token, so the next one is tried.
-    assert_eq!(fixture.error("b").await, wait(1));
-    assert_eq!(fixture.error("c").await, wait(1), "no request is sent");
-    assert_eq!(fixture.script.calls(), 3);
-    fixture.clock.advance(Duration::from_secs(1));
-    assert_eq!(fixture.error("c").await, wait(2));
-    fixture.clock.advance(Duration::from_secs(2));
-    fixture.script.go_down(Some(9));
-    assert_eq!(fixture.error("c").await, wait(9), "its Retry-After");
-    assert_eq!(fixture.verify("known").await, "cached");
-    fixture.clock.advance(Duration::from_secs(9));
-    fixture.script.respond(active(&json!({})));
-    assert_eq!(fixture.verify("c").await, "ok");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_cannot_be_introspected_backs_off_alone() {
+    let fixture = Fixture::new(false);
     fixture.script.go_down(None);
-    assert_eq!(fixture.error("d").await, wait(1), "the backoff was reset");
-    fixture.clock.advance(Duration::from_mins(1));
+    assert_eq!(fixture.error("a").await, wait(1));
+    assert_eq!(fixture.script.calls(), 6, "it is tried again at once");
     assert!(matches!(
-        fixture.error("known").await,
+        fixture.error("a").await,
         TokenError::IntrospectionUnavailable { .. }
     ));
+    assert_eq!(fixture.script.calls(), 6, "no request is sent");
+    fixture.script.respond(active(&json!({})));
+    assert_eq!(fixture.verify("b").await, "ok");
+    fixture.clock.advance(Duration::from_secs(1));
+    assert_eq!(fixture.verify("a").await, "ok");
+    fixture.script.go_down(Some(9));
+    assert_eq!(fixture.error("c").await, wait(9), "its Retry-After");
+    assert_eq!(fixture.verify("a").await, "cached");
+    fixture.clock.advance(Duration::from_mins(1));
+    assert!(matches!(
+        fixture.error("a").await,
+        TokenError::IntrospectionUnavailable { .. }
+    ));
+}
+
+/// A firewall in front of the issuer, for example, answers 403 to tokens with `../` in them.
+#[tokio::test]
+async fn tokens_that_the_issuer_rejects_affect_no_other_and_are_never_called_bad() {
+    let fixture = Fixture::new(false);
+    for (fault, prefix) in [
+        (IntrospectionFault::Token, "../"),
+        (IntrospectionFault::Client, "x"),
+    ] {
+        fixture.script.fail(IntrospectionError {
+            fault,
+            cause: "status 403".into(),
+            retry_after: None,
+        });
+        let before = fixture.script.calls();
+        for n in 0..200 {
+            let token = format!("{prefix}{n}");
+            assert_eq!(fixture.error(&token).await, wait(10));
+            assert_eq!(fixture.error(&token).await, wait(10));
+        }
+        assert_eq!(fixture.script.calls() - before, 200, "each is remembered");
+        fixture.script.respond(active(&json!({})));
+        let good = format!("good-{fault:?}");
+        assert_eq!(fixture.verify(&good).await, "ok");
+        assert_eq!(fixture.verify(&format!("{prefix}fresh")).await, "ok");
+        fixture.clock.advance(REFUSAL_AGE);
+        assert_eq!(fixture.verify(&format!("{prefix}1")).await, "ok");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_tokens_from_one_address_that_make_the_issuer_fail_affect_no_other() {
+    let fixture = Fixture::new(false);
+    for n in 0..200 {
+        fixture.script.go_down(None);
+        assert_eq!(fixture.error(&format!("bad{n}")).await, wait(1));
+        fixture.script.respond(active(&json!({})));
+        assert_eq!(fixture.verify(&format!("good{n}")).await, "ok");
+    }
 }
 
 #[tokio::test]
@@ -390,7 +435,7 @@ async fn a_token_is_sent_only_to_its_own_issuer() {
         (&jwt("https://foreign.example"), None, (2, 2, 1)),
         (&broken, None, (2, 2, 1)),
     ] {
-        let result = authenticate(&BearerToken::new(token).unwrap(), &issuers).await;
+        let result = authenticate(&BearerToken::new(token).unwrap(), &issuers, None).await;
         let issuer = result.ok().and_then(|found| found.caller.issuer().cloned());
         assert_eq!((issuer.as_deref(), calls()), (by, counts), "{token}");
     }
@@ -404,7 +449,7 @@ async fn a_token_is_sent_only_to_its_own_issuer() {
         (&jwt(main), Some("main")),
         (&broken, None),
     ] {
-        let result = authenticate(&BearerToken::new(token).unwrap(), &issuers).await;
+        let result = authenticate(&BearerToken::new(token).unwrap(), &issuers, None).await;
         let issuer = result.ok().and_then(|found| found.caller.issuer().cloned());
         assert_eq!(issuer.as_deref(), by, "{token}");
     }
@@ -432,12 +477,15 @@ async fn a_panic_in_the_observer_does_not_leave_the_flight_behind() {
     let token = BearerToken::new("a").unwrap();
     script.go_down(None);
     for _ in 0..2 {
-        let error = authenticate(&token, &issuers).await.unwrap_err().error;
-        assert_eq!(error, unavailable(FIRST_BACKOFF));
+        let error = authenticate(&token, &issuers, None)
+            .await
+            .unwrap_err()
+            .error;
+        assert_eq!(error, unavailable(MIN_RETRY_AFTER));
     }
-    assert_eq!(script.calls(), 2, "introspected again");
-    clock.advance(MAX_BACKOFF);
+    assert_eq!(script.calls(), 6, "the second time it backs off");
+    clock.advance(Duration::from_secs(30));
     script.respond(active(&json!({})));
-    let found = authenticate(&token, &issuers).await.unwrap();
+    let found = authenticate(&token, &issuers, None).await.unwrap();
     assert_eq!(found.verification, Some("ok"));
 }

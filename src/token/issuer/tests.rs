@@ -93,7 +93,7 @@ impl Fixture {
     }
 
     pub(super) async fn authenticate(&self, token: &str) -> Result<Authenticated, Unauthenticated> {
-        authenticate(&BearerToken::new(token).unwrap(), &self.issuers).await
+        authenticate(&BearerToken::new(token).unwrap(), &self.issuers, None).await
     }
 
     async fn verified(&self, token: &str) -> Arc<VerifiedToken> {
@@ -327,12 +327,12 @@ async fn a_token_is_verified_only_by_the_given_issuers() {
     assert_eq!(fixture.verify(&token).await, "ok");
     // A token cached by one issuer is not accepted on a route that names another.
     let bearer = BearerToken::new(&token).unwrap();
-    let elsewhere = authenticate(&bearer, &fixture.issuers[1..])
+    let elsewhere = authenticate(&bearer, &fixture.issuers[1..], None)
         .await
         .unwrap_err();
     assert_eq!(elsewhere.error, TokenError::UnknownIssuer);
     assert_eq!(elsewhere.issuer, None);
-    let nowhere = authenticate(&bearer, &[]).await.unwrap_err();
+    let nowhere = authenticate(&bearer, &[], None).await.unwrap_err();
     assert_eq!(nowhere.error, TokenError::UnknownIssuer);
 }
 

@@ -67,7 +67,7 @@ impl Fixture {
     async fn authenticate(&self, token: &str) -> Result<&'static str, TokenError> {
         let token = BearerToken::new(token).unwrap();
         let issuers = [Arc::clone(&self.issuer)];
-        let result = authenticate(&token, &issuers).await;
+        let result = authenticate(&token, &issuers, None).await;
         result
             .map(|found| found.verification.unwrap())
             .map_err(|e| e.error)
@@ -157,11 +157,11 @@ async fn public_keys_are_never_used_as_hmac_secrets() {
         ),
     ] {
         let token = token("HS256", key, &claims(&json!({ "iss": iss })));
-        let end = authenticate(&BearerToken::new(&token).unwrap(), &issuers).await;
+        let end = authenticate(&BearerToken::new(&token).unwrap(), &issuers, None).await;
         assert_eq!(end.unwrap_err().error, TokenError::UnacceptableAlgorithm);
     }
     let asymmetric = P256.token(&json!({ "typ": "JWT" }), &claims(&json!({})));
-    let end = authenticate(&BearerToken::new(&asymmetric).unwrap(), &issuers).await;
+    let end = authenticate(&BearerToken::new(&asymmetric).unwrap(), &issuers, None).await;
     assert_eq!(end.unwrap_err().error, TokenError::UnacceptableAlgorithm);
 }
 

@@ -11,6 +11,7 @@ use hawkgate::config;
 use hawkgate::log::Logging;
 use hawkgate::log::settings::LogFormat;
 use hawkgate::proxy::settings::Address;
+use hawkgate::remote::dns::{Resolver, SystemResolver};
 use tempfile::TempDir;
 
 use super::client::{Client, Http2Client, Request, Response};
@@ -114,13 +115,38 @@ impl TestGateway {
         (gateway, clock)
     }
 
+    /// With [`SERVER_CONFIG`] before `sections`, a resolver of its own, and a clock that stands
+    /// still until the test advances it.
+    pub(crate) async fn start_resolving(
+        sections: &str,
+        resolver: Arc<dyn Resolver>,
+    ) -> (Self, Arc<ManualClock>) {
+        let clock = ManualClock::at(SystemClock::shared().now());
+        let text = format!("{SERVER_CONFIG}{sections}");
+        let gateway = Self::start_on(&text, ConfigDir::new(), clock.clone(), resolver).await;
+        (gateway, clock)
+    }
+
     /// With the whole configuration, written into `files`, and a clock.
     pub(crate) async fn start_with(text: &str, files: ConfigDir, clock: SharedClock) -> Self {
+        Self::start_on(text, files, clock, Arc::new(SystemResolver)).await
+    }
+
+    async fn start_on(
+        text: &str,
+        files: ConfigDir,
+        clock: SharedClock,
+        resolver: Arc<dyn Resolver>,
+    ) -> Self {
         let log_start = LOG.1.0.lock().unwrap().len();
         let path = files.write("hawkgate.toml", text);
         let config = config::load(&path).unwrap_or_else(|errors| panic!("{errors}\n{text}"));
         let access_log = LOG.0.access();
-        let deps = Deps { clock, access_log };
+        let deps = Deps {
+            clock,
+            access_log,
+            resolver,
+        };
         let running = app::start(config, deps)
             .await
             .unwrap_or_else(|e| panic!("{e}\n{text}"));

@@ -6,9 +6,10 @@ use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
 use super::{
-    FetchCoordinator, FetchResult, Generation, InFlight, Lease, NegativeEntry, backing_off,
-    overloaded,
+    FetchCoordinator, FetchResult, Generation, InFlight, Lease, LeaseError, NegativeEntry,
+    rejected_lease,
 };
+use crate::circuit_breaker::{Call, Outcome, Rejected};
 use crate::clock::Now;
 use crate::credential::ExchangeResult;
 use crate::credential::identity::Identity;
@@ -29,57 +30,72 @@ enum Exchange {
 
 impl FetchCoordinator {
     /// Registers an exchange and starts it as its own task, so that it is not cancelled when a
-    /// caller disconnects. Releases the lock before spawning, as [`Flight::new`] requires.
+    /// caller disconnects. Releases the lock before spawning, as [`Flight::new`] requires. If
+    /// the exchange cannot start now, the current credential stays in use.
     pub(super) fn start(
         self: &Arc<Self>,
         mut in_flight: MutexGuard<'_, InFlight>,
         identity: Identity,
         request: &SwapRequest,
-    ) -> Flight<FetchResult> {
+        now: Now,
+    ) -> Result<Flight<FetchResult>, LeaseError> {
+        let call = self.begin(identity, request, now).inspect_err(|error| {
+            let at = now.monotonic.saturating_add(renewal_pause(&error.cause));
+            self.postpone_renewal(identity, at);
+        })?;
         let coordinator = Arc::clone(self);
-        let exchange = self.exchange_within_span(request.clone());
+        let exchange = self.exchange_within_span(call, request.clone());
         let (flight, task) = Flight::new(exchange, move |exchange| {
             let exchange = exchange.unwrap_or_else(|| Exchange::Ended(Err(abandoned())));
             coordinator.complete(identity, exchange)
         });
-        in_flight.flights.insert(identity, flight.clone());
+        in_flight.insert(identity, flight.clone());
         drop(in_flight);
         tokio::spawn(task);
-        flight
+        Ok(flight)
+    }
+
+    fn begin(
+        &self,
+        identity: Identity,
+        request: &SwapRequest,
+        now: Now,
+    ) -> Result<Call<Identity>, LeaseError> {
+        let attempt = self.attempt(identity, request);
+        self.check(&attempt, now)?;
+        self.breaker.begin(attempt).map_err(rejected_lease)
     }
 
     /// Runs an exchange within the span that is active now, because a spawned task does not
     /// inherit it.
     fn exchange_within_span(
         self: &Arc<Self>,
+        call: Call<Identity>,
         request: SwapRequest,
     ) -> impl Future<Output = Exchange> + Send + use<> {
         let coordinator = Arc::clone(self);
         let parent = trace::current_span();
         async move {
             match parent {
-                None => coordinator.exchange(&request).await,
+                None => coordinator.exchange(call, &request).await,
                 Some(parent) => {
-                    Box::pin(trace::in_span(parent, coordinator.exchange(&request))).await
+                    Box::pin(trace::in_span(parent, coordinator.exchange(call, &request))).await
                 }
             }
         }
     }
 
-    async fn exchange(&self, request: &SwapRequest) -> Exchange {
-        let timeout = self.options.timeout;
-        let Ok(Ok(_permit)) = tokio::time::timeout(timeout, self.permits.acquire()).await else {
-            return Exchange::NotAttempted(overloaded(format!(
-                "no exchange could start within {} ms: too many are running",
-                timeout.as_millis()
-            )));
-        };
-        // The source may have failed for others while this exchange waited for its permit.
-        let backoff = self.in_flight().backoff.remaining(self.now().monotonic);
-        if let Some(left) = backoff {
-            return Exchange::NotAttempted(backing_off(left));
+    async fn exchange(&self, call: Call<Identity>, request: &SwapRequest) -> Exchange {
+        let repeatable = self.inner.retries_are_safe();
+        let fetched = call.run(repeatable, |left| self.fetch(request, left), outcome);
+        match fetched.await {
+            Ok(fetched) => Exchange::Ended(fetched),
+            Err(rejected) => Exchange::NotAttempted(not_attempted(rejected)),
         }
-        let fetching = tokio::time::timeout(timeout, self.inner.fetch(request));
+    }
+
+    async fn fetch(&self, request: &SwapRequest, left: Duration) -> Result<Issued, FetchError> {
+        let fetching = tokio::time::timeout(left, self.inner.fetch(request));
         let kind = if self.inner.is_local() {
             SpanKind::Internal
         } else {
@@ -87,12 +103,13 @@ impl FetchCoordinator {
         };
         let fetched =
             trace::with_span("exchange", kind, fetching, |end| self.span_attributes(end)).await;
-        Exchange::Ended(fetched.unwrap_or_else(|_| {
+        fetched.unwrap_or_else(|_| {
+            let timeout = self.options.timeout.as_millis();
             Err(FetchError::Unavailable {
-                cause: format!("no answer within {} ms", timeout.as_millis()),
+                cause: format!("no answer within {timeout} ms"),
                 retry_after: None,
             })
-        }))
+        })
     }
 
     /// The attributes and the error recorded in the exchange's span.
@@ -115,22 +132,11 @@ impl FetchCoordinator {
     fn complete(&self, identity: Identity, exchange: Exchange) -> FetchResult {
         let now = self.now();
         let mut in_flight = self.in_flight();
-        in_flight.flights.remove(&identity);
+        in_flight.remove(&identity);
         match exchange {
-            Exchange::Ended(Ok(issued)) => {
-                in_flight.backoff.responded();
-                Ok(self.install(identity, issued, now))
-            }
+            Exchange::Ended(Ok(issued)) => Ok(self.install(identity, issued, now)),
             Exchange::Ended(Err(error)) => {
-                let jitter = self.jitter.share();
-                match &error {
-                    FetchError::Unavailable { retry_after, .. } => {
-                        let backoff = &mut in_flight.backoff;
-                        backoff.unavailable(identity, *retry_after, now.monotonic, jitter);
-                    }
-                    _ => in_flight.backoff.responded(),
-                }
-                self.record_failure(identity, &error, now, jitter);
+                self.record_failure(identity, &error, now);
                 Err(error)
             }
             Exchange::NotAttempted(error) => {
@@ -163,16 +169,10 @@ impl FetchCoordinator {
         Lease(generation)
     }
 
-    fn record_failure(&self, identity: Identity, error: &FetchError, now: Now, jitter: f64) {
-        let before = self.negatives.get(&identity);
+    fn record_failure(&self, identity: Identity, error: &FetchError, now: Now) {
         let limits = &self.options.limits;
-        let entry = NegativeEntry::after(
-            error.clone(),
-            before.as_ref(),
-            now.monotonic,
-            limits,
-            jitter,
-        );
+        let backoff = self.breaker.backoff_left(&identity);
+        let entry = NegativeEntry::after(error.clone(), now.monotonic, limits, backoff);
         match error {
             // A caller that is refused a new credential must not continue with the old one:
             // its token was revoked, or the user was removed.
@@ -197,6 +197,17 @@ impl FetchCoordinator {
     }
 }
 
+/// What an exchange says about the source's health.
+fn outcome(fetched: &Result<Issued, FetchError>) -> Outcome {
+    match fetched {
+        Ok(_) => Outcome::Accepted,
+        Err(FetchError::Unavailable { retry_after, .. }) => Outcome::Failed {
+            retry_after: *retry_after,
+        },
+        Err(_) => Outcome::Responded,
+    }
+}
+
 /// How long to postpone a renewal that could not start.
 pub(super) fn renewal_pause(error: &FetchError) -> Duration {
     match error {
@@ -205,6 +216,13 @@ pub(super) fn renewal_pause(error: &FetchError) -> Duration {
             ..
         } => *left,
         _ => RENEWAL_PAUSE,
+    }
+}
+
+pub(super) fn not_attempted(rejected: Rejected) -> FetchError {
+    FetchError::Unavailable {
+        cause: rejected.to_string(),
+        retry_after: Some(rejected.retry_after()),
     }
 }
 

@@ -64,6 +64,7 @@ async fn a_memo_is_specific_to_its_caller_token_and_source() {
     let opaque = Caller::Delegated {
         issuer: "idp".into(),
         digest: TokenDigest([7; 32]),
+        peer: None,
     };
     let opaque = SwapRequest {
         caller: opaque,

@@ -22,6 +22,7 @@ use crate::gateway::outcome::Outcome;
 use crate::gateway::resource_isolation::IsolationPolicy;
 use crate::gateway::route::{Compat, Isolation};
 use crate::gateway::route::{Route, RouteTable, Upstream, UpstreamTimeouts};
+use crate::gateway::upstream_addresses::UpstreamAddresses;
 use crate::gateway::{Gateway, Observability};
 use crate::hawk::{Credentials, Signer};
 use crate::proxy::hooks::{Hooks, server_conf};
@@ -92,8 +93,10 @@ impl Default for Options {
                 header_timeout: Duration::from_secs(10),
                 body_timeout: Duration::from_secs(30),
                 keepalive_timeout: Duration::from_mins(1),
+                unadmitted_keepalive: Limits::UNADMITTED_KEEPALIVE,
                 linger: Limits::LINGER,
                 connections: 1000,
+                connections_per_address: None,
                 body: None,
                 replay_body: 10 * MIB,
                 replay_memory: 64 * MIB,
@@ -234,6 +237,7 @@ fn route(options: &Options, upstream: SocketAddr, source: CachedSource) -> Route
         name: "tc".into(),
         host: None,
         path: "/".into(),
+        case_insensitive_path: false,
         methods: None,
         upstream: Arc::new(Upstream {
             tls: options.tls.is_some(),
@@ -252,7 +256,7 @@ fn route(options: &Options, upstream: SocketAddr, source: CachedSource) -> Route
                 write: Duration::from_secs(30),
                 idle: Duration::from_secs(4),
             },
-            addresses: ArcSwap::from_pointee(options.addresses.clone().unwrap_or(own)),
+            addresses: UpstreamAddresses::fixed(options.addresses.clone().unwrap_or(own)),
             clock: crate::gateway::UpstreamClock::default(),
         }),
         issuers: vec![],

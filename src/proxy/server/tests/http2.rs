@@ -7,7 +7,6 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair}
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
-use tokio::io::AsyncWrite;
 
 use super::*;
 use crate::gateway::Head;
@@ -15,13 +14,13 @@ use crate::gateway::rejection::Rejection;
 use crate::proxy::listener::{BindError, Tls};
 use crate::proxy::settings::ClientAuth;
 
-fn h2c() -> Listener {
+pub(super) fn h2c() -> Listener {
     Listener { h2c: true, ..tcp() }
 }
 
 type Client = h2::client::SendRequest<Bytes>;
 
-async fn client<S>(stream: S) -> Client
+pub(super) async fn client<S>(stream: S) -> Client
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -31,7 +30,10 @@ where
 }
 
 /// Returns the status and body of one response.
-async fn get(client: &mut Client, request: http::Request<()>) -> Result<(u16, String), h2::Error> {
+pub(super) async fn get(
+    client: &mut Client,
+    request: http::Request<()>,
+) -> Result<(u16, String), h2::Error> {
     let (response, _) = client.send_request(request, true)?;
     let (head, mut body) = within_timeout(response).await?.into_parts();
     let mut text = Vec::new();
@@ -41,7 +43,7 @@ async fn get(client: &mut Client, request: http::Request<()>) -> Result<(u16, St
     Ok((head.status.as_u16(), String::from_utf8(text).unwrap()))
 }
 
-fn request(uri: &str) -> http::Request<()> {
+pub(super) fn request(uri: &str) -> http::Request<()> {
     http::Request::get(uri).body(()).unwrap()
 }
 
@@ -129,12 +131,12 @@ async fn active_http2_streams_finish_during_a_drain() {
 }
 
 /// A CA, a server certificate for `localhost` and a client certificate, in files.
-struct Pki {
+pub(super) struct Pki {
     dir: tempfile::TempDir,
 }
 
 impl Pki {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let mut ca = CertificateParams::new(Vec::new()).unwrap();
         ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -158,7 +160,7 @@ impl Pki {
         self.dir.path().join(name)
     }
 
-    fn files(&self) -> ListenerTls {
+    pub(super) fn files(&self) -> ListenerTls {
         ListenerTls {
             cert: self.path("localhost.pem"),
             key: self.path("localhost.key"),

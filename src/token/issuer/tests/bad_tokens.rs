@@ -614,6 +614,6 @@ async fn a_workload_issuer_without_subjects_accepts_no_token() {
         &clock,
     )];
     let token = BearerToken::new(&P256.token(&json!({}), &workload_claims())).unwrap();
-    let refusal = authenticate(&token, &issuers).await.unwrap_err();
+    let refusal = authenticate(&token, &issuers, None).await.unwrap_err();
     assert_eq!(refusal.error, E::SubjectNotAllowed);
 }

@@ -321,7 +321,7 @@ async fn every_token_that_hawkgate_accepts_is_decoded_by_jsonwebtoken() {
     let (mut decoded, mut in_parts, mut refused, mut stricter) = (0, 0, 0, 0);
     for token in &tokens {
         let found = match BearerToken::new(token) {
-            Ok(token) => authenticate(&token, &fixture.issuers).await.is_ok(),
+            Ok(token) => authenticate(&token, &fixture.issuers, None).await.is_ok(),
             Err(_) => false,
         };
         if found {

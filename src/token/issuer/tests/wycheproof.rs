@@ -157,7 +157,7 @@ async fn accepts(issuer: &Arc<Issuer>, token: &str) -> bool {
     let Ok(token) = BearerToken::new(token) else {
         return false;
     };
-    authenticate(&token, std::slice::from_ref(issuer))
+    authenticate(&token, std::slice::from_ref(issuer), None)
         .await
         .is_ok()
 }

@@ -1,0 +1,282 @@
+//! The decisions, as a function of calls and time: no locks, no waiting.
+
+use std::hash::Hash;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::aging_map::AgingMap;
+use super::backoff::{self, Jitter};
+use super::probe::{ProbeEnd, Probes};
+use super::retry_budget::RetryBudget;
+use super::window::{Votes, Window};
+use super::{Attempt, Origin, Outcome, Rejected};
+
+/// How long a key or origin counts as accepted, at least.
+const ACCEPTED_SPAN: Duration = Duration::from_mins(30);
+/// How long the failures of a key are remembered, at least.
+const FAILURES_SPAN: Duration = backoff::LONGEST_RETRY_AFTER;
+/// The most origins that are remembered as accepted, in each half of the map.
+const ORIGINS: usize = 4096;
+/// Retries within one call, if every attempt fails.
+const RETRIES: u32 = 5;
+
+/// Who votes on the state of the circuit. A key that was accepted before speaks for itself.
+/// Any other one only speaks for its origin, however many keys that makes up.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Voter<K> {
+    Key(K),
+    Origin(Origin),
+}
+
+#[derive(Clone, Copy, Debug)]
+struct KeyFailures {
+    /// In a row.
+    count: u32,
+    /// Monotonic time.
+    backoff_until: Duration,
+}
+
+/// An open circuit. It has two schedules of probes, so that callers who have never been accepted
+/// cannot use up those of the ones who have.
+#[derive(Debug)]
+struct OpenCircuit {
+    since: Duration,
+    known: Probes,
+    unknown: Probes,
+}
+
+/// A call that probes an open circuit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Probe {
+    /// The circuit that was open then, by the time at which it opened.
+    opened: Duration,
+    known: bool,
+}
+
+/// What a call may do.
+#[derive(Debug)]
+pub(super) enum Admission {
+    /// Go ahead; if the circuit is open, as its probe.
+    Proceed(Option<Probe>),
+    /// Ask again when the probe in progress has ended.
+    Wait(ProbeEnd),
+    Reject(Rejected),
+}
+
+/// See [`super::CircuitBreaker`].
+#[derive(Debug)]
+pub(super) struct Policy<K> {
+    /// "source" or "issuer", and its name in the configuration, for the log.
+    kind: &'static str,
+    name: Arc<str>,
+    jitter: Jitter,
+    failures: AgingMap<K, KeyFailures>,
+    accepted_keys: AgingMap<K, ()>,
+    accepted_origins: AgingMap<Origin, ()>,
+    window: Window<Voter<K>>,
+    open: Option<OpenCircuit>,
+    retries: RetryBudget,
+}
+
+impl<K: Clone + Hash + Eq> Policy<K> {
+    pub(super) fn new(kind: &'static str, name: Arc<str>, keys: usize, jitter: Jitter) -> Self {
+        Self {
+            kind,
+            name,
+            jitter,
+            failures: AgingMap::new(FAILURES_SPAN, keys),
+            accepted_keys: AgingMap::new(ACCEPTED_SPAN, keys),
+            accepted_origins: AgingMap::new(ACCEPTED_SPAN, ORIGINS),
+            window: Window::new(),
+            open: None,
+            retries: RetryBudget::new(),
+        }
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.open.is_some()
+    }
+
+    /// The time for which `key` still backs off.
+    pub(super) fn backoff_left(&self, key: &K, now: Duration) -> Option<Duration> {
+        let until = self.failures.get(key)?.backoff_until;
+        until.checked_sub(now).filter(|left| !left.is_zero())
+    }
+
+    /// Whether the caller gets only a part of the capacity, because neither its key nor its
+    /// origin has ever been accepted.
+    pub(super) fn is_limited(&self, attempt: &Attempt<K>) -> bool {
+        !self.accepted_keys.contains(&attempt.key)
+            && !self.accepted_origins.contains(&attempt.origin)
+    }
+
+    /// Fails if [`Self::admit`] would reject the attempt, without starting a probe.
+    pub(super) fn check(&mut self, attempt: &Attempt<K>, now: Duration) -> Result<(), Rejected> {
+        match self.decide(attempt, now) {
+            Admission::Reject(rejected) => Err(rejected),
+            Admission::Proceed(_) | Admission::Wait(_) => Ok(()),
+        }
+    }
+
+    /// Decides about an attempt that is ready to be made.
+    pub(super) fn admit(&mut self, attempt: &Attempt<K>, now: Duration) -> Admission {
+        let admission = self.decide(attempt, now);
+        if let (Admission::Proceed(Some(probe)), Some(open)) = (&admission, &mut self.open) {
+            open.probes(probe.known).start();
+        }
+        admission
+    }
+
+    fn decide(&mut self, attempt: &Attempt<K>, now: Duration) -> Admission {
+        self.age(now);
+        if let Some(left) = self.backoff_left(&attempt.key, now) {
+            return Admission::Reject(Rejected::Backoff { left });
+        }
+        let known = self.accepted_keys.contains(&attempt.key);
+        let clean = known || !self.has_setback(attempt);
+        let Some(open) = &mut self.open else {
+            return Admission::Proceed(None);
+        };
+        let opened = open.since;
+        let elsewhere = open.probes(!known).running();
+        let probes = open.probes(known);
+        if probes.is_due(now, clean) {
+            return Admission::Proceed(Some(Probe { opened, known }));
+        }
+        match probes.running().or(elsewhere) {
+            Some(end) if clean => Admission::Wait(end),
+            _ => Admission::Reject(Rejected::Open {
+                left: probes.time_left(now),
+            }),
+        }
+    }
+
+    /// Whether this key, or a key that speaks for the same origin, failed recently.
+    fn has_setback(&self, attempt: &Attempt<K>) -> bool {
+        self.failures.contains(&attempt.key)
+            || self.window.has_failed(&Voter::Origin(attempt.origin))
+    }
+
+    /// Records the outcome of an attempt that was admitted.
+    pub(super) fn record(
+        &mut self,
+        attempt: &Attempt<K>,
+        outcome: Outcome,
+        probe: Option<Probe>,
+        now: Duration,
+    ) {
+        self.age(now);
+        let voter = if self.accepted_keys.contains(&attempt.key) {
+            Voter::Key(attempt.key.clone())
+        } else {
+            Voter::Origin(attempt.origin)
+        };
+        if outcome == Outcome::Accepted {
+            self.accepted_keys.insert(attempt.key.clone(), (), now);
+            self.accepted_origins.insert(attempt.origin, (), now);
+        }
+        match outcome {
+            Outcome::Accepted | Outcome::Responded => {
+                self.failures.remove(&attempt.key);
+                self.retries.deposit();
+                self.close(now);
+                self.window.record(voter, true, now);
+            }
+            Outcome::Failed { retry_after } => {
+                self.record_failure(attempt, retry_after, now);
+                self.window.record(voter, false, now);
+                self.end_probe(probe, retry_after, now);
+                self.open_if_broken(now);
+            }
+        }
+    }
+
+    fn record_failure(
+        &mut self,
+        attempt: &Attempt<K>,
+        retry_after: Option<Duration>,
+        now: Duration,
+    ) {
+        let before = self.failures.get(&attempt.key).map_or(0, |f| f.count);
+        let count = before.saturating_add(1);
+        let wait = backoff::after_failures(count, retry_after, self.jitter);
+        let failures = KeyFailures {
+            count,
+            backoff_until: now.saturating_add(wait),
+        };
+        self.failures.insert(attempt.key.clone(), failures, now);
+    }
+
+    /// Ends a probe without a response.
+    pub(super) fn end_probe(
+        &mut self,
+        probe: Option<Probe>,
+        retry_after: Option<Duration>,
+        now: Duration,
+    ) {
+        if let (Some(probe), Some(open)) = (probe, &mut self.open)
+            && open.since == probe.opened
+        {
+            open.probes(probe.known).fail(retry_after, now);
+        }
+    }
+
+    /// The delay before an attempt is repeated, after `failed` attempts of the same call;
+    /// `None` if it is not to be repeated.
+    pub(super) fn retry_delay(&mut self, attempt: &Attempt<K>, failed: u32) -> Option<Duration> {
+        let allowed = failed <= RETRIES
+            && self.open.is_none()
+            && !self.failures.contains(&attempt.key)
+            && self.retries.withdraw();
+        allowed.then(|| backoff::before_retry(failed.saturating_sub(1), self.jitter))
+    }
+
+    fn open_if_broken(&mut self, now: Duration) {
+        let votes = self.window.votes();
+        if self.open.is_some() || !votes.open_the_circuit() {
+            return;
+        }
+        self.open = Some(OpenCircuit {
+            since: now,
+            known: Probes::starting(now),
+            unknown: Probes::starting(now),
+        });
+        let Votes { failed, responded } = votes;
+        tracing::warn!(
+            kind = self.kind,
+            name = &*self.name,
+            failed,
+            responded,
+            "circuit open: calls fail for nearly all callers; only probes are sent"
+        );
+    }
+
+    /// Any response shows that the peer is there.
+    fn close(&mut self, now: Duration) {
+        let Some(open) = self.open.take() else { return };
+        self.window.clear();
+        tracing::info!(
+            kind = self.kind,
+            name = &*self.name,
+            seconds = now.saturating_sub(open.since).as_secs(),
+            "circuit closed: the peer responds again"
+        );
+    }
+
+    fn age(&mut self, now: Duration) {
+        self.failures.age(now);
+        self.accepted_keys.age(now);
+        self.accepted_origins.age(now);
+        self.window.age(now);
+    }
+}
+
+impl OpenCircuit {
+    fn probes(&mut self, known: bool) -> &mut Probes {
+        if known {
+            &mut self.known
+        } else {
+            &mut self.unknown
+        }
+    }
+}
