@@ -107,7 +107,7 @@ mod tests {
     use super::*;
     use crate::clock::ManualClock;
 
-    const START: UnixMillis = UnixMillis::from_secs(1_000_000);
+    const START: UnixMillis = RELEASED;
 
     fn token(number: u16, size: usize) -> Arc<VerifiedToken> {
         let claims = json!({ "sub": "user", "x": "x".repeat(size) });

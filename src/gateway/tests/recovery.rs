@@ -55,6 +55,7 @@ async fn a_401_of_the_upstreams_own_changes_nothing() {
     }
     assert_eq!(fixture.fetched(), 1);
     for target in ["/api/owner", "/api/exactly", "/api/x?/api/own/"] {
+        let fixture = super::fixture(ScriptedSource::default());
         let mut admission = fixture.admit(target).await.unwrap();
         let response = UnauthorizedResponse {
             target,

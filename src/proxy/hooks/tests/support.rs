@@ -118,6 +118,7 @@ pub(super) struct TestProxy {
     pub(super) credential_source: Arc<ScriptedSource>,
     pub(super) budget: Arc<Budget>,
     pub(super) in_flight: Arc<std::sync::atomic::AtomicU64>,
+    clock: Arc<ManualClock>,
     outcomes: mpsc::UnboundedReceiver<Outcome>,
     pub(super) handle: ServerHandle,
 }
@@ -164,7 +165,7 @@ impl TestProxy {
         let proxy = http_proxy(hooks.clone(), &limits, server_conf(2));
         let handle = listeners.with_fast_path(FastPath::new(hooks, 1)).serve(
             vec![proxy],
-            clock,
+            clock.clone(),
             recorder,
             Workers::default(),
         );
@@ -175,6 +176,7 @@ impl TestProxy {
             credential_source,
             budget,
             in_flight,
+            clock,
             outcomes,
             handle,
         }
@@ -195,8 +197,10 @@ impl TestProxy {
         Self::new(options).await
     }
 
-    /// Revokes all credentials issued so far.
+    /// Revokes all credentials issued so far. A second passes, because more exchanges in a second
+    /// than the burst allows would be limited.
     pub(super) fn revoke(&self) {
+        self.clock.advance(Duration::from_secs(1));
         let fetched = self.fetched().max(1);
         self.upstream
             .valid_from
