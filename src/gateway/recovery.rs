@@ -15,6 +15,7 @@
 
 use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::LazyLock;
+use std::time::Duration;
 
 use super::outcome::UnauthorizedReason as Reason;
 use super::reason;
@@ -23,7 +24,7 @@ use super::route::Upstream;
 use super::upstream_clock::{MIN_SKEW, PeerTime};
 use super::{Admission, Gateway};
 use crate::clock::{Now, UnixMillis};
-use crate::credential::{Lease, Replacement};
+use crate::credential::{Credential, Lease, Replacement};
 use crate::token::Caller;
 
 /// The upstream's 401 response, and the request that it answers.
@@ -190,6 +191,52 @@ impl Gateway {
             && admission.replaced_credential
         {
             source.accepted(&admission.swap_request());
+        }
+    }
+}
+
+impl Admission {
+    /// Whether the request is signed with `authorizedScopes`, which the client may not hold.
+    pub fn sends_authorized_scopes(&self) -> bool {
+        match self.lease.as_ref().map(Lease::credential) {
+            Some(Credential::Taskcluster { signer, .. }) => signer.has_authorized_scopes(),
+            Some(Credential::Bearer(_)) | None => false,
+        }
+    }
+
+    /// Tells the operator, at most once a minute for each rule, that the client does not hold the
+    /// scopes that this request was narrowed to.
+    pub(super) fn log_refused_scopes(&self, now: Duration) {
+        let decision = self.decision();
+        let rule = decision
+            .filter(|decision| decision.scopes().is_some())
+            .and_then(|decision| decision.rule.as_ref());
+        if !self.route.refused_scopes.is_due(rule, now) {
+            return;
+        }
+        let source = self.route.source.as_ref();
+        let source = source.map_or("", |source| source.name());
+        let route = &*self.route.name;
+        let client = self.client_id().unwrap_or_default();
+        if let Some(rule) = rule {
+            tracing::warn!(
+                route,
+                rule = &**rule,
+                source,
+                client,
+                "this rule asks for scopes that the client of the source does not hold, so the \
+                 upstream refuses its requests: remove them from the rule's `scopes`, or grant \
+                 them to the client"
+            );
+        } else {
+            tracing::warn!(
+                route,
+                source,
+                client,
+                "the source asks for scopes that its client does not hold, so the upstream \
+                 refuses its requests: remove them from `authorized_scopes`, or grant them to \
+                 the client"
+            );
         }
     }
 }

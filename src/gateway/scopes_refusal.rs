@@ -12,8 +12,6 @@ use std::time::Duration;
 use flate2::read::GzDecoder;
 use http::header;
 
-use super::Admission;
-use crate::credential::Credential;
 use crate::header_fields::{HeaderFields, only};
 
 /// Maximum number of bytes of a body that are looked at, before and after decompression.
@@ -207,7 +205,7 @@ pub struct RefusalLog(Mutex<HashMap<Option<Arc<str>>, Duration>>);
 
 impl RefusalLog {
     /// Whether `rule` may be logged at `now`. Bounded by the number of rules.
-    fn is_due(&self, rule: Option<&Arc<str>>, now: Duration) -> bool {
+    pub(super) fn is_due(&self, rule: Option<&Arc<str>>, now: Duration) -> bool {
         let mut logged = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let last = logged.get(&rule.cloned());
         if last.is_some_and(|last| now < last.saturating_add(LOG_INTERVAL)) {
@@ -215,51 +213,6 @@ impl RefusalLog {
         }
         logged.insert(rule.cloned(), now);
         true
-    }
-}
-
-impl Admission {
-    /// Whether the request is signed with `authorizedScopes`, which the client may not hold.
-    pub fn sends_authorized_scopes(&self) -> bool {
-        match self.lease.as_ref().map(|lease| lease.credential()) {
-            Some(Credential::Taskcluster { signer, .. }) => signer.has_authorized_scopes(),
-            Some(Credential::Bearer(_)) | None => false,
-        }
-    }
-
-    /// Tells the operator, at most once a minute for each rule, that the client does not hold the
-    /// scopes that this request was narrowed to.
-    pub(super) fn log_refused_scopes(&self, now: Duration) {
-        let decision = self.decision();
-        let rule = decision
-            .filter(|decision| decision.scopes().is_some())
-            .and_then(|decision| decision.rule.as_ref());
-        if !self.route.refused_scopes.is_due(rule, now) {
-            return;
-        }
-        let source = self.route.source.as_ref();
-        let source = source.map_or("", |source| source.name());
-        let route = &*self.route.name;
-        let client = self.client_id().unwrap_or_default();
-        match rule {
-            Some(rule) => tracing::warn!(
-                route,
-                rule = &**rule,
-                source,
-                client,
-                "this rule asks for scopes that the client of the source does not hold, so the \
-                 upstream refuses its requests: remove them from the rule's `scopes`, or grant \
-                 them to the client"
-            ),
-            None => tracing::warn!(
-                route,
-                source,
-                client,
-                "the source asks for scopes that its client does not hold, so the upstream \
-                 refuses its requests: remove them from `authorized_scopes`, or grant them to \
-                 the client"
-            ),
-        }
     }
 }
 
@@ -336,8 +289,10 @@ mod tests {
     fn gzip_is_decompressed_as_far_as_it_arrives() {
         let json = ("content-type", "application/json");
         let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
-        let noise: String = (0..4000_u32).map(|n| format!("{n}, ")).collect();
-        write!(encoder, "{}{noise}", &REFUSED[..REFUSED.len() - 20]).unwrap();
+        write!(encoder, "{}", &REFUSED[..REFUSED.len() - 20]).unwrap();
+        for number in 0..4000 {
+            write!(encoder, "{number}, ").unwrap();
+        }
         let compressed = encoder.finish().unwrap();
         let mut gzip = body(&[json, ("content-encoding", "GZIP")]).unwrap();
         assert_eq!(gzip.add(&compressed[..5000]), ScopesVerdict::Refused);

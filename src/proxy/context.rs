@@ -74,7 +74,7 @@ pub(super) struct UnauthorizedLook {
     pub(super) body: UnauthorizedBody,
     pub(super) date: Option<UnixMillis>,
     /// Whether the response is held back until that is done, so that the request can be replayed.
-    pub(super) held: bool,
+    pub(super) is_held: bool,
 }
 
 /// Monotonic times.

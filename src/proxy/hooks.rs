@@ -244,7 +244,7 @@ impl ProxyHttp for Hooks {
         } else if switching {
             session.set_read_timeout(Some(UPGRADED_IDLE));
         }
-        let undecided = context.look.as_ref().is_some_and(|look| look.held);
+        let undecided = context.look.as_ref().is_some_and(|look| look.is_held);
         let last = (switching || !head.status.is_informational()) && !undecided;
         if last && head.status != StatusCode::UNAUTHORIZED {
             context.accepted();

@@ -166,7 +166,8 @@ async fn refused_scopes_are_recognised_in_every_framing() {
 
 #[tokio::test]
 async fn other_401s_of_narrowed_requests_are_still_healed() {
-    let bodies: [(&str, &str, fn() -> Reply); 4] = [
+    type Case = (&'static str, &'static str, fn() -> Reply);
+    let bodies: [Case; 4] = [
         ("/message", "a message", || {
             Reply::unauthorized("Unauthorized: Bad mac")
         }),

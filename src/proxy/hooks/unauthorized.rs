@@ -34,18 +34,20 @@ impl Hooks {
         context: &mut Context,
     ) -> Result<()> {
         let date = date(&head.headers);
-        let body = Some(&context.replay).filter(|_| session.req_header().method != Method::HEAD);
-        let body = body.and_then(Option::as_ref);
-        let body = body.filter(|_| context.depends_on_body(target(session)));
-        if let Some(replay) = body
+        let look = session.req_header().method != Method::HEAD
             && !context.attempts.last
-            && let Some(body) = UnauthorizedBody::new(&head.headers)
-        {
-            let held = replayable(context) == Replayable::Yes;
-            if held {
+            && context.depends_on_body(target(session));
+        let body = look.then(|| UnauthorizedBody::new(&head.headers)).flatten();
+        if let (Some(body), Some(replay)) = (body, &context.replay) {
+            let is_held = replayable(context) == Replayable::Yes;
+            if is_held {
                 replay.hold(LOOK_TIMEOUT);
             }
-            context.look = Some(Box::new(UnauthorizedLook { body, date, held }));
+            context.look = Some(Box::new(UnauthorizedLook {
+                body,
+                date,
+                is_held,
+            }));
             return Ok(());
         }
         let response = UnauthorizedResponse {

@@ -19,7 +19,8 @@ impl Hold {
     /// Holds back what arrives from now on, for at most `limit`.
     pub(super) fn begin(&mut self, limit: Duration) {
         *self = Self {
-            deadline: Some(Instant::now() + limit),
+            // Tokio's own time, which tests can pause.
+            deadline: Some(tokio::time::sleep(limit).deadline()),
             ..Self::default()
         };
     }
