@@ -118,15 +118,13 @@ pub async fn start_on(
         tracing::error!("{problem}");
     }
     let metrics = Arc::new(Metrics::new(crate::VERSION, crate::REVISION)?);
-    let builder = Builder {
-        clock: &clock,
-        metrics: &metrics,
-    };
-    proxy::check_platform_cas().map_err(|e| StartError::Unusable(e.to_string()))?;
     let Built {
         gateway,
         components,
-    } = builder.build(&config)?;
+    } = build(&config, &clock, &metrics)?;
+    for problem in local_sources::expired(&config.sources, clock.now()) {
+        tracing::warn!("{problem}");
+    }
     let tls = live::tls_fingerprints(&config.server);
     let (listen, limits) = (&config.server.listen, &config.limits);
     reject_unclaimed(&inherited, &config.server)?;
@@ -186,6 +184,22 @@ pub async fn start_on(
         ),
         live: Arc::new(live),
     })
+}
+
+/// Does all that [`start`] does before it binds listeners, and changes nothing: reads every file
+/// and variable that `config` names, and builds everything from them. Returns warnings.
+///
+/// # Errors
+/// If [`start`] would fail for any reason but its listeners' addresses.
+pub fn verify(config: &Config, clock: &SharedClock) -> Result<Vec<String>, StartError> {
+    let metrics = Metrics::new(crate::VERSION, crate::REVISION)?;
+    build(config, clock, &metrics)?;
+    Ok(local_sources::expired(&config.sources, clock.now()))
+}
+
+fn build(config: &Config, clock: &SharedClock, metrics: &Metrics) -> Result<Built, StartError> {
+    proxy::check_platform_cas().map_err(|e| StartError::Unusable(e.to_string()))?;
+    Builder { clock, metrics }.build(config)
 }
 
 /// Seeds the cryptographic library's random number generator on another thread. Gathering its
@@ -257,6 +271,12 @@ impl Running {
     /// The current gateway, which a reload replaces.
     pub fn gateway(&self) -> Arc<Gateway> {
         self.live.gateway.load_full()
+    }
+
+    /// Waits until the names of all upstreams have been resolved, at most a few seconds. Requests
+    /// are served meanwhile.
+    pub async fn first_resolution(&self) {
+        self.live.pages.first_resolution().await;
     }
 
     /// Reloads the file at `path` on request and, if `every` is given, whenever one of the

@@ -216,20 +216,18 @@ impl<K: Clone + Hash + Eq> Call<K> {
         let timeout = self.breaker.limits.timeout;
         let admitted = tokio::time::timeout(timeout, self.admitted()).await;
         let _permit = admitted.unwrap_or(Err(Rejected::Overloaded))?;
-        let start = self.breaker.clock.monotonic();
+        let begun = self.breaker.clock.monotonic();
         let mut failed = 0;
         loop {
-            let sent = self.breaker.clock.monotonic();
-            let result = send(timeout.saturating_sub(sent.saturating_sub(start))).await;
+            let now = self.breaker.clock.monotonic();
+            let result = send(timeout.saturating_sub(now.saturating_sub(begun))).await;
             let end = outcome(&result);
             failed += 1;
-            match self.retry_delay(repeatable, end, failed, sent) {
-                Some(delay) => tokio::time::sleep(delay).await,
-                None => {
-                    self.record(end);
-                    return Ok(result);
-                }
-            }
+            let Some(delay) = self.retry_delay(repeatable, end, failed, now) else {
+                self.record(end);
+                return Ok(result);
+            };
+            tokio::time::sleep(delay).await;
         }
     }
 
@@ -258,9 +256,10 @@ impl<K: Clone + Hash + Eq> Call<K> {
         repeatable: bool,
         outcome: Outcome,
         failed: u32,
-        sent: Duration,
+        attempted_at: Duration,
     ) -> Option<Duration> {
-        let quick = self.breaker.clock.monotonic().saturating_sub(sent) < LONGEST_RETRIED;
+        let took = self.breaker.clock.monotonic().saturating_sub(attempted_at);
+        let quick = took < LONGEST_RETRIED;
         let worthwhile = matches!(outcome, Outcome::Failed { retry_after: None }) && quick;
         if !repeatable || !worthwhile || self.probe.is_some() {
             return None;

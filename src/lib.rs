@@ -28,6 +28,7 @@
 
 pub mod app;
 pub mod bounded_cache;
+pub mod bounded_file;
 pub mod circuit_breaker;
 pub mod clock;
 pub mod config;
@@ -40,6 +41,7 @@ pub mod header_fields;
 pub mod label;
 pub mod log;
 pub mod metrics;
+pub mod pem;
 pub mod private_file;
 pub mod proxy;
 pub mod registration;

@@ -57,6 +57,7 @@ type Callback<T> = Box<dyn Fn() -> T + Send + Sync>;
 pub struct ScrapeCallbacks {
     cache_entries: Vec<(Arc<str>, Callback<u64>)>,
     jwks_age: Vec<(Arc<str>, Callback<Option<Duration>>)>,
+    circuit_open: Vec<(&'static str, Arc<str>, Callback<bool>)>,
     log_lines_dropped: Option<Callback<u64>>,
     requests_in_flight: Option<Callback<u64>>,
     connections_open: Option<Callback<u64>>,
@@ -101,6 +102,16 @@ impl ScrapeCallbacks {
         read: impl Fn() -> Option<Duration> + Send + Sync + 'static,
     ) {
         self.jwks_age.push((issuer.clone(), Box::new(read)));
+    }
+
+    /// Whether the circuit to the `kind` called `name` is open; `kind` is "source" or "issuer".
+    pub fn circuit_open(
+        &mut self,
+        kind: &'static str,
+        name: &Arc<str>,
+        read: impl Fn() -> bool + Send + Sync + 'static,
+    ) {
+        self.circuit_open.push((kind, name.clone(), Box::new(read)));
     }
 
     /// The number of log lines dropped since the start.
@@ -284,6 +295,11 @@ impl Metrics {
                 let secs = i64::try_from(age.as_secs()).unwrap_or(i64::MAX);
                 families.jwks_age.child([issuer]).set(secs);
             }
+        }
+        families.circuit_open.clear();
+        for (kind, name, read) in &callbacks.circuit_open {
+            let open = families.circuit_open.child([kind, name]);
+            open.set(i64::from(read()));
         }
         if let Some(read) = &callbacks.requests_in_flight {
             let in_flight = i64::try_from(read()).unwrap_or(i64::MAX);

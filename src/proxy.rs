@@ -42,7 +42,7 @@ use crate::proxy::settings::Limits;
 pub use connection_limit::{ConnectionCounts, LimitAction, LimitLabel};
 pub use fast_path::FastPath;
 pub use hooks::Hooks;
-pub use peer::{CaError, PlatformCaError, check_platform_cas, read_ca};
+pub use peer::{PlatformCaError, check_platform_cas};
 pub use record::Recorder;
 pub use replay::Budget;
 

@@ -2,9 +2,11 @@
 //! never from the configuration itself.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
+
+use crate::bounded_file::{self, FileError};
 
 /// The largest secret file that is accepted, in bytes.
 pub const MAX_SECRET_BYTES: u64 = 64 * 1024;
@@ -51,19 +53,19 @@ pub enum SecretRef {
 #[derive(Debug, thiserror::Error)]
 pub enum SecretError {
     /// The file could not be read.
-    #[error("secret file {path} cannot be read: {source}")]
+    #[error("secret file {path} {source}")]
     File {
         /// The file as configured.
         path: PathBuf,
-        /// The error of the operating system.
-        source: std::io::Error,
+        /// What is wrong with it.
+        source: FileError,
     },
     /// The file's content is not a valid secret.
     #[error("secret file {path} {problem}")]
     Content {
         /// The file as configured.
         path: PathBuf,
-        /// "is empty", "is larger than 64 KiB" or "is not UTF-8".
+        /// "is empty", "is not UTF-8" or "contains a NUL character".
         problem: &'static str,
     },
     /// The environment variable is missing, empty or not UTF-8.
@@ -75,35 +77,51 @@ impl SecretRef {
     /// Reads the secret. Trailing `\r` and `\n` are removed.
     ///
     /// # Errors
-    /// If it is missing, empty, larger than [`MAX_SECRET_BYTES`] or not UTF-8.
+    /// If it is missing, empty, larger than [`MAX_SECRET_BYTES`], not a regular file, or not UTF-8 text.
     pub fn read(&self) -> Result<SecretString, SecretError> {
         match self {
-            Self::File(path) => {
-                let file = |source| SecretError::File {
-                    path: path.clone(),
-                    source,
-                };
-                let content = |problem| SecretError::Content {
-                    path: path.clone(),
-                    problem,
-                };
-                if std::fs::metadata(path).map_err(file)?.len() > MAX_SECRET_BYTES {
-                    return Err(content("is larger than 64 KiB"));
-                }
-                let bytes = Zeroizing::new(std::fs::read(path).map_err(file)?);
-                let text = std::str::from_utf8(&bytes).map_err(|_| content("is not UTF-8"))?;
-                let text = text.trim_end_matches(['\r', '\n']);
-                if text.is_empty() {
-                    return Err(content("is empty"));
-                }
-                Ok(SecretString::from(text))
-            }
+            Self::File(path) => secret_in(path, bounded_file::read(path, MAX_SECRET_BYTES)),
             Self::Env(name) => match std::env::var(name) {
                 Ok(text) if !text.is_empty() => Ok(SecretString::new(text)),
                 _ => Err(SecretError::Env(name.clone())),
             },
         }
     }
+}
+
+impl SecretString {
+    /// Reads a secret from a file or pipe that is named on the command line and read once. Trailing
+    /// `\r` and `\n` are removed.
+    ///
+    /// # Errors
+    /// As for [`SecretRef::read`], except that the file need not be a regular one.
+    pub fn read_once(path: &Path) -> Result<Self, SecretError> {
+        secret_in(path, bounded_file::read_once(path, MAX_SECRET_BYTES))
+    }
+}
+
+/// The secret in the content of the file at `path`.
+fn secret_in(
+    path: &Path,
+    content: Result<Zeroizing<Vec<u8>>, FileError>,
+) -> Result<SecretString, SecretError> {
+    let unusable = |problem| SecretError::Content {
+        path: path.to_owned(),
+        problem,
+    };
+    let bytes = content.map_err(|source| SecretError::File {
+        path: path.to_owned(),
+        source,
+    })?;
+    let text = std::str::from_utf8(&bytes).map_err(|_| unusable("is not UTF-8"))?;
+    let text = text.trim_end_matches(['\r', '\n']);
+    if text.is_empty() {
+        return Err(unusable("is empty"));
+    }
+    if text.contains('\0') {
+        return Err(unusable("contains a NUL character"));
+    }
+    Ok(SecretString::from(text))
 }
 
 #[cfg(test)]
@@ -144,6 +162,14 @@ mod tests {
                 .to_string()
                 .contains("64 KiB")
         );
+        assert!(SecretRef::File("/dev/null".into()).read().is_err());
+        assert!(matches!(
+            SecretString::read_once(Path::new("/dev/null")),
+            Err(SecretError::Content {
+                problem: "is empty",
+                ..
+            })
+        ));
         assert!(SecretRef::Env("HAWKGATE_NO_SUCH".into()).read().is_err());
     }
 }

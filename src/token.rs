@@ -40,7 +40,7 @@ pub use introspection::{
     Introspector,
 };
 pub use issuer::{Authenticated, Issuer, IssuerStatus, WarmUp, authenticate, cached};
-pub use jwk::MAX_DOCUMENT_BYTES as MAX_JWKS_BYTES;
+pub use jwk::{MAX_DOCUMENT_BYTES as MAX_JWKS_BYTES, check_key_set};
 pub use jws::{UnverifiedToken, inspect};
 pub use keys::{FetchedKeys, KeyFetchError, KeyFetcher, KeyRefresh, RefreshObserver};
 pub use shared_secret::{SharedSecretError, decode_shared_secret};

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use futures::future::join_all;
 
 use super::components::Components;
 use super::local_sources::Updatable;
@@ -78,6 +79,13 @@ impl Pages {
             draining: AtomicBool::new(false),
             ready_until: AtomicU64::new(0),
         }
+    }
+
+    /// Waits until the names of all upstreams have been resolved, or [`FIRST_RESOLUTION`] is over.
+    pub(super) async fn first_resolution(&self) {
+        let upstreams = self.state.load().upstreams.clone();
+        let all = join_all(upstreams.iter().map(|u| u.addresses.wait_until_known()));
+        let _ = tokio::time::timeout(FIRST_RESOLUTION, all).await;
     }
 
     /// Call before a reload. New issuers may briefly have no keys; reporting not ready because

@@ -58,10 +58,10 @@ pub(super) async fn prepare_within(
     timeout: Duration,
 ) {
     prepare(components).await;
-    let named = components
+    let resolvable = components
         .new_upstreams()
         .filter(|upstream| upstream.addresses.are_resolvable());
-    let names = join_all(named.map(|upstream| async {
+    let names = join_all(resolvable.map(|upstream| async {
         let found = resolution.look_up(upstream).await;
         // The background task of the upstream retries, and logs the error.
         if let Ok(addresses) = found {

@@ -21,6 +21,7 @@ use crate::gateway::rule::{Expression, Rule, Rules, header_name};
 use crate::gateway::upstream_addresses::UpstreamAddresses;
 use crate::gateway::{Gateway, RefusalLog, UpstreamClock};
 use crate::metrics::Metrics;
+use crate::pem;
 use crate::proxy::settings::Listener;
 use crate::reload::Fingerprints;
 use crate::remote::auth0_identity::IdentitySource;
@@ -398,8 +399,9 @@ fn client(source: &config::Source) -> Result<HttpClient, Box<dyn std::error::Err
 fn upstream(written: &config::Upstream) -> Result<Upstream, StartError> {
     let ca = match &written.ca {
         Some(file) => {
-            let ca = crate::proxy::read_ca(file);
-            Some(ca.map_err(|e| StartError::Unusable(e.to_string()))?)
+            let cas =
+                pem::read_cas(file).map_err(|e| StartError::Unusable(format!("CA file {e}")))?;
+            Some(cas.pem.as_slice().into())
         }
         None => None,
     };

@@ -13,6 +13,7 @@ use super::admin_pages::{AdminState, Pages};
 use super::background::{self, Background, Resolution};
 use super::build::{Builder, Built};
 use super::components::Components;
+use super::local_sources;
 use crate::clock::SharedClock;
 use crate::config::{Config, Server};
 use crate::gateway::{Gateway, login};
@@ -86,6 +87,9 @@ impl Target for Live {
         } = builder
             .build_on(&config, fingerprints, &current.components)
             .map_err(|error| error.to_string())?;
+        for problem in local_sources::expired(&config.sources, self.clock.now()) {
+            tracing::warn!("{problem}");
+        }
         let tls = fingerprints.only(tls_files(&self.started.server));
         let mut renewals = Vec::new();
         if tls != current.tls {
@@ -150,6 +154,12 @@ impl Live {
         for source in components.sources() {
             let read = Arc::clone(source);
             callbacks.cache_entries(source.name(), move || read.entries());
+            let read = Arc::clone(source);
+            callbacks.circuit_open("source", source.name(), move || read.is_circuit_open());
+        }
+        for issuer in components.issuers().filter(|i| i.introspects()) {
+            let read = Arc::clone(issuer);
+            callbacks.circuit_open("issuer", issuer.name(), move || read.is_circuit_open());
         }
         for issuer in components.issuers().filter(|i| !i.is_delegated()) {
             let read = Arc::clone(issuer);

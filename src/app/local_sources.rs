@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::StartError;
-use crate::clock::SharedClock;
+use crate::clock::{SharedClock, UnixMillis};
 use crate::config::{self, SourceKind};
 use crate::credential::taskcluster_mint::{MintSettings, MintSource, NameTemplate};
 use crate::credential::taskcluster_static::{StaticSettings, StaticSource};
@@ -38,6 +38,30 @@ pub(super) fn mint(kind: &SourceKind, clock: &SharedClock) -> Result<MintSource,
 
 /// Builds a source of kind `taskcluster-static`.
 pub(super) fn static_source(kind: &SourceKind) -> Result<StaticSource, Failure> {
+    let settings = static_settings(kind).ok_or("is not of kind taskcluster-static")?;
+    Ok(StaticSource::new(settings)?)
+}
+
+/// Warnings about sources whose credentials have expired at `now`. They are no errors: the files may
+/// be replaced, `PUT /credentials` may, and this machine's clock may be wrong.
+pub(super) fn expired(sources: &[config::Source], now: UnixMillis) -> Vec<String> {
+    let mut problems = Vec::new();
+    for source in sources {
+        // Unusable credentials are an error elsewhere.
+        let checked = static_settings(&source.kind).and_then(|settings| settings.check().ok());
+        if let Some(expiry) = checked.flatten().filter(|expiry| *expiry <= now) {
+            problems.push(format!(
+                "source {:?}: its certificate expired at {}, so the upstream will answer 401; replace its \
+                 access_token and certificate",
+                source.name,
+                expiry.to_rfc3339()
+            ));
+        }
+    }
+    problems
+}
+
+fn static_settings(kind: &SourceKind) -> Option<StaticSettings> {
     let SourceKind::TaskclusterStatic {
         client_id,
         access_token,
@@ -46,14 +70,14 @@ pub(super) fn static_source(kind: &SourceKind) -> Result<StaticSource, Failure> 
         ..
     } = kind
     else {
-        return Err("is not of kind taskcluster-static".into());
+        return None;
     };
-    Ok(StaticSource::new(StaticSettings {
+    Some(StaticSettings {
         client_id: client_id.clone(),
         access_token: access_token.clone(),
         certificate: certificate.clone(),
         authorized_scopes: authorized_scopes.clone(),
-    })?)
+    })
 }
 
 /// Builds those of `sources` whose credentials may be replaced at run time.

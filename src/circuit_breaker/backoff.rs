@@ -8,7 +8,8 @@ const FIRST_DELAY: Duration = Duration::from_millis(500);
 const LONGEST_DELAY: Duration = Duration::from_secs(30);
 /// The longest `Retry-After` that is honoured. A mistake in it must not take the service down.
 pub const LONGEST_RETRY_AFTER: Duration = Duration::from_mins(5);
-/// The delay before the first retry within a call. It doubles with each further one.
+/// The delay before the first retry within a call. It doubles with each further one, up to 16
+/// times.
 const FIRST_RETRY_DELAY: Duration = Duration::from_millis(20);
 
 /// The source of jitter for delays and renewals.
@@ -52,7 +53,7 @@ pub(super) fn after_failures(
 
 /// The delay before retry number `nth` (from 0) within a call.
 pub(super) fn before_retry(nth: u32, jitter: Jitter) -> Duration {
-    jittered(FIRST_RETRY_DELAY.saturating_mul(1 << nth.min(8)), jitter)
+    jittered(FIRST_RETRY_DELAY.saturating_mul(1 << nth.min(4)), jitter)
 }
 
 /// Half to all of `full`.

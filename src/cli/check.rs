@@ -1,45 +1,52 @@
 //! `hawkgate check`: validates a configuration file.
 
 use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
+use hawkgate::app;
 use hawkgate::clock::SystemClock;
-use hawkgate::config::{self, Config, Warning};
+use hawkgate::config::{self, Config};
 
-use super::Check;
+use super::{Check, process};
 
 pub(super) fn main(args: &Check) -> ExitCode {
-    let path = &args.config.path;
-    let result = if args.skip_secrets {
+    let result = check(&args.config.path, args.skip_secrets);
+    let (text, code) = match result {
+        Ok(summary) => (summary, ExitCode::SUCCESS),
+        Err(problems) => (problems, ExitCode::FAILURE),
+    };
+    // The exit code is meaningful even if stdout is closed.
+    let _ = io::stdout().write_all(text.as_bytes());
+    code
+}
+
+/// Judges the file at `path` as `hawkgate run` does, up to the point at which it listens.
+fn check(path: &Path, skip_secrets: bool) -> Result<String, String> {
+    let checked = if skip_secrets {
         config::check_without_secrets(path)
     } else {
         config::check(path)
     };
-    let valid = result.is_ok();
-    let text = match result {
-        Ok((config, warnings)) => clock_warning() + &summary(&config, &warnings),
-        Err(errors) => format!("{errors}\n"),
-    };
-    // The exit code is meaningful even if stdout is closed.
-    let _ = io::stdout().write_all(text.as_bytes());
-    if valid {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
+    let (config, warnings) = checked.map_err(|errors| format!("{errors}\n"))?;
+    let mut lines: Vec<String> = warnings.iter().map(ToString::to_string).collect();
+    if !skip_secrets {
+        process::install_crypto();
+        let file = path.display();
+        let more = app::verify(&config, &SystemClock::shared())
+            .map_err(|error| format!("{file}: {error}\n"))?;
+        lines.extend(more.iter().map(|text| format!("{file}: warning: {text}")));
     }
+    // A valid file cannot work on a machine whose clock is not set.
+    let clock = SystemClock::shared().now().clock_problem();
+    lines.extend(clock.map(|problem| format!("warning: {problem}")));
+    lines.push(summary(&config));
+    Ok(lines.join("\n") + "\n")
 }
 
-/// A file that is valid cannot work on a machine whose clock is not set.
-fn clock_warning() -> String {
-    let problem = SystemClock::shared().now().clock_problem();
-    problem.map_or_else(String::new, |problem| format!("warning: {problem}\n"))
-}
-
-fn summary(config: &Config, warnings: &[Warning]) -> String {
-    let warnings: Vec<String> = warnings.iter().map(|w| format!("{w}\n")).collect();
+fn summary(config: &Config) -> String {
     format!(
-        "{}valid: {}, {}, {}\n",
-        warnings.concat(),
+        "valid: {}, {}, {}",
         count(config.routes.len(), "route"),
         count(config.issuers.len(), "issuer"),
         count(config.sources.len(), "source"),

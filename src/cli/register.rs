@@ -16,7 +16,7 @@ use hawkgate::private_file::state::PersistentState as _;
 use hawkgate::private_file::{DirectoryPolicy, LockedFile, PrivateFile};
 use hawkgate::registration::{Overrides, RegistrationPlan, RegistrationState, plan_registration};
 use hawkgate::remote::provider_metadata::issuer_url;
-use hawkgate::secret::{SecretRef, SecretString};
+use hawkgate::secret::SecretString;
 
 use self::apply::RegistrationRun;
 use self::metadata::MetadataArgs;
@@ -221,7 +221,7 @@ impl Register {
 }
 
 fn read_secret(path: Option<&PathBuf>) -> Result<Option<SecretString>, CommandError> {
-    let read = path.map(|path| SecretRef::File(path.clone()).read());
+    let read = path.map(|path| SecretString::read_once(path.as_path()));
     Ok(read.transpose()?)
 }
 

@@ -1,5 +1,6 @@
 //! `hawkgate run`: runs the proxy until it receives a signal, then drains.
 
+use std::convert::Infallible;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -143,12 +144,14 @@ async fn run_until_signal(
     let mut signals = Signals::new()?;
     let running = app::start_on(config, deps, inherited).await?;
     log_addresses(&running);
-    notify::ready();
     let reloads = origin.map(|origin| {
         let interval = origin.watch.then_some(WATCH_INTERVAL);
         running.reloads(origin.path, origin.fingerprints, interval)
     });
-    let first = signals.stop(reloads.as_ref()).await;
+    let first = tokio::select! {
+        first = signals.stop(reloads.as_ref()) => first,
+        never = notify_when_ready(&running) => match never {},
+    };
     drop(reloads);
     notify::stopping();
     tracing::info!(
@@ -165,6 +168,13 @@ async fn run_until_signal(
             Err(format!("received a second signal ({second}): stopped without waiting for requests").into())
         }
     }
+}
+
+/// Tells the service manager once the names of upstreams have been looked up, as `/readyz` does.
+async fn notify_when_ready(running: &Running) -> Infallible {
+    running.first_resolution().await;
+    notify::ready();
+    std::future::pending().await
 }
 
 fn log_addresses(running: &Running) {

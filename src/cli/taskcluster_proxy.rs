@@ -12,7 +12,7 @@ use url::Url;
 
 use hawkgate::clock::SystemClock;
 use hawkgate::config::{
-    self, ACCESS_TOKEN_VARIABLE, CERTIFICATE_VARIABLE, Config, ParseOptions, Warning,
+    self, ACCESS_TOKEN_VARIABLE, CERTIFICATE_VARIABLE, Config, ConfigErrors, ParseOptions, Warning,
 };
 use hawkgate::remote::http_client::{HttpClient, HttpClientOptions};
 use hawkgate::remote::taskcluster_queue::{MAX_TASK_BYTES, task_scopes};
@@ -173,7 +173,25 @@ fn parse(text: &str) -> Result<(Config, Vec<Warning>), String> {
         read_secrets: true,
         base_dir: PathBuf::new(),
     };
-    config::parse(text, "taskcluster-proxy", &options).map_err(|errors| errors.to_string())
+    config::parse(text, "taskcluster-proxy", &options).map_err(|errors| describe(&errors))
+}
+
+/// The errors, with those about the environment named as in taskcluster-proxy's documentation.
+fn describe(errors: &ConfigErrors) -> String {
+    let lines = errors
+        .errors
+        .iter()
+        .zip(errors.lines())
+        .map(|(error, line)| {
+            let variable = match error.key.as_str() {
+                "access_token" => ACCESS_TOKEN_VARIABLE,
+                "certificate" => CERTIFICATE_VARIABLE,
+                "client_id" => "--client-id (TASKCLUSTER_CLIENT_ID)",
+                _ => return line,
+            };
+            format!("{variable}: {}; {}", error.problem, error.remedy)
+        });
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 fn usage(reason: &str) -> ExitCode {

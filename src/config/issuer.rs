@@ -20,6 +20,8 @@ use super::references::Declaration;
 use super::resolved::IssuerKind;
 use super::units::show_duration;
 use super::value::{Choice, List};
+use crate::remote::jwks::read_key_file;
+use crate::token::check_key_set;
 use crate::token::settings::{Algorithm, KeyLocation, OidcIssuer, Profile};
 
 section! {
@@ -253,19 +255,20 @@ impl Oidc {
         reader.check_range(&self.leeway, zero, Duration::from_mins(5), show_duration);
         reader.check_range(&self.verified_max_age, zero, day, show_duration);
         if let Some(ca) = &self.ca.value {
-            reader.check_file(&self.ca.at, ca, "PEM certificate", "BEGIN CERTIFICATE");
+            reader.check_cas(&self.ca.at, ca);
             if self.jwks_file.given {
                 let problem = "has no effect: the keys come from a file";
                 reader.warn(&self.ca.at, problem, "remove it");
             }
         }
-        let keys = resolve_keys(reader, self.jwks_url, self.jwks_file)?;
+        let algorithms = self.algorithms.value.map(List::into_values);
+        let keys = resolve_keys(reader, self.jwks_url, self.jwks_file, algorithms.as_deref())?;
         Some(OidcIssuer {
             url: self.url.value?,
             keys,
             ca: self.ca.optional()?,
             audiences: self.audiences.value?.into_values(),
-            algorithms: self.algorithms.value?.into_values(),
+            algorithms: algorithms?,
             profile: self.profile.value?,
             leeway: self.leeway.value?,
             clients: self.clients.optional()?.map(List::into_values),
@@ -397,6 +400,7 @@ fn resolve_keys(
     reader: &mut Reader<'_>,
     url: Field<Url>,
     file: Field<PathBuf>,
+    algorithms: Option<&[Algorithm]>,
 ) -> Option<KeyLocation> {
     if url.given && file.given {
         let problem = "both jwks_url and jwks_file are given";
@@ -406,7 +410,16 @@ fn resolve_keys(
         require_https(reader, &url.at, location, KEY_SUBSTITUTION);
     }
     if let Some(path) = &file.value {
-        reader.check_file(&file.at, path, "JWKS", "\"keys\"");
+        let remedy = "use a JWK Set with the issuer's public keys";
+        reader.check_file(&file.at, remedy, || {
+            let document = read_key_file(path).map_err(|error| error.to_string())?;
+            // Invalid algorithms have already been reported.
+            let Some(algorithms) = algorithms else {
+                return Ok(());
+            };
+            check_key_set(&document, algorithms)
+                .map_err(|problem| format!("{}: {problem}", path.display()))
+        });
     }
     Some(match (url.optional()?, file.optional()?) {
         (Some(url), _) => KeyLocation::Url(url),

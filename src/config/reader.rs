@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 use toml::de::{DeTable, DeValue};
 
 use super::ParseOptions;
-use super::diagnostic::{Diagnostic, Lines, Location, quoted};
+use super::diagnostic::{Diagnostic, Lines, Location};
 use super::resolved::Server;
 use crate::config::named_file::NamedFile;
+use crate::pem;
 use crate::proxy::settings::Listener;
 use crate::suggest::nearest;
 
@@ -331,28 +332,30 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Refuses a file that cannot be read or does not contain `marker`, if files are checked at all.
-    pub(super) fn check_file(&mut self, at: &Location, path: &Path, what: &str, marker: &str) {
+    /// Refuses a file of CA certificates that cannot be used, if files are checked at all.
+    pub(super) fn check_cas(&mut self, at: &Location, path: &Path) {
+        let remedy = "use a PEM file that holds CA certificates and nothing broken";
+        self.check_file(at, remedy, || {
+            pem::read_cas(path).map_err(|error| format!("CA file {error}"))
+        });
+    }
+
+    /// Refuses a file that `read` cannot use, if files are checked at all. `read` must be what uses
+    /// the file later, so that a valid configuration is one that can be run.
+    pub(super) fn check_file<T, E: std::fmt::Display>(
+        &mut self,
+        at: &Location,
+        remedy: &str,
+        read: impl FnOnce() -> Result<T, E>,
+    ) -> Option<T> {
         if !self.reads_files() {
-            return;
+            return None;
         }
-        match std::fs::read(path) {
-            Err(cause) => {
-                let problem = format!("{what} {} cannot be read: {cause}", path.display());
-                self.error(at, problem, "use a file that hawkgate can read");
-            }
-            Ok(content) => {
-                if !content
-                    .windows(marker.len())
-                    .any(|w| w == marker.as_bytes())
-                {
-                    let problem = format!(
-                        "{} is not a {what}: it does not contain {}",
-                        path.display(),
-                        quoted(marker)
-                    );
-                    self.error(at, problem, "use a file in the right format");
-                }
+        match read() {
+            Ok(content) => Some(content),
+            Err(problem) => {
+                self.error(at, problem.to_string(), remedy);
+                None
             }
         }
     }

@@ -14,6 +14,8 @@ use super::reader::{Field, Reader, Shape, Value, section};
 use super::resolved;
 use super::units::show_duration;
 use super::value::{Choice, Item, List, Nested, text};
+use crate::pem;
+use crate::proxy::listener;
 use crate::proxy::settings::{Address, ClientAuth, Listener, ListenerAccess, ListenerTls};
 
 /// The default mode of a Unix socket.
@@ -211,6 +213,9 @@ impl Server {
             }
             resolve_listeners(reader, list.items)
         });
+        if let Some(admin) = &self.admin.value {
+            check_socket(reader, &self.admin.at, admin);
+        }
         if let (Some(listen), Some(admin)) = (&listen, &self.admin.value)
             && let Some(conflict) = listen.iter().find(|l| l.address.overlaps(admin))
         {
@@ -279,6 +284,7 @@ fn resolve_listeners(reader: &mut Reader<'_>, items: Vec<Item<Listen>>) -> Optio
 fn resolve_listener(reader: &mut Reader<'_>, at: &Location, listen: Listen) -> Option<Listener> {
     let table = match listen {
         Listen::Plain(address) => {
+            check_socket(reader, at, &address);
             return Some(Listener {
                 address,
                 mode: SOCKET_MODE,
@@ -291,6 +297,7 @@ fn resolve_listener(reader: &mut Reader<'_>, at: &Location, listen: Listen) -> O
     };
     let (address, h2c) = (table.address.value?, table.h2c.value?);
     let unix = matches!(address, Address::Unix(_));
+    check_socket(reader, &table.address.at, &address);
     if unix && table.tls.given {
         reader.error(&table.tls.at, "a Unix socket cannot use TLS", "remove it");
     }
@@ -328,6 +335,14 @@ fn resolve_listener(reader: &mut Reader<'_>, at: &Location, listen: Listen) -> O
     })
 }
 
+/// Refuses a Unix socket where none can be created.
+fn check_socket(reader: &mut Reader<'_>, at: &Location, address: &Address) {
+    if let Address::Unix(path) = address {
+        let remedy = "choose a path in a folder that exists";
+        reader.check_file(at, remedy, || listener::check_socket_path(path));
+    }
+}
+
 impl Choice for ClientAuth {
     const NAMES: &'static [&'static str] = &["required", "optional"];
 
@@ -342,7 +357,6 @@ impl Choice for ClientAuth {
 
 impl Tls {
     fn resolve(self, reader: &mut Reader<'_>) -> Option<ListenerTls> {
-        const CERTIFICATE: &str = "BEGIN CERTIFICATE";
         let tls = ListenerTls {
             cert: self.cert.value?,
             key: self.key.value?,
@@ -353,10 +367,28 @@ impl Tls {
             let problem = "has no effect without client_ca";
             reader.error(&self.client_auth.at, problem, "add client_ca, or remove it");
         }
-        reader.check_file(&self.cert.at, &tls.cert, "PEM certificate", CERTIFICATE);
-        reader.check_file(&self.key.at, &tls.key, "PEM private key", "PRIVATE KEY");
-        if let Some(ca) = &tls.client_ca {
-            reader.check_file(&self.client_ca.at, ca, "PEM certificate", CERTIFICATE);
+        let cert = reader.check_file(
+            &self.cert.at,
+            "use a PEM file with the certificate and those between it and the CA",
+            || pem::read_certificates(&tls.cert),
+        );
+        let key = reader.check_file(
+            &self.key.at,
+            "use a PEM file with the certificate's private key",
+            || pem::read_private_key(&tls.key),
+        );
+        let ca_is_usable = tls.client_ca.as_ref().is_none_or(|ca| {
+            let remedy = "use a PEM file that holds CA certificates and nothing broken";
+            let read = reader.check_file(&self.client_ca.at, remedy, || pem::read_cas(ca));
+            read.is_some()
+        });
+        if cert.is_some()
+            && key.is_some()
+            && ca_is_usable
+            && let Err(error) = listener::Tls::load(tls.clone())
+        {
+            let remedy = "use a key and a certificate that belong together";
+            reader.error(&self.key.at, error.to_string(), remedy);
         }
         Some(tls)
     }

@@ -16,7 +16,8 @@ use super::references::Declaration;
 use super::resolved::{self, SourceKind};
 use super::units::show_duration;
 use super::value::{Choice, List, Nested};
-use crate::credential::taskcluster_mint::{NameTemplate, TemplateError};
+use crate::credential::taskcluster_mint::{MintSettings, NameTemplate, TemplateError};
+use crate::credential::taskcluster_static::StaticSettings;
 use crate::hawk::certificate::{MAX_LIFETIME, is_client_id};
 use crate::hawk::scope::is_valid as is_scope;
 use crate::proxy::settings::Address;
@@ -189,7 +190,7 @@ impl Source {
         reader.check_range(&self.timeout, shortest, longest, show_duration);
         reader.check_range(&self.concurrency, 1, 10_000, |n| n.to_string());
         if let Some(ca) = &self.ca.value {
-            reader.check_file(&self.ca.at, ca, "PEM certificate", "BEGIN CERTIFICATE");
+            reader.check_cas(&self.ca.at, ca);
         }
         let kind = self.kind.value?;
         refuse_unknown(reader, table, kind);
@@ -294,6 +295,7 @@ impl Mint {
         }
         let shortest = Duration::from_mins(1);
         reader.check_range(&self.lifetime, shortest, MAX_LIFETIME, show_duration);
+        self.check_minting(reader);
         Some(SourceKind::TaskclusterMint {
             client_id: self.client_id.value?,
             access_token: self.access_token.value?,
@@ -301,6 +303,45 @@ impl Mint {
             scopes: self.scopes.value?.into_values(),
             lifetime: self.lifetime.value?,
         })
+    }
+
+    /// Mints credentials once, if nothing that they need is known to be invalid.
+    fn check_minting(&self, reader: &mut Reader<'_>) {
+        let (Some(client_id), Some(access_token), Some(name), Some(scopes), Some(lifetime)) = (
+            &self.client_id.value,
+            &self.access_token.value,
+            &self.client_name.value,
+            &self.scopes.value,
+            self.lifetime.value,
+        ) else {
+            return;
+        };
+        let Ok(client_name) = NameTemplate::parse(name) else {
+            return;
+        };
+        let settings = MintSettings {
+            client_id: client_id.clone(),
+            access_token: access_token.clone(),
+            client_name,
+            scopes: scopes.values().cloned().collect(),
+            lifetime,
+        };
+        let valid = is_client_id(client_id)
+            && settings.scopes.iter().all(|scope| is_scope(scope))
+            && lifetime <= MAX_LIFETIME
+            && !lifetime.is_zero()
+            && name != client_id;
+        if !reader.reads_files() || !valid {
+            return;
+        }
+        if let Err(unusable) = settings.check() {
+            let at = match unusable.key {
+                "access_token" => &self.access_token.at,
+                "scopes" => &self.scopes.at,
+                _ => &self.client_name.at,
+            };
+            reader.error(at, unusable.problem, remedy_for(unusable.key));
+        }
     }
 
     fn check_client_name(&self, reader: &mut Reader<'_>) {
@@ -342,6 +383,7 @@ impl Static {
     fn resolve(self, reader: &mut Reader<'_>) -> Option<SourceKind> {
         check_client_id(reader, &self.client_id);
         check_scopes(reader, &self.authorized_scopes);
+        self.check_signing(reader);
         Some(SourceKind::TaskclusterStatic {
             client_id: self.client_id.value?,
             access_token: self.access_token.value?,
@@ -349,6 +391,48 @@ impl Static {
             authorized_scopes: self.authorized_scopes.optional()?.map(List::into_values),
             credentials_update: self.credentials_update.value?,
         })
+    }
+}
+
+impl Static {
+    /// Signs once, if nothing that this needs is known to be invalid.
+    fn check_signing(&self, reader: &mut Reader<'_>) {
+        let (Some(client_id), Some(access_token)) =
+            (&self.client_id.value, &self.access_token.value)
+        else {
+            return;
+        };
+        if !reader.reads_files()
+            || !is_client_id(client_id)
+            || (self.certificate.given && self.certificate.value.is_none())
+        {
+            return;
+        }
+        let scopes = self.authorized_scopes.value.as_ref();
+        let settings = StaticSettings {
+            client_id: client_id.clone(),
+            access_token: access_token.clone(),
+            certificate: self.certificate.value.clone(),
+            authorized_scopes: scopes.map(|list| list.values().cloned().collect()),
+        };
+        if let Err(unusable) = settings.check() {
+            let at = match unusable.key {
+                "access_token" => &self.access_token.at,
+                "certificate" => &self.certificate.at,
+                _ => &self.authorized_scopes.at,
+            };
+            reader.error(at, unusable.problem, remedy_for(unusable.key));
+        }
+    }
+}
+
+/// What to do about credentials that cannot sign because of `key`.
+fn remedy_for(key: &str) -> &'static str {
+    match key {
+        "access_token" => "use the client's access token, exactly as Taskcluster shows it",
+        "certificate" => "use the whole certificate that came with the access token, as JSON",
+        "scopes" | "authorized_scopes" => "grant fewer or shorter scopes",
+        _ => "write it like \"sso/{sub}\"",
     }
 }
 

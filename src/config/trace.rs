@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use http::{HeaderName, header};
+use http::{HeaderName, HeaderValue, header};
 use toml::de::DeValue;
 use url::Url;
 
@@ -77,7 +77,16 @@ impl Value for Headers {
                 );
                 return None;
             };
-            Some((name, <SecretRef as Value>::read(reader, at, value)?))
+            let secret = <SecretRef as Value>::read(reader, at, value)?;
+            if reader.reads_files()
+                && let Ok(text) = secret.read()
+                && HeaderValue::from_str(text.expose()).is_err()
+            {
+                let problem = "holds characters that are not allowed in a header";
+                reader.error(at, problem, "put the header's value there, in one line");
+                return None;
+            }
+            Some((name, secret))
         })
         .map(Self)
     }
@@ -135,7 +144,7 @@ impl Trace {
         let (shortest, longest) = (Duration::from_millis(100), Duration::from_mins(1));
         reader.check_range(&self.timeout, shortest, longest, show_duration);
         if let Some(ca) = &self.ca.value {
-            reader.check_file(&self.ca.at, ca, "PEM certificate", "BEGIN CERTIFICATE");
+            reader.check_cas(&self.ca.at, ca);
         }
         if self.endpoint.is_absent() {
             self.refuse_without_endpoint(reader);

@@ -292,6 +292,11 @@ impl<T> List<T> {
         self.len == 0
     }
 
+    /// The elements.
+    pub(super) fn values(&self) -> impl Iterator<Item = &T> {
+        self.items.iter().map(|item| &item.value)
+    }
+
     /// The elements without their locations.
     pub(super) fn into_values(self) -> Vec<T> {
         self.items.into_iter().map(|item| item.value).collect()

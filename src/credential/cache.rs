@@ -316,6 +316,11 @@ impl CachedSource {
         }
     }
 
+    /// Whether the circuit to the source is open.
+    pub fn is_circuit_open(&self) -> bool {
+        self.coordinator.is_circuit_open()
+    }
+
     /// The number of identities that have a cached credential.
     pub fn entries(&self) -> u64 {
         self.coordinator.entries()

@@ -51,3 +51,46 @@ pub(super) fn credential(credentials: &Credentials) -> Result<Credential, FetchE
         signer: Box::new(signer),
     })
 }
+
+/// Configured credentials with which no request could be signed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{key}: {problem}")]
+pub struct UnusableCredentials {
+    /// The key of the source's section.
+    pub key: &'static str,
+    /// What is wrong with its value. Never quotes it.
+    pub problem: String,
+}
+
+impl UnusableCredentials {
+    pub(super) fn new(key: &'static str, problem: impl std::fmt::Display) -> Self {
+        Self {
+            key,
+            problem: problem.to_string(),
+        }
+    }
+}
+
+/// Reads the accessToken of a source's client. Blocks.
+pub(super) fn read_access_token(secret: &SecretRef) -> Result<SecretString, UnusableCredentials> {
+    let unusable =
+        |problem: &dyn std::fmt::Display| UnusableCredentials::new("access_token", problem);
+    let token = secret.read().map_err(|error| unusable(&error))?;
+    // Taskcluster's consist of letters, digits, `_` and `-`.
+    if !token.expose().bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(unusable(
+            &"contains white space, a line break or characters other than ASCII, as no access token of Taskcluster does",
+        ));
+    }
+    Ok(token)
+}
+
+/// Checks that `credentials` fit into a header. `key` is blamed if they do not.
+pub(super) fn check_signing(
+    key: &'static str,
+    credentials: &Credentials,
+) -> Result<(), UnusableCredentials> {
+    Signer::new(credentials)
+        .map(|_| ())
+        .map_err(|error| UnusableCredentials::new(key, error))
+}

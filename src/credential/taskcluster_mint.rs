@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-pub use super::local::SettingsError;
+pub use super::local::{SettingsError, UnusableCredentials};
 use super::{CredentialSource, FetchError, IdentityHasher, Issued, SwapRequest, local, scope};
 use crate::clock::{SharedClock, UnixMillis};
 use crate::hawk::Credentials;
@@ -47,6 +47,33 @@ pub struct MintSettings {
 pub struct MintSource {
     settings: MintSettings,
     clock: SharedClock,
+}
+
+impl MintSettings {
+    /// Mints credentials with the shortest possible name and signs with them once. Blocks.
+    ///
+    /// # Errors
+    /// If no credentials could be minted, or no request could be signed with them.
+    pub fn check(&self) -> Result<(), UnusableCredentials> {
+        let issuer_token = local::read_access_token(&self.access_token)?;
+        let mut name = self.client_name.shortest();
+        if name == self.client_id {
+            // Only this one name is not allowed.
+            name.push('x');
+        }
+        let start = UnixMillis(0);
+        let minted = Mint {
+            issuer: &self.client_id,
+            issuer_token: &issuer_token,
+            client_id: &name,
+            scopes: &self.scopes,
+            start,
+            expiry: start.plus(self.lifetime),
+        }
+        .sign()
+        .map_err(|error| UnusableCredentials::new("client_name", error))?;
+        local::check_signing("scopes", &minted)
+    }
 }
 
 impl MintSource {

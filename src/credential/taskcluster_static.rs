@@ -2,11 +2,14 @@
 
 mod update;
 
+use std::fmt::Display;
+
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 
-pub use super::local::SettingsError;
+pub use super::local::{SettingsError, UnusableCredentials};
 use super::{CredentialSource, FetchError, IdentityHasher, Issued, SwapRequest, local, scope};
+use crate::clock::UnixMillis;
 use crate::hawk::certificate::is_client_id;
 use crate::hawk::{Certificate, Credentials};
 use crate::secret::SecretRef;
@@ -43,6 +46,40 @@ struct Replacement {
     count: u64,
     /// Without `authorized_scopes`: those in the settings still apply.
     credentials: Option<Credentials>,
+}
+
+impl StaticSettings {
+    /// Reads the secrets and signs with them once, as each request does later. Blocks. Returns when
+    /// the credentials expire, if they do.
+    ///
+    /// # Errors
+    /// If no request could be signed.
+    pub fn check(&self) -> Result<Option<UnixMillis>, UnusableCredentials> {
+        let access_token = local::read_access_token(&self.access_token)?;
+        let unusable = |error: &dyn Display| UnusableCredentials::new("certificate", error);
+        let certificate = match &self.certificate {
+            Some(secret) => {
+                let text = secret.read().map_err(|e| unusable(&e))?;
+                let certificate = Certificate::parse(text.expose()).map_err(|e| unusable(&e))?;
+                certificate.check().map_err(|e| unusable(&e))?;
+                Some(certificate)
+            }
+            None => None,
+        };
+        let expiry = certificate.as_ref().and_then(Certificate::expiry);
+        let blamed = match certificate {
+            Some(_) => "certificate",
+            None => "authorized_scopes",
+        };
+        let credentials = Credentials {
+            client_id: self.client_id.clone(),
+            access_token,
+            certificate,
+            authorized_scopes: self.authorized_scopes.clone(),
+        };
+        local::check_signing(blamed, &credentials)?;
+        Ok(expiry)
+    }
 }
 
 impl StaticSource {

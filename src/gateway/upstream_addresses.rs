@@ -95,6 +95,12 @@ impl UpstreamAddresses {
         !self.known.load().is_empty()
     }
 
+    /// Waits until there are addresses.
+    pub async fn wait_until_known(&self) {
+        let mut ended = self.ended.subscribe();
+        while !self.are_known() && ended.changed().await.is_ok() {}
+    }
+
     /// Asks for a look-up, unless one is pending, or the result of one stands: after a failure,
     /// and after a look-up that a request asked for, for a second from its end. `now` is a
     /// monotonic time. Returns whether a look-up is pending, and does not wait for it.
@@ -178,7 +184,7 @@ impl Failures {
     /// Returns the time until the next periodic look-up.
     fn resolved(&mut self, host: &str) -> Duration {
         if self.count > 0 {
-            tracing::info!(host, "the upstream's name has been resolved again");
+            tracing::info!(host, "the upstream's name resolves again");
         }
         *self = Self::default();
         REFRESH_INTERVAL

@@ -3,9 +3,12 @@
 
 mod mint;
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fmt;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 
@@ -68,6 +71,45 @@ impl Certificate {
         Some(UnixMillis(found.expiry))
     }
 
+    /// Checks what the auth service requires of every certificate, without its clock and the
+    /// issuer's key. A certificate that fails is answered with 401, always.
+    ///
+    /// # Errors
+    /// [`CertificateError::Member`] with the first wrong member.
+    pub fn check(&self) -> Result<(), CertificateError> {
+        let wrong = |member| Err(CertificateError::Member(member));
+        let Ok(members) = serde_json::from_str::<Members<'_>>(self.as_json()) else {
+            return wrong("members version, scopes, start, expiry, seed and signature");
+        };
+        if members.version != 1 {
+            return wrong("version, which must be 1");
+        }
+        if !members
+            .scopes
+            .iter()
+            .all(|scope| super::scope::is_valid(scope))
+        {
+            return wrong("scopes");
+        }
+        let validity = UnixMillis(members.start).until(UnixMillis(members.expiry));
+        if validity.is_zero() || validity > MAX_LIFETIME {
+            return wrong("start and expiry, which must be at most 31 days apart");
+        }
+        if members.seed.len() != SEED_CHARS {
+            return wrong("seed, which must have 44 characters");
+        }
+        if !STANDARD
+            .decode(members.signature.as_bytes())
+            .is_ok_and(|mac| mac.len() == 32)
+        {
+            return wrong("signature");
+        }
+        if !members.issuer.as_deref().is_none_or(is_client_id) {
+            return wrong("issuer");
+        }
+        Ok(())
+    }
+
     /// The `scopes` member, if there is one, with roles unexpanded.
     pub fn scopes(&self) -> Option<Vec<String>> {
         #[derive(serde::Deserialize)]
@@ -77,6 +119,23 @@ impl Certificate {
         let found: Scopes = serde_json::from_str(self.as_json()).ok()?;
         Some(found.scopes)
     }
+}
+
+/// The length of a seed: two slugids.
+const SEED_CHARS: usize = 44;
+
+/// The members that the auth service reads.
+#[derive(serde::Deserialize)]
+struct Members<'a> {
+    version: i64,
+    scopes: Vec<String>,
+    start: i64,
+    expiry: i64,
+    #[serde(borrow)]
+    seed: Cow<'a, str>,
+    #[serde(borrow)]
+    signature: Cow<'a, str>,
+    issuer: Option<String>,
 }
 
 /// Removes the white space between tokens. This cannot turn invalid JSON into valid JSON
@@ -158,6 +217,9 @@ pub enum CertificateError {
     /// Longer than [`MAX_CERTIFICATE_BYTES`].
     #[error("the certificate has more than {MAX_CERTIFICATE_BYTES} bytes")]
     TooLarge,
+    /// Taskcluster would not accept this member, or one of these.
+    #[error("the certificate is not one of Taskcluster's: check its {0}")]
+    Member(&'static str),
     /// Taskcluster would not accept the named clientId.
     #[error("the {0} is not a valid clientId")]
     InvalidClientId(&'static str),
@@ -241,6 +303,41 @@ mod tests {
         for value in [Value::Null, Value::Bool(true), serde_json::json!([1])] {
             assert!(Certificate::from_value(&value).is_err());
         }
+    }
+
+    #[test]
+    fn a_certificate_that_the_service_would_never_accept_is_found() {
+        let minted = Mint {
+            issuer: "issuer",
+            issuer_token: &SecretString::from("issuer-token"),
+            client_id: "client",
+            scopes: &["a:*".to_owned()],
+            start: UnixMillis(1_000),
+            expiry: UnixMillis(2_000),
+        };
+        let certificate = minted.sign().unwrap().certificate.unwrap();
+        assert_eq!(certificate.check(), Ok(()));
+        let json: Value = serde_json::from_str(certificate.as_json()).unwrap();
+        for (member, value) in [
+            ("version", Value::from(2)),
+            ("version", Value::from("1")),
+            ("scopes", Value::from("a:*")),
+            ("scopes", serde_json::json!(["a**"])),
+            ("start", Value::from(2_000)),
+            ("start", Value::Null),
+            ("expiry", Value::from(32_u64 * 24 * 3600 * 1000)),
+            ("seed", Value::from("short")),
+            ("signature", Value::from("short")),
+            ("issuer", Value::from("is suer")),
+        ] {
+            let mut changed = json.clone();
+            changed[member] = value;
+            let changed = Certificate::from_value(&changed).unwrap();
+            let error = changed.check().unwrap_err();
+            assert!(error.to_string().contains(member), "{member}: {error}");
+        }
+        let unnamed = Certificate::from_value(&serde_json::json!({})).unwrap();
+        assert!(unnamed.check().is_err());
     }
 
     #[test]

@@ -61,6 +61,8 @@ families! {
         "Time since an issuer's keys were last fetched; absent until they have been.";
     introspections: CounterVec<2> = "hawkgate_introspections_total", ["issuer", "result"],
         "Token introspection requests, by issuer and result.";
+    circuit_open: GaugeVec<2> = "hawkgate_circuit_open", ["kind", "name"],
+        "1 while the circuit to a source or an introspecting issuer is open, otherwise 0.";
     config_reloads: CounterVec<1> = "hawkgate_config_reloads_total", ["result"],
         "Configuration reloads, by result.";
     config_loaded_at: IntGauge = "hawkgate_config_last_reload_success_timestamp_seconds", [],

@@ -185,6 +185,8 @@ fn metrics() -> Metrics {
     callbacks.jwks_age(&"auth0".into(), || Some(Duration::from_secs(61)));
     callbacks.jwks_age(&"never".into(), || None);
     callbacks.log_lines_dropped(|| 3);
+    callbacks.circuit_open("source", &"login".into(), || true);
+    callbacks.circuit_open("issuer", &"opaque".into(), || false);
     metrics.configure(&names(), callbacks, UnixMillis::from_secs(1000));
     metrics
 }
@@ -286,6 +288,7 @@ fn the_families_are_those_of_the_published_interface() {
         ("hawkgate_jwks_refreshes_total", &["issuer", "result"]),
         ("hawkgate_jwks_age_seconds", &["issuer"]),
         ("hawkgate_introspections_total", &["issuer", "result"]),
+        ("hawkgate_circuit_open", &["kind", "name"]),
         ("hawkgate_config_reloads_total", &["result"]),
         ("hawkgate_config_last_reload_success_timestamp_seconds", &[]),
         ("hawkgate_log_lines_dropped_total", &[]),
@@ -363,6 +366,12 @@ fn callbacks_run_at_each_scrape_and_are_replaced_on_reload() {
     assert!((value(&metrics, r#"hawkgate_jwks_age_seconds{issuer="auth0"}"#) - 61.0).abs() < 1e-9);
     assert!((value(&metrics, "hawkgate_log_lines_dropped_total") - 3.0).abs() < 1e-9);
     assert!((value(&metrics, "hawkgate_log_lines_dropped_total") - 3.0).abs() < 1e-9);
+    for (series, open) in [
+        (r#"hawkgate_circuit_open{kind="source",name="login"}"#, 1.0),
+        (r#"hawkgate_circuit_open{kind="issuer",name="opaque"}"#, 0.0),
+    ] {
+        assert!((value(&metrics, series) - open).abs() < 1e-9, "{series}");
+    }
     let ages = |metrics: &Metrics| -> Vec<String> {
         let samples = samples(&metrics.render().unwrap());
         let ages = samples.into_keys();

@@ -25,6 +25,7 @@ pub(super) use proxy_trust::ProxyTrust;
 pub use socket_activation::InheritedSockets;
 pub use tls::Tls;
 use unix::SocketFile;
+pub use unix::check_socket_path;
 
 /// Maximum number of connections that the kernel queues until they are accepted.
 const BACKLOG: u32 = 1024;
@@ -41,7 +42,7 @@ pub enum BindError {
         cause: io::Error,
     },
     /// A TLS file cannot be used.
-    #[error("TLS {what} {}: {cause}", file.display())]
+    #[error("TLS {what} {} {cause}", file.display())]
     Tls {
         /// "certificate", "key" or "client CA".
         what: &'static str,

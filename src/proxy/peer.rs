@@ -1,9 +1,6 @@
 //! Converts a route's upstream into the peer that pingora connects to.
 
-use std::fs::File;
-use std::io::Read;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
@@ -15,10 +12,9 @@ use pingora::tls::load_platform_certs_incl_env_into_store;
 use pingora::upstreams::peer::{ALPN, HttpPeer};
 use pingora::utils::tls::{WrappedX509, parse_x509};
 use rustls::RootCertStore;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
 
 use crate::gateway::route::Upstream;
+use crate::pem;
 
 /// Maximum number of concurrent streams on an HTTP/2 connection to an upstream, a common limit
 /// of servers. pingora's default is one.
@@ -36,14 +32,6 @@ pub(super) const TCP_KEEPALIVE: TcpKeepalive = TcpKeepalive {
     #[cfg(target_os = "linux")]
     user_timeout: Duration::ZERO,
 };
-
-/// Why a CA file cannot be used.
-#[derive(Debug, thiserror::Error)]
-#[error("CA file {}: {cause}", .path.display())]
-pub struct CaError {
-    path: PathBuf,
-    cause: String,
-}
 
 /// Why the platform's CA certificates cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -64,29 +52,6 @@ pub fn check_platform_cas() -> Result<(), PlatformCaError> {
         PlatformCaError(cause.trim().to_owned())
     })
 }
-
-/// Reads a file of CA certificates for verifying an upstream.
-///
-/// # Errors
-/// Returns an error if the file cannot be read, or contains no certificates or malformed ones.
-pub fn read_ca(path: &Path) -> Result<Arc<[u8]>, CaError> {
-    let unusable = |cause: String| CaError {
-        path: path.to_owned(),
-        cause,
-    };
-    let mut pem = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(MAX_CA_BYTES + 1).read_to_end(&mut pem))
-        .map_err(|e| unusable(e.to_string()))?;
-    if pem.len() as u64 > MAX_CA_BYTES {
-        return Err(unusable("it is larger than 4 MiB".into()));
-    }
-    certificates(&pem).map_err(unusable)?;
-    Ok(pem.into())
-}
-
-/// Maximum size of a CA file, in bytes.
-const MAX_CA_BYTES: u64 = 4 * 1024 * 1024;
 
 /// How long an address is tried only after the others when a connection to it has failed.
 const UNREACHABLE_FOR: Duration = Duration::from_secs(10);
@@ -221,27 +186,13 @@ impl Peers {
     }
 }
 
-/// Parses the certificates in `pem`. The error says what is wrong with them.
+/// Parses the certificates in `pem` for pingora.
 fn certificates(pem: &[u8]) -> Result<Arc<CaType>, String> {
-    let certificates: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(pem)
-        .collect::<Result<_, _>>()
-        .map_err(|e| e.to_string())?;
-    if certificates.is_empty() {
-        return Err("it contains no PEM certificate".into());
-    }
-    let mut wrapped = Vec::with_capacity(certificates.len());
-    for certificate in certificates {
-        // pingora parses the certificates with both rustls and x509-parser, and panics if either
-        // fails.
-        RootCertStore::empty()
-            .add(certificate.clone())
-            .map_err(|e| e.to_string())?;
-        let raw = certificate.to_vec();
-        if x509_parser::parse_x509_certificate(&raw).is_err() {
-            return Err("it contains a malformed certificate".into());
-        }
-        wrapped.push(WrappedX509::new(raw, parse_x509));
-    }
+    // pingora panics if it cannot parse one, so that is checked first.
+    let certificates = pem::parse_certificates(pem)?.into_iter();
+    let wrapped: Vec<_> = certificates
+        .map(|certificate| WrappedX509::new(certificate.to_vec(), parse_x509))
+        .collect();
     Ok(wrapped.into())
 }
 
@@ -301,26 +252,5 @@ mod tests {
             peers.mark_unreachable(address, NOW);
         }
         assert_eq!(peers.down.load().len(), MAX_UNREACHABLE);
-    }
-
-    #[test]
-    fn a_ca_file_must_hold_certificates() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("ca.pem");
-        assert!(read_ca(&path).is_err());
-        for unusable in [
-            "",
-            "nonsense",
-            "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
-        ] {
-            std::fs::write(&path, unusable).unwrap();
-            let error = read_ca(&path).unwrap_err();
-            assert!(error.to_string().contains("ca.pem"), "{error}");
-        }
-        let key = rcgen::KeyPair::generate().unwrap();
-        let parameters = rcgen::CertificateParams::new(vec!["tc.example.com".into()]).unwrap();
-        let certificate = parameters.self_signed(&key).unwrap();
-        std::fs::write(&path, certificate.pem()).unwrap();
-        read_ca(&path).unwrap();
     }
 }

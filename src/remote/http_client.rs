@@ -9,6 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use url::{Host, Url};
 
 use crate::clock::UnixMillis;
+use crate::pem;
 use crate::trace;
 
 /// An HTTP client with its own connection pool; cheap to clone.
@@ -317,13 +318,12 @@ fn authority(url: &Url) -> String {
 }
 
 fn certificates(path: &Path) -> Result<Vec<reqwest::Certificate>, TransportError> {
-    let unusable =
-        |problem: &str| TransportError::Tls(format!("CA file {} {problem}", path.display()));
-    let pem = std::fs::read(path).map_err(|e| unusable(&format!("cannot be read: {e}")))?;
-    match reqwest::Certificate::from_pem_bundle(&pem) {
-        Ok(certificates) if !certificates.is_empty() => Ok(certificates),
-        _ => Err(unusable("holds no PEM certificate")),
-    }
+    let found = pem::read_cas(path).map_err(|e| TransportError::Tls(format!("CA file {e}")))?;
+    let certificates = found.certificates.iter();
+    certificates
+        .map(|der| reqwest::Certificate::from_der(der))
+        .collect::<Result<_, _>>()
+        .map_err(|e| TransportError::Tls(format!("CA file {}: {e}", path.display())))
 }
 
 /// An error and its causes on one line.

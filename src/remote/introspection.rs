@@ -128,6 +128,31 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_4xx_is_the_tokens_fault_unless_it_concerns_the_client() {
+        use IntrospectionFault::{Client, Issuer, Token};
+        let token = BearerToken::new("../hunter2").unwrap();
+        for (status, body, fault) in [
+            (400, "", Token),
+            (400, "{\"error\":\"invalid_request\"}", Token),
+            (403, "<html>", Token),
+            (404, "", Token),
+            (413, "", Token),
+            (400, "{\"error\":\"invalid_client\"}", Client),
+            (401, "{\"error\":\"invalid_client\"}", Client),
+            (401, "", Client),
+            (403, "{\"error\":\"unauthorized_client\"}", Client),
+            (429, "", Issuer),
+            (500, "", Issuer),
+            (502, "<html>", Issuer),
+            (503, "", Issuer),
+        ] {
+            let peer = peer(Reply::json(status, body)).await;
+            let result = introspector(&peer.url).introspect(&token).await;
+            assert_eq!(result.unwrap_err().fault, fault, "{status} {body}");
+        }
+    }
+
+    #[tokio::test]
     async fn unusable_responses_are_explained_without_the_token() {
         let token = BearerToken::new("hunter2").unwrap();
         let huge = "x".repeat(MAX_RESPONSE_BYTES + 1);
@@ -136,7 +161,7 @@ mod tests {
             (
                 Reply::json(401, "{\"error\":\"invalid_client\"}"),
                 "invalid_client",
-                None,
+                Some(Duration::from_secs(1)),
             ),
             (
                 Reply::json(400, "{\"error\":\"hunter2\"}"),

@@ -1,16 +1,16 @@
 //! Fetches an issuer's JWK Set from a URL or a file. The module `discovery` finds the URL if
 //! only the issuer is configured.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use http::header::{AGE, CACHE_CONTROL};
-use tokio::io::AsyncReadExt as _;
 use url::Url;
 
 use super::http_client::{HttpClient, HttpClientOptions, HttpResponse, TransportError};
 use super::well_known::get_json;
+use crate::bounded_file;
 use crate::token::{FetchedKeys, KeyFetchError, KeyFetcher, MAX_JWKS_BYTES};
 
 /// The timeout of one request, including connecting (`docs/design/tokens.md`, "Keys").
@@ -89,31 +89,29 @@ impl JwksFileFetcher {
     pub fn new(path: PathBuf) -> Self {
         Self { path }
     }
+}
 
-    async fn read(&self) -> std::io::Result<Vec<u8>> {
-        let file = tokio::fs::File::open(&self.path).await?;
-        let mut document = Vec::new();
-        // One byte over the limit, so that an oversized file can be detected.
-        let limit = MAX_JWKS_BYTES as u64 + 1;
-        file.take(limit).read_to_end(&mut document).await?;
-        Ok(document)
-    }
+/// Reads a JWK Set from a file. Blocks.
+///
+/// # Errors
+/// If it cannot be read or is larger than 256 KiB.
+pub fn read_key_file(path: &Path) -> Result<Vec<u8>, KeyFetchError> {
+    let read = bounded_file::read(path, MAX_JWKS_BYTES as u64);
+    let document = read.map_err(|e| KeyFetchError(format!("{} {e}", path.display())))?;
+    Ok(document.to_vec())
 }
 
 #[async_trait]
 impl KeyFetcher for JwksFileFetcher {
     async fn fetch(&self) -> Result<FetchedKeys, KeyFetchError> {
-        let path = self.path.display();
-        match self.read().await {
-            Ok(document) if document.len() > MAX_JWKS_BYTES => {
-                Err(KeyFetchError(format!("{path} is larger than 256 KiB")))
-            }
-            Ok(document) => Ok(FetchedKeys {
-                document,
-                max_age: None,
-            }),
-            Err(error) => Err(KeyFetchError(format!("{path} cannot be read: {error}"))),
-        }
+        let path = self.path.clone();
+        let document = tokio::task::spawn_blocking(move || read_key_file(&path))
+            .await
+            .map_err(|_| KeyFetchError("reading the file was interrupted".into()))??;
+        Ok(FetchedKeys {
+            document,
+            max_age: None,
+        })
     }
 
     fn fixed_ttl(&self) -> Option<Duration> {

@@ -165,6 +165,11 @@ impl Introspection {
         }))
     }
 
+    /// Whether the circuit to the issuer is open.
+    pub(super) fn is_circuit_open(&self) -> bool {
+        self.0.breaker.is_open()
+    }
+
     /// The exact `iss`.
     pub(super) fn url(&self) -> &str {
         &self.0.rules.url
@@ -319,7 +324,7 @@ impl Inner {
                 tracing::error!(
                     issuer,
                     %error,
-                    "the issuer does not accept hawkgate as a client: no token can be introspected"
+                    "the issuer does not accept hawkgate as a client"
                 );
                 self.remember(digest, &unavailable(REFUSAL_AGE))
             }
@@ -351,7 +356,7 @@ impl Inner {
     }
 
     fn record(&self, digest: TokenDigest, result: &FetchResult) -> IntrospectionResult {
-        let outcome = match result {
+        match result {
             Ok(_) => IntrospectionResult::Accepted,
             // Recorded by `record_failure`.
             Err(TokenError::IntrospectionUnavailable { .. }) => IntrospectionResult::Failed,
@@ -359,8 +364,7 @@ impl Inner {
                 self.remember(digest, error);
                 IntrospectionResult::Refused
             }
-        };
-        outcome
+        }
     }
 }
 

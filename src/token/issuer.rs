@@ -182,6 +182,19 @@ impl Issuer {
         matches!(self.kind, Kind::Delegated)
     }
 
+    /// Whether tokens are introspected.
+    pub fn introspects(&self) -> bool {
+        matches!(self.kind, Kind::Introspection(_))
+    }
+
+    /// Whether the circuit to the introspection endpoint is open.
+    pub fn is_circuit_open(&self) -> bool {
+        match &self.kind {
+            Kind::Introspection(introspection) => introspection.is_circuit_open(),
+            Kind::Jwt(_) | Kind::Delegated => false,
+        }
+    }
+
     /// Whether tokens can be verified at present. An `introspection` issuer needs no keys and
     /// always counts as usable, even if it turns out not to respond.
     pub fn status(&self) -> IssuerStatus {

@@ -67,13 +67,60 @@ impl From<KeySelectionError> for TokenError {
     }
 }
 
+/// Checks that `document` is a JWK Set with at least one key for `algorithms`.
+///
+/// # Errors
+/// If it is not, with the reason for each key. Quotes nothing but `kid`s.
+pub fn check_key_set(document: &[u8], algorithms: &[Algorithm]) -> Result<(), String> {
+    let set = KeySet::parse(document, algorithms).map_err(|error| error.to_string())?;
+    if !set.is_empty() {
+        return Ok(());
+    }
+    let keys = KeySet::members(document).map_err(|error| error.to_string())?;
+    if keys.is_empty() {
+        return Err("the JWK Set has no keys".into());
+    }
+    let mut reasons = Vec::new();
+    for (index, jwk) in keys.iter().enumerate().take(MAX_REASONS) {
+        let name = match jwk.get("kid").and_then(Value::as_str) {
+            Some(kid) => format!("{:?}", kid.chars().take(64).collect::<String>()),
+            None => format!("number {}", index + 1),
+        };
+        reasons.push(format!("key {name} {}", why_unusable(jwk, algorithms)));
+    }
+    if keys.len() > MAX_REASONS {
+        reasons.push("and so on".into());
+    }
+    let reasons = reasons.join("; ");
+    Err(format!("the JWK Set has no usable key: {reasons}"))
+}
+
+/// Maximum number of keys for which [`check_key_set`] gives a reason.
+const MAX_REASONS: usize = 8;
+
+/// Why a key cannot verify any of `algorithms`, after its name.
+fn why_unusable(jwk: &Value, algorithms: &[Algorithm]) -> &'static str {
+    let Some(jwk) = jwk.as_object() else {
+        return "is not a JSON object";
+    };
+    if jwk.contains_key("d") {
+        return "is a private key";
+    }
+    if !is_for_verifying(jwk) {
+        return "is not for verifying signatures, according to its use or key_ops";
+    }
+    match Material::parse(jwk) {
+        Material::Unusable => "has a kty, crv or parameters that are not supported, or is too weak",
+        material if material.decoding_key().is_none() => "has invalid parameters",
+        material if !algorithms.iter().any(|a| material.suits(*a)) => {
+            "is of a kind that none of the issuer's algorithms uses"
+        }
+        _ => "has an alg that is not among the issuer's algorithms",
+    }
+}
+
 impl KeySet {
-    /// Parses a JWK Set and prepares its keys for `algorithms`.
-    ///
-    /// # Errors
-    /// If the document is too large, is not a JWK Set or has too many keys; never because of a
-    /// single key.
-    pub(super) fn parse(document: &[u8], algorithms: &[Algorithm]) -> Result<Self, KeySetError> {
+    fn members(document: &[u8]) -> Result<Vec<Value>, KeySetError> {
         #[derive(Deserialize)]
         struct Document {
             keys: Vec<Value>,
@@ -86,6 +133,16 @@ impl KeySet {
         if keys.len() > MAX_KEYS {
             return Err(KeySetError("has more than 100 keys"));
         }
+        Ok(keys)
+    }
+
+    /// Parses a JWK Set and prepares its keys for `algorithms`.
+    ///
+    /// # Errors
+    /// If the document is too large, is not a JWK Set or has too many keys; never because of a
+    /// single key.
+    pub(super) fn parse(document: &[u8], algorithms: &[Algorithm]) -> Result<Self, KeySetError> {
+        let keys = Self::members(document)?;
         let mut set = Self::default();
         for jwk in keys.iter().filter_map(Value::as_object) {
             if let Some(key) = Key::parse(jwk, algorithms)

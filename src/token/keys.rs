@@ -34,6 +34,9 @@ const UNKNOWN_TTL: Duration = Duration::from_mins(1);
 const MAX_UNKNOWN: usize = 64;
 /// The backoff after the first failed fetch; it doubles with each further failure.
 const FIRST_BACKOFF: Duration = Duration::from_secs(1);
+/// The longest that a request waits for fetches, which continue without it. An issuer that hangs for
+/// one unknown `kid` must not hold requests for the sum of several timeouts.
+const MAX_WAIT: Duration = Duration::from_secs(4);
 /// The maximum backoff.
 const MAX_BACKOFF: Duration = Duration::from_secs(30);
 
@@ -192,14 +195,15 @@ impl Keys {
         algorithm: Algorithm,
         kid: Option<&str>,
     ) -> Result<Selection, TokenError> {
-        self.ensure_usable().await;
+        let start = self.0.clock.monotonic();
+        self.ensure_usable().await?;
         match self.lookup(algorithm, kid)? {
             Err(KeySelectionError::Missing) => {}
             other => return Ok(other?),
         }
         let mut fetched = false;
         while let Some((fetch, own)) = self.0.join_or_start_for(kid.unwrap_or_default()) {
-            fetch.wait().await;
+            self.wait(fetch, start).await?;
             fetched |= own;
             match self.lookup(algorithm, kid)? {
                 // A fetch that was already in progress may have missed the newest key.
@@ -234,12 +238,23 @@ impl Keys {
 
     /// Ensures that there are usable keys, if possible: starts a fetch if one is due, and waits for
     /// it only if there are no usable keys in the meantime.
-    async fn ensure_usable(&self) {
+    async fn ensure_usable(&self) -> Result<(), TokenError> {
         let now = self.0.clock.monotonic();
         if self.current_epoch(now).is_none()
             && let Some(fetch) = self.0.join_or_start(now)
         {
-            fetch.wait().await;
+            self.wait(fetch, now).await?;
+        }
+        Ok(())
+    }
+
+    /// Waits for `fetch`, but no longer than [`MAX_WAIT`] after `start`.
+    async fn wait(&self, fetch: Flight<()>, start: Duration) -> Result<(), TokenError> {
+        let waited = self.0.clock.monotonic().saturating_sub(start);
+        let left = MAX_WAIT.saturating_sub(waited);
+        match tokio::time::timeout(left, fetch.wait()).await {
+            Ok(_) => Ok(()),
+            Err(_) => Err(self.0.unavailable()),
         }
     }
 

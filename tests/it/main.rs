@@ -11,6 +11,7 @@ mod audit;
 mod auth0;
 mod bad_tokens;
 mod cache_memory;
+mod check_and_run;
 mod command_line;
 mod docs;
 mod explain;

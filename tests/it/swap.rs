@@ -159,6 +159,23 @@ async fn two_users_never_share_credentials() {
     assert_eq!(fixture.peers.exchanges().await, 2);
 }
 
+/// With and without a body, because pingora relays one of them and the fast path the other.
+#[tokio::test]
+async fn revocations_in_quick_succession_are_each_healed() {
+    let fixture = Standard::start("").await;
+    let token = fixture.peers.token("user|1").await;
+    echo(&fixture.send("login", Request::get("/api/x"), &token).await);
+    for n in 0..6 {
+        fixture.peers.taskcluster.revoke().await;
+        let request = match n % 2 {
+            0 => Request::get("/api/x"),
+            _ => Request::post("/api/x", vec![b'x'; 1000]),
+        };
+        echo(&fixture.send("login", request, &token).await);
+    }
+    assert_eq!(fixture.peers.exchanges().await, 1 + 6);
+}
+
 #[tokio::test]
 async fn a_persistent_401_is_replayed_once_and_passed_on() {
     let fixture = Standard::start("").await;
@@ -182,6 +199,20 @@ async fn a_persistent_401_is_replayed_once_and_passed_on() {
         .count("GET", "/api/persistent", 401)
         .await;
     assert_eq!(tries, 2);
+    // More of them cause neither replays nor exchanges.
+    for _ in 0..99 {
+        let response = fixture
+            .send("login", Request::get("/api/persistent"), &token)
+            .await;
+        assert_eq!(response.status, 401);
+    }
+    let tries = fixture
+        .peers
+        .taskcluster
+        .count("GET", "/api/persistent", 401)
+        .await;
+    assert_eq!(tries, 2 + 99);
+    assert_eq!(fixture.peers.exchanges().await, 2);
 }
 
 #[tokio::test]

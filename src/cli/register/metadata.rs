@@ -6,7 +6,7 @@ use clap::Args;
 use serde_json::{Map, Value, json};
 
 use hawkgate::registration::{AuthMethod, ClientMetadata};
-use hawkgate::secret::SecretRef;
+use hawkgate::secret::SecretString;
 
 use crate::cli::exit::{CommandError, usage};
 
@@ -118,7 +118,7 @@ impl MetadataArgs {
             members.insert("jwks".to_owned(), json_file(path)?);
         }
         if let Some(path) = &self.software_statement_file {
-            let statement = SecretRef::File(path.clone()).read()?;
+            let statement = SecretString::read_once(path)?;
             members.insert("software_statement".to_owned(), json!(statement.expose()));
         }
         Ok(())
@@ -126,7 +126,7 @@ impl MetadataArgs {
 }
 
 fn json_file(path: &Path) -> Result<Value, CommandError> {
-    let content = SecretRef::File(path.to_owned()).read()?;
+    let content = SecretString::read_once(path)?;
     serde_json::from_str(content.expose()).map_err(|e| {
         let (path, line, column) = (path.display(), e.line(), e.column());
         CommandError::Failed(format!("{path}: not JSON (line {line}, column {column})"))

@@ -120,7 +120,7 @@ impl TenantArgs {
         clock: &SharedClock,
     ) -> Result<SecretString, CommandError> {
         if let Some(path) = &self.management_token_file {
-            return Ok(SecretRef::File(path.clone()).read()?);
+            return Ok(SecretString::read_once(path)?);
         }
         let (Some(id), Some(secret)) = (
             &self.management_client_id,

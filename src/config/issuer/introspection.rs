@@ -70,7 +70,7 @@ impl IntrospectionKeys {
             show_duration,
         );
         if let Some(ca) = &self.ca.value {
-            reader.check_file(&self.ca.at, ca, "PEM certificate", "BEGIN CERTIFICATE");
+            reader.check_cas(&self.ca.at, ca);
         }
         if let Some(prefix) = &self.token_prefix.value
             && BearerToken::new(prefix).is_err()

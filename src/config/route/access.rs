@@ -11,6 +11,7 @@ use crate::config::resolved::{IssuerKind, SourceKind};
 use crate::config::source::template_claims;
 use crate::config::value::Item;
 use crate::remote::settings::Auth0Identity;
+use crate::token::WorkloadToken;
 
 /// The indices of the issuers and of the source.
 type Access = (Vec<usize>, Option<usize>);
@@ -280,12 +281,11 @@ impl Route {
         }
         if reader.reads_files()
             && let Some(path) = &token.0.file.value
-            && let Err(cause) = std::fs::metadata(path)
+            && let Err(problem) = WorkloadToken::new(path.clone()).refresh()
         {
-            let problem = format!("{} cannot be read yet: {cause}", path.display());
             reader.warn(
                 &token.0.file.at,
-                problem,
+                problem.to_string(),
                 "requests without a token are refused until it can be read",
             );
         }

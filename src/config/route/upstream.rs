@@ -22,7 +22,7 @@ impl Route {
         let timeouts = self.resolve_timeouts(reader);
         reader.check_range(&self.signed_port, 1, 65_535, |n| n.to_string());
         if let Some(ca) = &self.ca.value {
-            reader.check_file(&self.ca.at, ca, "PEM certificate", "BEGIN CERTIFICATE");
+            reader.check_cas(&self.ca.at, ca);
         }
         let url = self.upstream.value.as_ref()?;
         self.check_upstream(reader, url, context);

@@ -329,6 +329,9 @@ source = "m"
 workload_token = { file = "later" }
 "#;
 
+const JWKS: &str =
+    r#"{"keys":[{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
+
 #[test]
 fn referenced_files_are_validated_when_the_configuration_is_loaded() {
     let dir = tempfile::tempdir().unwrap();
@@ -342,10 +345,11 @@ fn referenced_files_are_validated_when_the_configuration_is_loaded() {
         .collect();
     assert_eq!(lines, [3, 3, 8, 15]);
 
+    let identity = rcgen::generate_simple_self_signed(["h.example".to_owned()]).unwrap();
     for (name, content) in [
-        ("cert.pem", "-----BEGIN CERTIFICATE-----"),
-        ("key.pem", "-----BEGIN PRIVATE KEY-----"),
-        ("jwks.json", "{\"keys\":[]}"),
+        ("cert.pem", identity.cert.pem().as_str()),
+        ("key.pem", identity.signing_key.serialize_pem().as_str()),
+        ("jwks.json", JWKS),
         ("token", CANARY),
     ] {
         std::fs::write(dir.path().join(name), content).unwrap();
@@ -368,7 +372,7 @@ fn referenced_files_are_validated_when_the_configuration_is_loaded() {
         "{errors}"
     );
     assert!(
-        errors.contains("key.pem is not a PEM private key"),
+        errors.contains("key.pem holds no PEM private key"),
         "{errors}"
     );
 }

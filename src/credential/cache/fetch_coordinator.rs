@@ -112,6 +112,10 @@ impl FetchCoordinator {
         &*self.inner
     }
 
+    pub(super) fn is_circuit_open(&self) -> bool {
+        self.breaker.is_open()
+    }
+
     pub(super) fn entries(&self) -> u64 {
         self.current.run_pending_tasks();
         self.current.entry_count()

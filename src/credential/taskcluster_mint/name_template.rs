@@ -96,6 +96,15 @@ impl NameTemplate {
         })
     }
 
+    /// The shortest name that the template can render.
+    pub fn shortest(&self) -> String {
+        let parts = self.parts.iter().map(|part| match part {
+            Part::Claim(_) => "x",
+            Part::Literal(text) => text.as_str(),
+        });
+        parts.collect()
+    }
+
     /// The claims that the template uses, in order.
     pub fn claims(&self) -> impl Iterator<Item = &str> {
         self.parts.iter().filter_map(|part| match part {

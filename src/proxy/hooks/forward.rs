@@ -73,16 +73,14 @@ impl Hooks {
             Box::pin(look_up_again(&upstream, attempts, now)).await;
             chosen = self.next_address(&upstream, attempts, now);
         }
-        match chosen {
-            Some(address) => Ok((upstream, address)),
-            None => Err(match attempts.connect_failure.take() {
-                Some(rejection) => decided(context, rejection),
-                None => {
-                    let cause = format!("{} has not been resolved", upstream.host);
-                    unreachable(context, cause)
-                }
-            }),
+        if let Some(address) = chosen {
+            return Ok((upstream, address));
         }
+        let rejection = attempts.connect_failure.take().unwrap_or_else(|| {
+            let cause = format!("{} has not been resolved", upstream.host);
+            Rejection::from(Reason::UpstreamUnreachable).with_cause(cause)
+        });
+        Err(decided(context, rejection))
     }
 
     /// Returns the next address to try, unless all have failed or [`MAX_CONNECTS`] are reached.

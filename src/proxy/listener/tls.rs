@@ -1,8 +1,6 @@
 //! TLS 1.2 and 1.3 for callers, with ALPN for HTTP/2 and, if configured, client certificates.
 
 use std::fmt::Display;
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -13,20 +11,15 @@ use pingora::protocols::l4::stream::Stream as L4Stream;
 use pingora::protocols::tls::TlsStream;
 use pingora::{Error, ErrorType};
 use rustls::crypto::aws_lc_rs;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{RootCertStore, ServerConfig};
-use zeroize::Zeroizing;
 
 use super::BindError;
 use crate::gateway::client_certificate::ClientCertificate;
+use crate::pem::{self, PemError};
 use crate::proxy::client::read_certificate;
 use crate::proxy::settings::{ClientAuth, ListenerTls};
-
-/// Maximum size of a PEM file, in bytes.
-const MAX_PEM: u64 = 1024 * 1024;
 
 /// The TLS configuration of a listener, which can be reloaded.
 pub struct Tls {
@@ -119,14 +112,15 @@ fn acceptor(files: &ListenerTls) -> Result<Acceptor, BindError> {
         }
         None => builder.with_no_client_auth(),
     };
-    let chain = certificates("certificate", &files.cert)?;
+    let chain = pem::read_certificates(&files.cert).map_err(|e| of_file("certificate", e))?;
+    let key = pem::read_private_key(&files.key).map_err(|e| of_file("key", e))?;
     let mut config = builder
-        .with_single_cert(chain, key(&files.key)?)
+        .with_single_cert(chain.certificates, key)
         .map_err(|e| {
             unusable(
                 "key",
                 &files.key,
-                format!("it does not match the certificate: {e}"),
+                format!("does not match the certificate: {e}"),
             )
         })?;
     if files.client_ca.is_some() {
@@ -145,7 +139,8 @@ fn client_verifier(
     provider: Arc<rustls::crypto::CryptoProvider>,
 ) -> Result<Arc<dyn ClientCertVerifier>, BindError> {
     let mut roots = RootCertStore::empty();
-    for certificate in certificates("client CA", file)? {
+    let cas = pem::read_cas(file).map_err(|e| of_file("client CA", e))?;
+    for certificate in cas.certificates {
         roots
             .add(certificate)
             .map_err(|e| unusable("client CA", file, e))?;
@@ -158,35 +153,12 @@ fn client_verifier(
     builder.build().map_err(|e| unusable("client CA", file, e))
 }
 
-fn certificates(
-    what: &'static str,
-    file: &Path,
-) -> Result<Vec<CertificateDer<'static>>, BindError> {
-    let pem = read(what, file)?;
-    let chain = CertificateDer::pem_slice_iter(&pem)
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|e| unusable(what, file, e))?;
-    if chain.is_empty() {
-        return Err(unusable(what, file, "it contains no PEM certificate"));
+fn of_file(what: &'static str, error: PemError) -> BindError {
+    BindError::Tls {
+        what,
+        file: error.path,
+        cause: error.problem,
     }
-    Ok(chain)
-}
-
-fn key(file: &Path) -> Result<PrivateKeyDer<'static>, BindError> {
-    let pem = read("key", file)?;
-    PrivateKeyDer::from_pem_slice(&pem)
-        .map_err(|_| unusable("key", file, "it contains no PEM private key"))
-}
-
-fn read(what: &'static str, file: &Path) -> Result<Zeroizing<Vec<u8>>, BindError> {
-    let mut pem = Zeroizing::new(Vec::new());
-    File::open(file)
-        .and_then(|open| open.take(MAX_PEM + 1).read_to_end(&mut pem))
-        .map_err(|e| unusable(what, file, e))?;
-    if pem.len() as u64 > MAX_PEM {
-        return Err(unusable(what, file, "it is larger than 1 MiB"));
-    }
-    Ok(pem)
 }
 
 fn unusable(what: &'static str, file: &Path, cause: impl Display) -> BindError {

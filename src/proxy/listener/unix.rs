@@ -41,11 +41,7 @@ impl Drop for SocketFile {
 /// socket, or if a system call fails. A socket file without a listener is replaced.
 pub(super) async fn bind(path: &Path, mode: u32) -> io::Result<(UnixListener, SocketFile)> {
     ensure_free(path).await?;
-    let parent = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    let private = PrivateDir::in_dir(parent)?;
+    let private = PrivateDir::in_dir(parent(path))?;
     let hidden = private.0.join("s");
     let listener = UnixListener::bind(&hidden)?;
     fs::set_permissions(&hidden, fs::Permissions::from_mode(mode & 0o777))?;
@@ -59,10 +55,34 @@ pub(super) async fn bind(path: &Path, mode: u32) -> io::Result<(UnixListener, So
     Ok((listener, file))
 }
 
-/// Checks that `path` does not exist, or is a socket without a listener.
-async fn ensure_free(path: &Path) -> io::Result<()> {
+fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+/// Checks that a socket could be created at `path`: its folder exists, and nothing but a socket is
+/// in its place. Changes nothing.
+///
+/// # Errors
+/// If it could not.
+pub fn check_socket_path(path: &Path) -> io::Result<()> {
+    let folder = parent(path);
+    let about_folder =
+        |cause: &dyn std::fmt::Display| io::Error::other(format!("{} {cause}", folder.display()));
+    let metadata = fs::metadata(folder)
+        .map_err(|e| about_folder(&format_args!("cannot be used for a socket: {e}")))?;
+    if !metadata.is_dir() {
+        return Err(about_folder(&"is not a folder"));
+    }
+    existing_socket(path).map(|_| ())
+}
+
+/// Whether there is a socket at `path`.
+fn existing_socket(path: &Path) -> io::Result<bool> {
     let found = match fs::symlink_metadata(path) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
         found => found?,
     };
     if !found.file_type().is_socket() {
@@ -70,6 +90,14 @@ async fn ensure_free(path: &Path) -> io::Result<()> {
             io::ErrorKind::AlreadyExists,
             "the path exists and is not a socket; remove it or choose another path",
         ));
+    }
+    Ok(true)
+}
+
+/// Checks that `path` does not exist, or is a socket without a listener.
+async fn ensure_free(path: &Path) -> io::Result<()> {
+    if !existing_socket(path)? {
+        return Ok(());
     }
     match tokio::time::timeout(PROBE, UnixStream::connect(path)).await {
         Ok(Err(e)) if e.kind() == io::ErrorKind::ConnectionRefused => Ok(()),

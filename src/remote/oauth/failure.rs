@@ -114,9 +114,10 @@ impl ErrorResponse {
         let code = self.code.as_deref().unwrap_or_default();
         if self.concerns_our_client() {
             cause.push_str(": hawkgate's client was not accepted; check client_id, its secret or key, and its allowed grants");
+            // Repeated at once, it would fail again, and some servers lock clients out.
             return FetchError::Unavailable {
                 cause,
-                retry_after: self.retry_after,
+                retry_after: self.retry_after.or(Some(DEFAULT_DELAY)),
             };
         }
         match (on_behalf_of, code) {

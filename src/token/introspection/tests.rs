@@ -318,12 +318,12 @@ async fn a_token_that_cannot_be_introspected_backs_off_alone() {
     let fixture = Fixture::new(false);
     fixture.script.go_down(None);
     assert_eq!(fixture.error("a").await, wait(1));
-    assert_eq!(fixture.script.calls(), 6, "it is tried again at once");
+    assert_eq!(fixture.script.calls(), 7, "it is tried again at once");
     assert!(matches!(
         fixture.error("a").await,
         TokenError::IntrospectionUnavailable { .. }
     ));
-    assert_eq!(fixture.script.calls(), 6, "no request is sent");
+    assert_eq!(fixture.script.calls(), 7, "no request is sent");
     fixture.script.respond(active(&json!({})));
     assert_eq!(fixture.verify("b").await, "ok");
     fixture.clock.advance(Duration::from_secs(1));
@@ -483,7 +483,7 @@ async fn a_panic_in_the_observer_does_not_leave_the_flight_behind() {
             .error;
         assert_eq!(error, unavailable(MIN_RETRY_AFTER));
     }
-    assert_eq!(script.calls(), 6, "the second time it backs off");
+    assert_eq!(script.calls(), 7, "the second time it backs off");
     clock.advance(Duration::from_secs(30));
     script.respond(active(&json!({})));
     let found = authenticate(&token, &issuers, None).await.unwrap();

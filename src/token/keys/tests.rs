@@ -98,6 +98,26 @@ async fn keys_are_fetched_once_and_cached() {
     assert!(fixture.keys.usable());
 }
 
+/// Never responds.
+#[derive(Debug)]
+struct Hanging;
+
+#[async_trait]
+impl KeyFetcher for Hanging {
+    async fn fetch(&self) -> Result<FetchedKeys, KeyFetchError> {
+        std::future::pending().await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_waits_four_seconds_for_an_issuer_that_hangs() {
+    let keys = unobserved(Arc::new(Hanging), clock());
+    let selecting = keys.select(Algorithm::ES256, Some("unknown"));
+    let end = tokio::time::timeout(MAX_WAIT, selecting).await;
+    let error = end.expect("it ends in time").unwrap_err();
+    assert!(matches!(error, TokenError::KeysUnavailable { .. }));
+}
+
 #[tokio::test]
 async fn keys_are_refreshed_in_the_background_before_they_become_stale() {
     let fixture = Fixture::publishing(&[P256.jwk()]);

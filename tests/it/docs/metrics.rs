@@ -45,6 +45,8 @@ fn exposition() -> String {
     let mut callbacks = ScrapeCallbacks::default();
     callbacks.cache_entries(&"s".into(), || 1);
     callbacks.jwks_age(&"i".into(), || Some(Duration::ZERO));
+    callbacks.circuit_open("source", &"s".into(), || false);
+    callbacks.circuit_open("issuer", &"i".into(), || false);
     metrics.configure(&names, callbacks, UnixMillis(0));
     let _keys = metrics.key_observer("i");
     let _introspection = metrics.introspection_observer("i");
@@ -120,7 +122,9 @@ fn every_exported_metric_is_documented_with_its_labels_and_no_other_is() {
 }
 
 /// Labels whose values come from the configuration, the build, HTTP, or another page.
-const OPEN: &[&str] = &["route", "issuer", "source", "code", "version", "revision"];
+const OPEN: &[&str] = &[
+    "route", "issuer", "source", "name", "code", "version", "revision",
+];
 
 #[test]
 fn every_label_value_is_documented_and_no_other_is() {

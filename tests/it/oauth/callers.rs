@@ -1,6 +1,7 @@
 //! Callers with opaque tokens (introspection) and with tokens signed with a shared secret.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use hawkgate::clock::{Clock as _, ManualClock, SystemClock};
@@ -10,7 +11,7 @@ use crate::support::client::Request;
 use crate::support::gateway::{ConfigDir, SERVER_CONFIG, TestGateway};
 use crate::support::peers::OidcProvider;
 use crate::support::tokens::hmac_token;
-use crate::support::upstream::FakeUpstream;
+use crate::support::upstream::{FakeUpstream, Reply};
 use serde_json::{Value, json};
 
 const HMAC: &str = "tests-only-hmac-secret-0123456789-abcdef";
@@ -190,6 +191,49 @@ async fn an_introspection_outage_is_503_never_401() {
     fixture.provider.up().await;
     fixture.clock.advance(Duration::from_mins(1));
     assert_ok(&fixture.gateway.send(&to("api", &unknown)).await);
+}
+
+/// A firewall in front of the authorization server, for example, rejects tokens with `../` in them.
+#[tokio::test]
+async fn tokens_that_the_authorization_server_rejects_shut_out_nobody_else() {
+    let status = Arc::new(AtomicU16::new(200));
+    let answer = Arc::clone(&status);
+    let server = FakeUpstream::http1(move |_| match answer.load(Ordering::SeqCst) {
+        200 => {
+            let body = json!({ "active": true, "aud": AUDIENCE, "sub": "alice" });
+            Reply::new(200, body.to_string()).header("content-type", "application/json")
+        }
+        status => Reply::new(status, "<html>").header("content-type", "text/html"),
+    })
+    .await;
+    let api = api(&Revoked::default()).await;
+    let files = ConfigDir::new();
+    files.write("secret", "tests-only-junk-secret-88dd");
+    let text = format!(
+        "{SERVER_CONFIG}[[issuer]]\nname = \"opaque\"\nkind = \"introspection\"\n\
+         url = \"https://as.example.com\"\nintrospection_url = \"{}\"\nclient_id = \"c\"\n\
+         client_secret = {{ file = \"secret\" }}\naudiences = [\"{AUDIENCE}\"]\n\
+         [[route]]\nname = \"api\"\nhost = \"api.test\"\nupstream = \"{}\"\nissuers = [\"opaque\"]\n",
+        server.url(),
+        api.url()
+    );
+    let gateway = TestGateway::start_with(&text, files, SystemClock::shared()).await;
+    let mut tokens = 0;
+    for (code, count) in [(400, 20), (403, 20), (404, 20), (401, 20), (500, 3)] {
+        for n in 0..count {
+            status.store(code, Ordering::SeqCst);
+            let junk = format!("../junk-{code}-{n}");
+            let response = gateway.send(&to("api", &junk)).await;
+            let end = response.status_and_reason();
+            assert_eq!(end, (503, Some("keys_unavailable")), "{code}");
+            status.store(200, Ordering::SeqCst);
+            let response = gateway.send(&to("api", &format!("good-{code}-{n}"))).await;
+            assert_eq!(response.error_reason(), None, "{code}: {}", response.text());
+            tokens += 2;
+        }
+    }
+    let calls = server.attempts().len();
+    assert!(calls <= tokens + 3 * 6, "{calls} calls for {tokens} tokens");
 }
 
 #[tokio::test]

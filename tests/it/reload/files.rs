@@ -172,7 +172,7 @@ async fn a_renewed_certificate_is_used_for_new_connections_only() {
     assert_eq!(client.request(&request).await.unwrap().status, 200);
 
     fixture.replace("cert.pem", "not a certificate");
-    wait_for_log(&fixture.gateway, "cert.pem is not a PEM certificate").await;
+    wait_for_log(&fixture.gateway, "cert.pem holds no PEM certificate").await;
     assert!(connect(&new).await.is_ok());
 }
 
@@ -305,4 +305,39 @@ async fn replaced_credentials_survive_reloads_until_their_source_changes() {
     fixture.replace("fixed-token", "the-second-token-of-the-fixed-client");
     fixture.wait_for_reload("success", 3).await;
     assert!(signature(&fixture, "/fixed/x").await.contains("id=\"me\""));
+}
+
+#[tokio::test]
+async fn files_that_check_refuses_are_refused_by_a_reload() {
+    let fixture = Fixture::start().await;
+    assert_eq!(fixture.get("/api/x").await.status, 200);
+    let files = &fixture.gateway.files;
+    files.write("junk.json", "junk");
+    files.write(
+        "broken.pem",
+        "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+    );
+    let issuer = |name: &str, keys: &str| {
+        format!(
+            "\n[[issuer]]\nname = \"{name}\"\nurl = \"https://{name}.example.com\"\naudiences = [\"x\"]\n{keys}\n"
+        )
+    };
+    let added = [
+        issuer("one", "jwks_file = \"junk.json\""),
+        issuer(
+            "two",
+            "ca = \"broken.pem\"\njwks_url = \"https://two.example.com/\"",
+        ),
+    ];
+    let text = format!("{}{}", fixture.text("/two/"), added.concat());
+    fixture.replace("hawkgate.toml", text);
+    fixture.wait_for_reload("invalid", 1).await;
+    for message in [
+        "junk.json: the JWK Set is not a JSON object",
+        "broken.pem is unusable: its certificate number 1 is malformed",
+    ] {
+        wait_for_log(&fixture.gateway, message).await;
+    }
+    assert_eq!(fixture.get("/api/x").await.status, 200);
+    assert_eq!(fixture.get("/two/x").await.status, 404);
 }

@@ -74,6 +74,15 @@ impl StderrLines {
         }
     }
 
+    /// Reads the next line; `None` once the program has closed stderr. Blocks this thread.
+    pub(crate) fn next(&mut self) -> Option<String> {
+        match self.lines.recv_timeout(DEADLINE) {
+            Ok(line) => Some(line),
+            Err(mpsc::RecvTimeoutError::Disconnected) => None,
+            Err(mpsc::RecvTimeoutError::Timeout) => panic!("the program writes nothing more"),
+        }
+    }
+
     /// Reads until the program has closed stderr, and returns every line; blocks this thread.
     pub(crate) fn finish(&mut self) -> Vec<String> {
         loop {
