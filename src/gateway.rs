@@ -20,7 +20,9 @@ pub mod reserved_headers;
 pub mod resource_isolation;
 pub mod route;
 pub mod rule;
+mod scopes_refusal;
 pub mod upstream_addresses;
+mod upstream_clock;
 
 pub use crate::token::OTP;
 pub use admission::{Admission, AdmissionError};
@@ -28,6 +30,8 @@ pub use local_response::{LocalResponse, RequestDetails};
 pub use observability::Observability;
 pub use path::{Ambiguity, is_plain};
 pub use recovery::{Recovery, Replayable, UnauthorizedResponse};
+pub use scopes_refusal::{LOOK_TIMEOUT, RefusalLog, ScopesVerdict, UnauthorizedBody};
+pub use upstream_clock::UpstreamClock;
 
 use std::net::IpAddr;
 use std::ops::Range;
@@ -240,7 +244,7 @@ impl Gateway {
         head: Head<'_>,
         now: Now,
     ) -> Result<Admission, Box<AdmissionError>> {
-        let mut admission = Admission::new(Arc::clone(route));
+        let mut admission = Admission::new(Arc::clone(route), now);
         if let Err(rejection) = self.check_isolation(route, head) {
             return Err(Box::new(admission.refused(rejection)));
         }
@@ -323,7 +327,7 @@ impl Gateway {
         let (name, value, secret) = match lease.credential() {
             Credential::Taskcluster { signer, .. } => {
                 let request = SignedRequest {
-                    at: self.clock.now().offset_by(upstream.clock_offset()),
+                    at: self.time_at(upstream, admission),
                     nonce: &hawk::nonce(),
                     method: method.as_str(),
                     target,

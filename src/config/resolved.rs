@@ -237,6 +237,8 @@ pub struct Route {
     pub stripped_headers: StrippedHeaders,
     /// The scopes that the token must have.
     pub require_scopes: Vec<String>,
+    /// Path prefixes whose 401s are the upstream's own.
+    pub passes_401: Vec<String>,
     /// Whether requests need no token. If so and there is a source, every listener is loopback or a
     /// Unix socket.
     pub anonymous: bool,

@@ -284,6 +284,16 @@ impl CachedSource {
         Ok(replaced)
     }
 
+    /// Whether [`Self::replace`] would return [`Replacement::StillRejected`].
+    pub fn is_still_rejected(&self, request: &SwapRequest, rejected: &Lease) -> bool {
+        let Ok(identity) = self.identify(request) else {
+            return false;
+        };
+        let caller = self.caller_key(identity, request);
+        self.coordinator
+            .is_still_rejected(identity, caller, request, rejected.generation())
+    }
+
     /// Issues another credential in place of `outdated`, which the upstream cannot accept
     /// because its clock differs. For sources without network only
     /// ([`CredentialSource::is_local`]), so there is no limit.

@@ -92,6 +92,8 @@ labels! {
         BewitRefused = "bewit_refused",
         /// The issuer's keys have never been fetched, or introspection is unavailable.
         KeysUnavailable = "keys_unavailable",
+        /// This machine's clock is not set, so the token cannot be checked.
+        ClockNotSet = "clock_not_set",
         /// The workload token's file cannot be read.
         WorkloadTokenUnavailable = "workload_token_unavailable",
         /// The exchange is unreachable.
@@ -196,6 +198,7 @@ impl Reason {
             Self::LoginUnknownProvider => row(400, "InputError", None, "Unknown provider"),
             Self::BewitRefused => row(403, "BewitRefused", None, "This gateway does not sign this URL."),
             Self::KeysUnavailable => row(503, "ServiceUnavailable", None, "The token's issuer cannot be reached to verify it. Try again later."),
+            Self::ClockNotSet => row(503, "ServiceUnavailable", None, "This gateway's clock is wrong, so the token cannot be checked. Try again later."),
             Self::WorkloadTokenUnavailable => row(503, "ServiceUnavailable", None, "The workload's own token is not available. Try again later."),
             Self::ExchangeUnavailable => row(503, "ServiceUnavailable", None, "The credentials service cannot be reached. Try again later."),
             Self::ExchangeFailed => row(502, "BadGateway", None, "The credentials service did not return a usable response."),

@@ -56,6 +56,7 @@ pub struct Signer {
     pub(super) ext: SecretString,
     /// What is secret in `ext`, see [`Signer::ext_secrets`].
     ext_secrets: Vec<SecretString>,
+    narrowed: bool,
 }
 
 impl fmt::Debug for Signer {
@@ -77,7 +78,16 @@ impl Signer {
             credentials.certificate.as_ref(),
             credentials.authorized_scopes.as_deref(),
         )?;
-        Self::with_ext(&credentials.client_id, &credentials.access_token, ext)
+        let signer = Self::with_ext(&credentials.client_id, &credentials.access_token, ext)?;
+        Ok(Self {
+            narrowed: credentials.authorized_scopes.is_some(),
+            ..signer
+        })
+    }
+
+    /// Whether `ext` contains `authorizedScopes`.
+    pub fn has_authorized_scopes(&self) -> bool {
+        self.narrowed
     }
 
     /// Like [`Self::new`], with an arbitrary `ext`; empty for none.
@@ -98,6 +108,7 @@ impl Signer {
             key: hmac::Key::new(hmac::HMAC_SHA256, access_token.expose().as_bytes()),
             ext_secrets: ext_secrets(&ext),
             ext,
+            narrowed: false,
         };
         within_limit(signer.length(TIME_CHARS, NONCE_CHARS, None))?;
         Ok(signer)

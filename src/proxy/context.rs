@@ -11,10 +11,11 @@ use super::connection_limit::{ConnState, StreamGuard};
 use super::headers::SentCredentials;
 use super::in_flight::CountedRequest;
 use super::replay::Replay;
+use crate::clock::UnixMillis;
 use crate::gateway::outcome::{Unauthorized, UnauthorizedAction, UnauthorizedReason};
 use crate::gateway::reason::Reason;
 use crate::gateway::rejection::Rejection;
-use crate::gateway::{Admission, AdmissionError, Gateway, RequestDetails};
+use crate::gateway::{Admission, AdmissionError, Gateway, RequestDetails, UnauthorizedBody};
 use crate::secret::SecretString;
 use crate::trace::RequestTrace;
 
@@ -41,6 +42,8 @@ pub struct Context {
     pub(super) attempts: Attempts,
     /// The credentials that the request was sent with.
     pub(super) sent: SentCredentials,
+    /// Set while the body of a 401 decides what happens to it.
+    pub(super) look: Option<Box<UnauthorizedLook>>,
     pub(super) unauthorized: Vec<Unauthorized>,
     pub(super) times: Times,
     /// Set on admission, unless the fast path counts the request.
@@ -68,6 +71,16 @@ pub(super) struct Attempts {
     pub(super) stale: usize,
     /// Set from a 401 that causes a replay until the replay begins.
     pub(super) replaying: bool,
+    /// Set once the next 401 is passed on, whatever it says.
+    pub(super) last: bool,
+}
+
+/// A 401 whose body is being looked at.
+pub(super) struct UnauthorizedLook {
+    pub(super) body: UnauthorizedBody,
+    pub(super) date: Option<UnixMillis>,
+    /// Whether the response is held back until that is done, so that the request can be replayed.
+    pub(super) is_held: bool,
 }
 
 /// Monotonic times.
@@ -95,6 +108,7 @@ impl Context {
             trace: None,
             attempts: Attempts::default(),
             sent: SentCredentials::default(),
+            look: None,
             unauthorized: Vec::new(),
             times: Times {
                 started,
@@ -112,6 +126,20 @@ impl Context {
     /// status.
     pub(super) fn take_recovery_code(&mut self) -> Option<SecretString> {
         self.admission.as_mut()?.take_recovery_code()
+    }
+
+    /// Whether the body of a 401 to the request for `target` matters; see
+    /// [`Gateway::depends_on_body`].
+    pub(super) fn depends_on_body(&self, target: &str) -> bool {
+        let admission = self.admission.as_ref();
+        admission.is_some_and(|admission| self.gateway.depends_on_body(admission, target))
+    }
+
+    /// Records that the upstream answered the last attempt with something else than a 401.
+    pub(super) fn accepted(&self) {
+        if let Some(admission) = &self.admission {
+            self.gateway.accepted(admission);
+        }
     }
 
     /// Records on the connection that the request was admitted.

@@ -10,6 +10,7 @@
 
 mod attempt;
 mod fields;
+mod look_ahead;
 mod pool;
 mod request;
 mod response;

@@ -11,6 +11,7 @@ mod unauthorized;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
@@ -43,7 +44,7 @@ use admit::Admitted;
 pub(super) use admit::host;
 pub(super) use forward::{after_failed_attempt, credential_header, prepare_request};
 pub(super) use serve::is_own;
-pub(super) use unauthorized::{accepted, date};
+pub(super) use unauthorized::date;
 
 /// Maximum number of attempts per request. It exceeds the sum of the separate limits on failed
 /// connections, stale pooled connections and replays ([`forward`], [`crate::gateway`]), so that
@@ -215,6 +216,12 @@ impl ProxyHttp for Hooks {
         if let Some(replay) = &context.replay {
             replay.rewind();
         }
+        let span = context.trace.as_ref().map(|trace| trace.request_span());
+        let recovering = self.recover_after_look(session, context);
+        match span {
+            None => recovering.await?,
+            Some(active) => Box::pin(trace::in_span(active, recovering)).await?,
+        }
         let peer = self.choose_peer(session, context).await?;
         context.begin_attempt(&peer, now);
         Ok(peer)
@@ -242,19 +249,19 @@ impl ProxyHttp for Hooks {
         }
         if head.status == StatusCode::UNAUTHORIZED {
             let span = context.trace.as_ref().map(|trace| trace.request_span());
-            let date = date(&head.headers);
-            let recovering = self.recover(date, context);
+            let handling = self.handle_401(session, head, context);
             match span {
-                None => recovering.await?,
-                Some(active) => Box::pin(trace::in_span(active, recovering)).await?,
+                None => handling.await?,
+                Some(active) => Box::pin(trace::in_span(active, handling)).await?,
             }
         } else if switching {
             session.set_read_timeout(Some(UPGRADED_IDLE));
             self.limit_upgrade(context);
         }
-        let last = switching || !head.status.is_informational();
+        let undecided = context.look.as_ref().is_some_and(|look| look.is_held);
+        let last = (switching || !head.status.is_informational()) && !undecided;
         if last && head.status != StatusCode::UNAUTHORIZED {
-            accepted(context);
+            context.accepted();
         }
         if let Some(replay) = context.replay.as_ref().filter(|_| last) {
             replay.finish_recording();
@@ -271,6 +278,17 @@ impl ProxyHttp for Hooks {
         }
         let status = head.status;
         sanitize_response(head, status, session.req_header().raw_path(), context)
+    }
+
+    fn upstream_response_body_filter(
+        &self,
+        session: &mut Session,
+        piece: &mut Option<Bytes>,
+        end: bool,
+        context: &mut Context,
+    ) -> Result<Option<Duration>> {
+        Self::look(session, piece.as_ref(), end, context)?;
+        Ok(None)
     }
 
     fn upstream_response_trailer_filter(
@@ -337,6 +355,7 @@ impl ProxyHttp for Hooks {
     }
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, context: &mut Context) {
+        Self::finish_look(session, context);
         if let Some(replay) = context.replay.take() {
             context.upgrade_expired = replay.upgrade_expired();
             replay.restore(session);

@@ -9,6 +9,7 @@
 
 mod budget;
 mod buffer;
+mod hold;
 mod session;
 #[cfg(test)]
 mod tests;
@@ -28,6 +29,7 @@ use crate::proxy::in_flight::Address;
 use crate::proxy::settings::{Limits, MinRate};
 use budget::Reservation;
 use buffer::ReplayBuffer;
+use hold::Hold;
 use session::ReplaySession;
 
 /// The limits on one request's body.
@@ -80,6 +82,7 @@ pub(super) struct Replay {
 /// The state shared by the session and the handle.
 struct Shared {
     buffer: Mutex<ReplayBuffer>,
+    hold: Mutex<Hold>,
     /// Whether the caller's connection closes after this request.
     last: AtomicBool,
     /// When the connection ends if it is upgraded.
@@ -93,6 +96,10 @@ struct Shared {
 impl Shared {
     fn buffer(&self) -> MutexGuard<'_, ReplayBuffer> {
         self.buffer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn hold(&self) -> MutexGuard<'_, Hold> {
+        self.hold.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn returned(&self) -> MutexGuard<'_, Option<Box<ServerSession>>> {
@@ -113,6 +120,7 @@ impl Replay {
         let reservation = Reservation::new(budget, address, limits.replay);
         let shared = Arc::new(Shared {
             buffer: Mutex::new(ReplayBuffer::new(reservation, limits.replay, announced)),
+            hold: Mutex::default(),
             last: AtomicBool::new(false),
             upgrade_end: OnceLock::new(),
             upgrade_expired: AtomicBool::new(false),
@@ -145,9 +153,27 @@ impl Replay {
         self.shared.buffer().replayable()
     }
 
-    /// Rewinds the body, so that the next attempt reads it from the beginning.
+    /// Rewinds the body, so that the next attempt reads it from the beginning. A response that is
+    /// held back is discarded.
     pub(super) fn rewind(&self) {
         self.shared.buffer().rewind();
+        *self.shared.hold() = Hold::default();
+    }
+
+    /// Holds the response back until [`Self::release`]. If its end, or `limit`, comes first, the
+    /// attempt fails, and [`Self::is_abandoned`] is true.
+    pub(super) fn hold(&self, limit: Duration) {
+        self.shared.hold().begin(limit);
+    }
+
+    /// Lets the response through.
+    pub(super) fn release(&self) {
+        self.shared.hold().release();
+    }
+
+    /// Whether the attempt failed because the response was held back for too long.
+    pub(super) fn is_abandoned(&self) -> bool {
+        self.shared.hold().is_abandoned()
     }
 
     /// Ends recording and releases the memory, because there will be no further attempt.

@@ -17,8 +17,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::request::RequestHead;
 use super::response::{InvalidResponse, ResponseBody, ResponseHead};
 use super::{Caller, FastPath, SentResponse, send};
-use crate::gateway::Admission;
 use crate::gateway::route::Upstream;
+use crate::gateway::{Admission, UnauthorizedResponse};
 use crate::proxy::context::Context;
 use crate::proxy::deadline::Deadline;
 use crate::proxy::hooks::{self, ATTEMPTS};
@@ -30,12 +30,12 @@ const HEAD_READ_CAPACITY: usize = 4 * 1024;
 /// Capacity into which most response heads fit.
 const HEAD_CAPACITY: usize = 1024;
 /// Capacity for each further read.
-const READ_CAPACITY: usize = 32 * 1024;
+pub(super) const READ_CAPACITY: usize = 32 * 1024;
 
 /// A connection to an upstream, with the bytes that have been read and not yet forwarded.
-struct UpstreamConn {
+pub(super) struct UpstreamConn {
     stream: Stream,
-    received: BytesMut,
+    pub(super) received: BytesMut,
     /// Whether the buffer has grown too large to be kept in the pool.
     oversized: bool,
     upstream: Arc<Upstream>,
@@ -196,13 +196,20 @@ impl FastPath {
             sent.code = head.status.as_u16();
             out.clear();
         };
-        if head.status == StatusCode::UNAUTHORIZED {
-            let date = hooks::date(&head.fields);
-            self.hooks.recover(date, context).await?;
-        } else {
-            hooks::accepted(context);
-        }
         let body = head.body(&request.method);
+        if head.status == StatusCode::UNAUTHORIZED {
+            let target = request.target();
+            let scopes_refused = context.depends_on_body(target)
+                && conn.is_scopes_refusal(caller, &head, &body).await?;
+            let response = UnauthorizedResponse {
+                date: hooks::date(&head.fields),
+                target,
+                scopes_refused,
+            };
+            self.hooks.recover(response, context).await?;
+        } else {
+            context.accepted();
+        }
         self.finalize_head(caller, context, request, sent, &mut head, &body)?;
         out.reserve(HEAD_CAPACITY);
         head.encode(&mut out);
@@ -307,7 +314,7 @@ impl UpstreamConn {
     /// Reads the available bytes and returns their number, which is 0 once the upstream has
     /// closed the connection. Fails on the upstream's read timeout, or if the caller disconnects
     /// in the meantime.
-    async fn read(&mut self, caller: &mut Caller<'_>, capacity: usize) -> Result<usize> {
+    pub(super) async fn read(&mut self, caller: &mut Caller<'_>, capacity: usize) -> Result<usize> {
         self.received.reserve(capacity);
         caller.deadline.set(self.upstream.timeouts.read);
         let mut reading = pin!(self.stream.read_buf(&mut self.received));

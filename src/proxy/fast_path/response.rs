@@ -239,6 +239,24 @@ impl ResponseBody {
         Ok(Forwarded { data, done })
     }
 
+    /// The beginning of the content, of which `received` contains the framed form, and whether it
+    /// is all of it. Only before anything was forwarded; consumes nothing.
+    pub(super) fn preview(&self, received: &[u8]) -> (Vec<u8>, bool) {
+        match self {
+            Self::Length(left) => {
+                let here = usize::try_from(*left).unwrap_or(usize::MAX);
+                let here = received.get(..here).unwrap_or(received);
+                (here.to_vec(), here.len() as u64 == *left)
+            }
+            Self::Chunked(_) => {
+                let (mut chunk, mut content) = (ChunkedState::start(), Vec::new());
+                let decoded = chunk.decode_data(received, |part| content.extend_from_slice(part));
+                (content, decoded.is_err() || chunk == ChunkedState::End)
+            }
+            Self::CloseDelimited | Self::Eof => (received.to_vec(), *self == Self::Eof),
+        }
+    }
+
     /// Accounts for this number of leading bytes of a body of known length, which the caller of
     /// this method forwards itself.
     pub(super) fn advance(&mut self, bytes: usize) -> Forwarded {

@@ -1,4 +1,3 @@
-use std::sync::atomic::AtomicI64;
 use std::time::Duration;
 
 use http::StatusCode;
@@ -25,7 +24,7 @@ fn upstream() -> Upstream {
             idle: second,
         },
         addresses: crate::gateway::upstream_addresses::UpstreamAddresses::fixed(vec![]),
-        clock_offset: AtomicI64::new(0),
+        clock: crate::gateway::UpstreamClock::default(),
     }
 }
 

@@ -82,8 +82,11 @@ impl Hooks {
         context: &mut Context,
         limits: BodyLimits,
     ) -> Result<(), Rejection> {
-        // An upgraded connection is read through the session as well, which closes it in time.
-        if session.is_body_empty() && !session.is_upgrade_req() {
+        // A response can be held back, and an upgraded connection closed in time, only by a session
+        // that records.
+        let narrowed = context.admission.as_ref();
+        let narrowed = narrowed.is_some_and(Admission::sends_authorized_scopes);
+        if session.is_body_empty() && !narrowed && !session.is_upgrade_req() {
             return Ok(());
         }
         let announced = local_response::content_length(&session.req_header().headers);

@@ -120,6 +120,22 @@ impl ReplaySession {
         }
     }
 
+    /// Cancel-safe, because there is no await between taking a piece and returning it.
+    async fn read_or_idle(&mut self, no_body_expected: bool) -> Result<Option<Bytes>> {
+        if self.real.was_upgraded() {
+            let read = self.real.read_body_or_idle(no_body_expected);
+            return Self::within_life(&self.shared, read).await;
+        }
+        if no_body_expected {
+            self.read_rest().await?;
+        } else if let Some(piece) = self.play()? {
+            return Ok(Some(piece));
+        } else if !self.real.is_body_done() {
+            return self.read_live().await;
+        }
+        self.real.read_body_or_idle(true).await
+    }
+
     fn count(&mut self, piece: &Bytes) -> Result<()> {
         self.received += piece.len() as u64;
         if self.limits.body.is_some_and(|limit| self.received > limit) {
@@ -204,20 +220,18 @@ impl CustomSession for ReplaySession {
         }
     }
 
-    /// Cancel-safe, because there is no await between taking a piece and returning it.
+    /// pingora calls this while it waits for the response as well, so the deadline of a response
+    /// that is held back is noticed here.
     async fn read_body_or_idle(&mut self, no_body_expected: bool) -> Result<Option<Bytes>> {
-        if self.real.was_upgraded() {
-            let read = self.real.read_body_or_idle(no_body_expected);
-            return Self::within_life(&self.shared, read).await;
+        let deadline = self.shared.hold().deadline();
+        let Some(deadline) = deadline else {
+            return self.read_or_idle(no_body_expected).await;
+        };
+        let reading = self.read_or_idle(no_body_expected);
+        match tokio::time::timeout_at(deadline, reading).await {
+            Ok(read) => read,
+            Err(_) => Err(self.shared.hold().abandon()),
         }
-        if no_body_expected {
-            self.read_rest().await?;
-        } else if let Some(piece) = self.play()? {
-            return Ok(Some(piece));
-        } else if !self.real.is_body_done() {
-            return self.read_live().await;
-        }
-        self.real.read_body_or_idle(true).await
     }
 
     async fn drain_request_body(&mut self) -> Result<()> {
@@ -252,7 +266,8 @@ impl CustomSession for ReplaySession {
         self.real.write_response_trailers(trailers).await
     }
 
-    async fn response_duplex_vec(&mut self, mut tasks: Vec<HttpTask>) -> Result<bool> {
+    async fn response_duplex_vec(&mut self, tasks: Vec<HttpTask>) -> Result<bool> {
+        let mut tasks = self.shared.hold().filter(tasks)?;
         tasks.retain(|task| match task {
             HttpTask::Header(head, _) => self.before_head(head),
             _ => true,

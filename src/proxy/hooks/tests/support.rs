@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 
 use super::client::TestClient;
 use super::upstream::Upstream as Server;
-use crate::clock::{ManualClock, UnixMillis};
+use crate::clock::{ManualClock, SystemClock};
 use crate::credential::{
     CacheLimits, CachedSource, Credential, CredentialSource, FetchError, IdentityHasher, Issued,
     SourceOptions, SwapRequest,
@@ -80,6 +80,8 @@ pub(super) struct Options {
     pub(super) addresses: Option<Vec<SocketAddr>>,
     /// For TLS: the host name to verify, and the CA file.
     pub(super) tls: Option<(&'static str, Option<PathBuf>)>,
+    /// The route's `passes_401`.
+    pub(super) passes_401: Vec<String>,
 }
 
 impl Default for Options {
@@ -109,6 +111,7 @@ impl Default for Options {
             read_timeout: Duration::from_secs(30),
             addresses: None,
             tls: None,
+            passes_401: vec![],
         }
     }
 }
@@ -122,6 +125,7 @@ pub(super) struct TestProxy {
     pub(super) credential_source: Arc<ScriptedSource>,
     pub(super) budget: Arc<Budget>,
     pub(super) in_flight: InFlight,
+    clock: Arc<ManualClock>,
     outcomes: mpsc::UnboundedReceiver<Outcome>,
     pub(super) handle: ServerHandle,
 }
@@ -130,7 +134,7 @@ impl TestProxy {
     pub(super) async fn new(options: Options) -> Self {
         let upstream = Server::start(options.http2).await;
         let credential_source = Arc::new(ScriptedSource::default());
-        let clock = ManualClock::at(UnixMillis::from_secs(1_000_000_000));
+        let clock = ManualClock::at(SystemClock::shared().now());
         let gateway = Arc::new(Gateway {
             routes: RouteTable::new(vec![Arc::new(route(
                 &options,
@@ -168,7 +172,7 @@ impl TestProxy {
         let proxy = http_proxy(hooks.clone(), &limits, server_conf(2));
         let handle = listeners.with_fast_path(FastPath::new(hooks, 1)).serve(
             vec![proxy],
-            clock,
+            clock.clone(),
             recorder,
             Workers::default(),
         );
@@ -179,6 +183,7 @@ impl TestProxy {
             credential_source,
             budget,
             in_flight,
+            clock,
             outcomes,
             handle,
         }
@@ -199,8 +204,10 @@ impl TestProxy {
         Self::new(options).await
     }
 
-    /// Revokes all credentials issued so far.
+    /// Revokes all credentials issued so far. A second passes, because more exchanges in a second
+    /// than the burst allows would be limited.
     pub(super) fn revoke(&self) {
+        self.clock.advance(Duration::from_secs(1));
         let fetched = self.fetched().max(1);
         self.upstream
             .valid_from
@@ -261,12 +268,14 @@ fn route(options: &Options, upstream: SocketAddr, source: CachedSource) -> Route
                 idle: Duration::from_secs(4),
             },
             addresses: UpstreamAddresses::fixed(options.addresses.clone().unwrap_or(own)),
-            clock_offset: std::sync::atomic::AtomicI64::new(0),
+            clock: crate::gateway::UpstreamClock::default(),
         }),
         issuers: vec![],
         source: Some(Arc::new(source)),
         stripped_headers: StrippedHeaders::default(),
         require_scopes: vec![],
+        passes_401: options.passes_401.clone(),
+        refused_scopes: crate::gateway::RefusalLog::default(),
         anonymous: true,
         workload_token: None,
         isolation: Isolation::Off,
