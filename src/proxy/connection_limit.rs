@@ -409,7 +409,7 @@ impl ConnState {
             }
             begun = now;
         }
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 

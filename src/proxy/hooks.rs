@@ -148,14 +148,13 @@ impl Hooks {
         let verified = context.admission.is_some() || served.details.issuer.is_some();
         context.own_endpoint = Some(Box::new(served.details));
         context.rejection = served.rejection;
-        let close = match &context.rejection {
-            Some(rejection) => context.request_refused(rejection.reason.status()),
-            None => {
-                if verified {
-                    context.request_admitted();
-                }
-                false
+        let close = if let Some(rejection) = &context.rejection {
+            context.request_refused(rejection.reason.status())
+        } else {
+            if verified {
+                context.request_admitted();
             }
+            false
         };
         let (status, headers, body) = (served.status, served.headers, served.body);
         let id = &context.request_id;
