@@ -26,6 +26,15 @@ install_missing() {
   install_packages "${packages[@]}"
 }
 
+# install_library FILE PACKAGE: installs a library's package if no folder of /usr/lib has the file.
+install_library() {
+  local path
+  for path in /usr/lib/*/"$1"; do
+    if [ -e "$path" ]; then return 0; fi
+  done
+  install_packages "$2"
+}
+
 # A C compiler, make and cmake build aws-lc, zlib-ng and zstd. Rust itself is not installed: which
 # toolchain is right is for rust-toolchain.toml and rustup.
 install_build_tools() {

@@ -114,6 +114,9 @@ pub async fn start_on(
         access_log,
         resolver,
     } = deps;
+    if let Some(problem) = clock.now().clock_problem() {
+        tracing::error!("{problem}");
+    }
     let metrics = Arc::new(Metrics::new(crate::VERSION, crate::REVISION)?);
     let Built {
         gateway,

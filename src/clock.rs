@@ -11,7 +11,35 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct UnixMillis(pub i64);
 
+/// 1 January of the year in which this version was released. No machine that runs it can truthfully
+/// say an earlier time. A constant instead of the time of the build, which would make two builds
+/// of the same source differ. Moved forward with the first release of a year.
+pub const RELEASED: UnixMillis = UnixMillis::from_secs(1_767_225_600);
+
+/// How long after [`RELEASED`] a time is believed.
+const CREDIBLE: Duration = Duration::from_hours(24 * 365 * 50);
+
 impl UnixMillis {
+    /// Whether a clock that is set can show this time: not before [`RELEASED`] (a machine without a
+    /// clock battery starts in 1970), nor more than 50 years after it.
+    pub fn is_credible(self) -> bool {
+        RELEASED <= self && self < RELEASED.plus(CREDIBLE)
+    }
+
+    /// What is wrong with a clock that shows this time, and what follows from it, for operators;
+    /// `None` if it is credible.
+    pub fn clock_problem(self) -> Option<String> {
+        if self.is_credible() {
+            return None;
+        }
+        let (time, released) = (self.to_rfc3339(), RELEASED.to_rfc3339());
+        Some(format!(
+            "this machine's clock says {time}, which cannot be right (this version was released \
+             after {released}): set it, for example with NTP. Until then bearer tokens are refused \
+             with 503, and TLS connections fail because certificates seem not to be valid"
+        ))
+    }
+
     /// From whole seconds since the epoch, saturating.
     pub const fn from_secs(secs: i64) -> Self {
         Self(secs.saturating_mul(1000))
@@ -226,6 +254,23 @@ mod tests {
         assert_eq!(clock.monotonic(), Duration::from_secs(5));
         clock.set_wall(UnixMillis::from_secs(1));
         assert_eq!(clock.monotonic(), Duration::from_secs(5));
+    }
+
+    #[test]
+    fn the_time_of_an_unset_clock_is_not_credible() {
+        let year = |year: i64| UnixMillis::from_secs((year - 1970) * 365 * 24 * 3600);
+        assert_eq!(RELEASED.to_rfc3339(), "2026-01-01T00:00:00.000Z");
+        for (time, credible) in [
+            (year(1970), false),
+            (year(1996), false),
+            (RELEASED.minus(Duration::from_secs(1)), false),
+            (RELEASED, true),
+            (year(2060), true),
+            (year(2100), false),
+            (UnixMillis(i64::MAX), false),
+        ] {
+            assert_eq!(time.is_credible(), credible, "{}", time.to_rfc3339());
+        }
     }
 
     #[test]

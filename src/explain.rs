@@ -95,6 +95,10 @@ impl Explainer<'_> {
             return Verdict::refused(&refusal);
         }
         self.report.ok(Stage::Request, "well formed");
+        if let Some(problem) = self.clock.now().clock_problem() {
+            self.report
+                .failed(Stage::Request, "this machine's clock", problem);
+        }
         if let Some(verdict) = self.login().await {
             return verdict;
         }

@@ -20,7 +20,9 @@ pub mod reserved_headers;
 pub mod resource_isolation;
 pub mod route;
 pub mod rule;
+mod scopes_refusal;
 pub mod upstream_addresses;
+mod upstream_clock;
 
 pub use crate::token::OTP;
 pub use admission::{Admission, AdmissionError};
@@ -28,14 +30,17 @@ pub use local_response::{LocalResponse, RequestDetails};
 pub use observability::Observability;
 pub use path::{Ambiguity, is_plain};
 pub use recovery::{Recovery, Replayable, UnauthorizedResponse};
+pub use scopes_refusal::{LOOK_TIMEOUT, RefusalLog, ScopesVerdict, UnauthorizedBody};
+pub use upstream_clock::UpstreamClock;
 
 use std::net::IpAddr;
+use std::ops::Range;
 use std::sync::Arc;
 
 use http::{HeaderName, HeaderValue, Method};
 
 use crate::clock::{Now, SharedClock};
-use crate::credential::Credential;
+use crate::credential::{Credential, Lease};
 use crate::hawk::{self, HawkError, SignedRequest};
 use crate::header_fields::HeaderFields;
 use admission::{bearer, password};
@@ -239,7 +244,7 @@ impl Gateway {
         head: Head<'_>,
         now: Now,
     ) -> Result<Admission, Box<AdmissionError>> {
-        let mut admission = Admission::new(Arc::clone(route));
+        let mut admission = Admission::new(Arc::clone(route), now);
         if let Err(rejection) = self.check_isolation(route, head) {
             return Err(Box::new(admission.refused(rejection)));
         }
@@ -319,10 +324,10 @@ impl Gateway {
                 .with_cause("the credential has characters that are not valid in a header")
         };
         let upstream = &admission.route.upstream;
-        let (name, value) = match lease.credential() {
+        let (name, value, secret) = match lease.credential() {
             Credential::Taskcluster { signer, .. } => {
                 let request = SignedRequest {
-                    at: self.clock.now().offset_by(upstream.clock_offset()),
+                    at: self.time_at(upstream, admission),
                     nonce: &hawk::nonce(),
                     method: method.as_str(),
                     target,
@@ -335,15 +340,22 @@ impl Gateway {
                     .map_err(|e| Rejection::from(signing_failure(&e)).with_cause(e.to_string()))?;
                 let mut value = HeaderValue::try_from(value).map_err(|_| unusable())?;
                 value.set_sensitive(true);
-                (http::header::AUTHORIZATION, value)
+                let secret = hawk::mac_in(value.as_bytes());
+                (http::header::AUTHORIZATION, value, secret)
             }
             Credential::Bearer(token) => {
                 let inject = source.inject();
                 let value = inject.value(token.expose()).ok_or_else(unusable)?;
-                (inject.header().clone(), value)
+                let secret = inject.token_in(&value);
+                (inject.header().clone(), value, secret)
             }
         };
-        Ok(Some(CredentialHeader { name, value }))
+        Ok(Some(CredentialHeader {
+            name,
+            value,
+            secret,
+            lease: lease.clone(),
+        }))
     }
 }
 
@@ -354,6 +366,38 @@ pub struct CredentialHeader {
     pub name: HeaderName,
     /// A Hawk signature or a bearer token.
     pub value: HeaderValue,
+    /// Where in `value` the secret is that belongs to this attempt: the MAC or the token.
+    secret: Range<usize>,
+    lease: Lease,
+}
+
+impl CredentialHeader {
+    /// What must not appear in an answer. `id`, `ts` and `nonce` of a signature are not secret.
+    pub fn secrets(&self) -> impl Iterator<Item = &[u8]> {
+        let own = self.value.as_bytes().get(self.secret.clone());
+        let ext = match self.lease.credential() {
+            Credential::Taskcluster { signer, .. } => signer.ext_secrets(),
+            Credential::Bearer(_) => &[],
+        };
+        let ext = ext.iter().map(|secret| secret.expose().as_bytes());
+        own.into_iter()
+            .chain(ext)
+            .filter(|secret| !secret.is_empty())
+    }
+}
+
+#[cfg(test)]
+impl CredentialHeader {
+    /// A header with this value, of which `secret` is secret.
+    pub(crate) fn for_test(value: &str, secret: Range<usize>) -> Self {
+        let lease = Lease::for_test(Credential::Bearer("unused".into()));
+        Self {
+            name: http::header::AUTHORIZATION,
+            value: value.parse().unwrap(),
+            secret,
+            lease,
+        }
+    }
 }
 
 /// The reason for the rejection if signing fails.

@@ -15,7 +15,7 @@ pub mod scope;
 pub use certificate::Certificate;
 pub use error::{HawkError, MAX_AUTHORIZATION_CHARS};
 pub use grant::{CertificateGrant, Grant};
-pub use header::{SignedRequest, Signer, nonce};
+pub use header::{SignedRequest, Signer, mac_in, nonce};
 pub use payload::payload_hash;
 pub use port::service_port;
 

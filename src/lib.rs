@@ -41,6 +41,7 @@ pub mod header_fields;
 pub mod label;
 pub mod log;
 pub mod metrics;
+pub mod peer_text;
 pub mod pem;
 pub mod private_file;
 pub mod proxy;

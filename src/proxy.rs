@@ -11,6 +11,7 @@
 
 pub mod admin;
 mod audit;
+mod body_rate;
 mod client;
 pub mod connection;
 mod connection_limit;
@@ -21,6 +22,7 @@ mod failure;
 mod fast_path;
 mod headers;
 pub mod hooks;
+mod in_flight;
 pub mod listener;
 mod local_response;
 mod peer;
@@ -42,6 +44,7 @@ use crate::proxy::settings::Limits;
 pub use connection_limit::{ConnectionCounts, LimitAction, LimitLabel};
 pub use fast_path::FastPath;
 pub use hooks::Hooks;
+pub use in_flight::InFlight;
 pub use peer::{PlatformCaError, check_platform_cas};
 pub use record::Recorder;
 pub use replay::Budget;

@@ -1,7 +1,6 @@
 //! Keys, tokens, routes and cached callers for the benchmarks.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicI64;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
@@ -20,7 +19,7 @@ use hawkgate::gateway::route::{Compat, Isolation};
 use hawkgate::gateway::route::{Route, RouteTable, Upstream, UpstreamTimeouts};
 use hawkgate::gateway::rule::{Effect, Expression, Rule, Rules};
 use hawkgate::gateway::upstream_addresses::UpstreamAddresses;
-use hawkgate::gateway::{Gateway, Observability};
+use hawkgate::gateway::{Gateway, Observability, RefusalLog, UpstreamClock};
 use hawkgate::hawk::{Credentials, SignedRequest, Signer, nonce};
 use hawkgate::secret::SecretString;
 use hawkgate::token::settings::{Algorithm, KeyLocation, OidcIssuer, Profile};
@@ -257,11 +256,14 @@ pub(crate) fn gateway(count: usize, issuer: Option<Arc<Issuer>>) -> Gateway {
             source: Some(Arc::clone(&source)),
             stripped_headers: hawkgate::gateway::request_headers::StrippedHeaders::default(),
             require_scopes: vec!["openid".into()],
+            passes_401: vec![],
+            refused_scopes: RefusalLog::default(),
             anonymous: false,
             workload_token: None,
             isolation: Isolation::Off,
             rules: None,
             rates: hawkgate::gateway::rate_limit::RateLimiters::default(),
+            upgrade_expiry: hawkgate::gateway::route::UpgradeExpiry::default(),
             compat: Compat::default(),
         })
     };
@@ -292,7 +294,7 @@ fn upstream() -> Upstream {
             idle: second,
         },
         addresses: UpstreamAddresses::fixed(vec![]),
-        clock_offset: AtomicI64::new(0),
+        clock: UpstreamClock::default(),
     }
 }
 

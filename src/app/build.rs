@@ -1,7 +1,6 @@
 //! Builds the gateway from the configuration: its issuers, sources, rules and routes.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicI64;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
@@ -14,13 +13,13 @@ use super::observe::observe;
 use crate::clock::SharedClock;
 use crate::config::{self, Config, IssuerKind, SourceKind};
 use crate::credential::{CacheLimits, CachedSource, CredentialSource, SourceOptions};
-use crate::gateway::Gateway;
 use crate::gateway::login::{AllowedOrigins, Login};
 use crate::gateway::rate_limit::RateLimiters;
 use crate::gateway::resource_isolation::IsolationPolicy;
 use crate::gateway::route::{Isolation, Route, RouteTable, Upstream};
 use crate::gateway::rule::{Expression, Rule, Rules, header_name};
 use crate::gateway::upstream_addresses::UpstreamAddresses;
+use crate::gateway::{Gateway, RefusalLog, UpstreamClock};
 use crate::metrics::Metrics;
 use crate::pem;
 use crate::proxy::settings::Listener;
@@ -422,7 +421,7 @@ fn upstream(written: &config::Upstream) -> Result<Upstream, StartError> {
             Some(address) => UpstreamAddresses::fixed(vec![address]),
             None => UpstreamAddresses::unresolved(),
         },
-        clock_offset: AtomicI64::new(0),
+        clock: UpstreamClock::default(),
     })
 }
 
@@ -458,11 +457,14 @@ fn build_route(
         source: route.source.and_then(|at| sources.get(at)).cloned(),
         stripped_headers: route.stripped_headers.clone(),
         require_scopes: route.require_scopes.clone(),
+        passes_401: route.passes_401.clone(),
+        refused_scopes: RefusalLog::default(),
         anonymous: route.anonymous,
         workload_token: route
             .workload_token
             .clone()
             .map(|file| Arc::new(WorkloadToken::new(file))),
+        upgrade_expiry: route.upgrade_expiry,
         isolation,
         compat: route.compat,
         rules: None,

@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -20,6 +19,7 @@ use crate::gateway::{Gateway, login};
 use crate::label::Label as _;
 use crate::log::AccessLog;
 use crate::metrics::{LabelValues, Metrics, ScrapeCallbacks};
+use crate::proxy::InFlight;
 use crate::proxy::listener::Tls;
 use crate::proxy::settings::Limits;
 use crate::proxy::{ConnectionCounts, LimitAction, LimitLabel};
@@ -35,7 +35,7 @@ pub(super) struct Live {
     pub(super) resolution: Resolution,
     pub(super) metrics: Arc<Metrics>,
     pub(super) access_log: AccessLog,
-    pub(super) in_flight: Arc<AtomicU64>,
+    pub(super) in_flight: InFlight,
     pub(super) connections: ConnectionCounts,
     /// The configuration at start-up. Keys that need a restart keep its values.
     pub(super) started: Config,
@@ -114,6 +114,7 @@ impl Target for Live {
             self.clock.now(),
         );
         self.gateway.store(Arc::new(gateway));
+        self.in_flight.set_limits(&config.limits);
         self.limits.store(Arc::new(config.limits));
         self.pages
             .state
@@ -167,8 +168,8 @@ impl Live {
         }
         let log = self.access_log.clone();
         callbacks.log_lines_dropped(move || log.dropped());
-        let in_flight = Arc::clone(&self.in_flight);
-        callbacks.requests_in_flight(move || in_flight.load(Ordering::Relaxed));
+        let in_flight = self.in_flight.clone();
+        callbacks.requests_in_flight(move || in_flight.requests() as u64);
         let connections = self.connections.clone();
         callbacks.connections_open(move || connections.open());
         for limit in LimitLabel::ALL.iter().copied() {

@@ -37,6 +37,9 @@ fn check(path: &Path, skip_secrets: bool) -> Result<String, String> {
             .map_err(|error| format!("{file}: {error}\n"))?;
         lines.extend(more.iter().map(|text| format!("{file}: warning: {text}")));
     }
+    // A valid file cannot work on a machine whose clock is not set.
+    let clock = SystemClock::shared().now().clock_problem();
+    lines.extend(clock.map(|problem| format!("warning: {problem}")));
     lines.push(summary(&config));
     Ok(lines.join("\n") + "\n")
 }

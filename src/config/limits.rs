@@ -20,6 +20,10 @@ section! {
         header_timeout: Duration = [default "'10s'"],
         /// Timeout between two reads of a request body, and for each write to a caller; 10ms to 1h.
         body_timeout: Duration = [default "'60s'"],
+        /// Bytes per second that a caller must send of a request body on average, after 5 seconds; with HTTP/2
+        /// after body_timeout. Only time spent waiting for the caller counts, and only until the response
+        /// begins. At most 1MiB; "0B" sets no minimum.
+        min_body_rate: Size = [default "'240B'"],
         /// Time after which a caller's idle connection is closed; 10ms to 1h.
         keepalive_timeout: Duration = [default "'60s'"],
         /// Open connections from callers, over all listeners together; 1 to 1000000.
@@ -28,6 +32,13 @@ section! {
         /// Half of connections, rounded up, when left out. Trusted proxies and Unix sockets are not
         /// limited; with proxy_protocol the client's address counts.
         connections_per_address: u64 = [optional],
+        /// Requests in progress, over all listeners together; 1 to 1000000. Each HTTP/2 stream counts, and
+        /// an upgraded connection counts until it closes. Further requests get 503.
+        requests_in_flight: u64 = [default "10000"],
+        /// Requests in progress of one client, by IPv4 address or IPv6 /64 network; 1 to 1000000, or 0 for no
+        /// limit. Half of requests_in_flight, rounded up, when left out. Trusted proxies and Unix sockets
+        /// are not limited; behind a trusted proxy the client's address counts.
+        requests_in_flight_per_address: u64 = [optional],
         /// Largest request body; unlimited when left out.
         body: Size = [optional],
         /// Request bodies up to this size are buffered until the upstream has responded, so that they can
@@ -49,15 +60,26 @@ impl Limits {
         reader: &mut Reader<'_>,
     ) -> Option<(settings::Limits, Option<gateway::rate_limit::Rate>)> {
         self.check(reader);
+        let requests = usize::try_from(self.requests_in_flight.value?).ok()?;
         let limits = settings::Limits {
             header_bytes: self.header_bytes.value?.bytes(),
             url_bytes: self.url_bytes.value?.bytes(),
             header_timeout: self.header_timeout.value?,
             body_timeout: self.body_timeout.value?,
+            min_body_rate: settings::MinRate {
+                bytes_per_second: self.min_body_rate.value?.0,
+                grace: settings::Limits::BODY_RATE_GRACE,
+            },
             keepalive_timeout: self.keepalive_timeout.value?,
             unadmitted_keepalive: settings::Limits::UNADMITTED_KEEPALIVE,
             linger: settings::Limits::LINGER,
             connections: usize::try_from(self.connections.value?).ok()?,
+            requests_in_flight: requests,
+            requests_in_flight_per_address: match self.requests_in_flight_per_address.optional()? {
+                Some(0) => usize::MAX,
+                Some(limit) => usize::try_from(limit).ok()?,
+                None => requests.div_ceil(2),
+            },
             connections_per_address: match self.connections_per_address.optional()? {
                 Some(limit) => Some(usize::try_from(limit).ok()?),
                 None => None,
@@ -79,8 +101,13 @@ impl Limits {
         let five_minutes = Duration::from_mins(5);
         reader.check_range(&self.header_timeout, SHORTEST, five_minutes, show_duration);
         reader.check_range(&self.body_timeout, SHORTEST, HOUR, show_duration);
+        reader.check_range(&self.min_body_rate, Size(0), Size(1 << 20), show);
         reader.check_range(&self.keepalive_timeout, SHORTEST, HOUR, show_duration);
         reader.check_range(&self.connections, 1, 1_000_000, |n| n.to_string());
+        let requests = &self.requests_in_flight;
+        reader.check_range(requests, 1, 1_000_000, |n| n.to_string());
+        let each = &self.requests_in_flight_per_address;
+        reader.check_range(each, 0, 1_000_000, |n| n.to_string());
         let per_address = &self.connections_per_address;
         reader.check_range(per_address, 0, 1_000_000, |n| n.to_string());
         reader.check_range(&self.body, Size(1), Size(u64::MAX), show);

@@ -18,8 +18,8 @@ use crate::token::settings::{IntrospectionIssuer, OidcIssuer, SharedSecretIssuer
 use crate::trace::settings::Trace;
 
 use crate::gateway::request_headers::StrippedHeaders;
-use crate::gateway::route::Compat;
 use crate::gateway::route::UpstreamTimeouts;
+use crate::gateway::route::{Compat, UpgradeExpiry};
 use crate::gateway::rule::Effect;
 use crate::secret::SecretRef;
 
@@ -237,6 +237,8 @@ pub struct Route {
     pub stripped_headers: StrippedHeaders,
     /// The scopes that the token must have.
     pub require_scopes: Vec<String>,
+    /// Path prefixes whose 401s are the upstream's own.
+    pub passes_401: Vec<String>,
     /// Whether requests need no token. If so and there is a source, every listener is loopback or a
     /// Unix socket.
     pub anonymous: bool,
@@ -245,6 +247,8 @@ pub struct Route {
     pub workload_token: Option<PathBuf>,
     /// Rate limit of each client on this route; `None` for no limit.
     pub rate: Option<Rate>,
+    /// When upgraded connections end.
+    pub upgrade_expiry: UpgradeExpiry,
     /// The features of taskcluster-proxy that are enabled.
     pub compat: Compat,
 }

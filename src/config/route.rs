@@ -3,6 +3,7 @@
 mod access;
 mod bewit;
 mod headers;
+mod passes_401;
 mod upstream;
 
 use std::path::PathBuf;
@@ -21,7 +22,7 @@ use super::resolved::{self, IssuerKind};
 use super::value::{Choice, List, Nested};
 use crate::gateway::is_plain;
 use crate::gateway::request_headers::{HeaderPattern, StrippedHeaders};
-use crate::gateway::route::Compat;
+use crate::gateway::route::{Compat, UpgradeExpiry};
 use crate::proxy::settings::Listener;
 
 section! {
@@ -54,12 +55,18 @@ section! {
         strip_headers: List<HeaderPattern> = [default "[]"],
         /// Headers of that list that are forwarded anyway.
         keep_headers: List<HeaderPattern> = [default "[]"],
+        /// Paths below this route's whose 401s are the upstream's own: passed on, without new credentials and
+        /// without a replay. Prefixes, by whole segments, of the path that is sent upstream.
+        passes_401: List<String> = [default "[]"],
         /// Accepts requests without a token. With a source, every listener must be loopback or a Unix
         /// socket, because anyone who can connect can use the source's credentials.
         anonymous: bool = [default "false"],
         /// A file with the token to use when the caller sends no Authorization; it is verified like any
         /// other token. Every listener must be loopback or a Unix socket.
         workload_token: Nested<WorkloadToken> = [optional],
+        /// When an upgraded connection, such as a WebSocket, is closed: "token" when the caller's token
+        /// expires, "none" never, so that it can outlive the token by any time.
+        upgrade_expiry: UpgradeExpiry = [default "'token'"],
         /// Rewrites `/<service>/<version>/<path>` to `/api/<service>/<version>/<path>`, like
         /// taskcluster-proxy; a version is `v` followed by digits.
         shortcut: bool = [default "false"],
@@ -120,6 +127,18 @@ impl Choice for Method {
     }
 }
 
+impl Choice for UpgradeExpiry {
+    const NAMES: &'static [&'static str] = &["token", "none"];
+
+    fn from_name(name: &str) -> Option<Self> {
+        match name {
+            "token" => Some(Self::Token),
+            "none" => Some(Self::None),
+            _ => None,
+        }
+    }
+}
+
 pub(super) use bewit::refuse_shadowed as refuse_shadowed_by_bewit;
 
 /// What the checks of a route depend on.
@@ -169,6 +188,7 @@ impl Route {
         }
         self.check_headers(reader);
         self.check_scopes(reader);
+        self.check_passes_401(reader);
         self.check_bewit(reader, context);
         let access = self.resolve_access(reader, context);
         let upstream = self.resolve_upstream(reader, context);
@@ -187,6 +207,7 @@ impl Route {
                 kept: self.keep_headers.value?.into_values(),
             },
             require_scopes: self.require_scopes.value?.into_values(),
+            passes_401: self.passes_401.value?.into_values(),
             anonymous: self.anonymous.value?,
             workload_token: match self.workload_token.optional()? {
                 Some(Nested(token)) => {
@@ -196,6 +217,7 @@ impl Route {
                 None => None,
             },
             rate: rate::resolve(reader, self.rate)?,
+            upgrade_expiry: self.upgrade_expiry.value?,
             compat: Compat {
                 shortcut: self.shortcut.value?,
                 bewit: self.bewit.value?,
@@ -212,50 +234,11 @@ impl Route {
         }
     }
 
-    /// Requests are matched by their raw path, and refused if the decoded path would match another
-    /// route. A prefix with percent-escapes, dot segments or a query would therefore never match.
     fn check_path(&self, reader: &mut Reader<'_>) {
-        let Some(path) = &self.path.value else { return };
-        let (problem, remedy) = if !path.starts_with('/') {
-            (
-                "does not begin with /",
-                format!("write {}", quoted(&format!("/{path}"))),
-            )
-        } else if path.contains(['?', '#']) {
-            ("has a query or fragment", "write the path alone".to_owned())
-        } else if path.contains('%') {
-            (
-                "has percent-escapes, which never match",
-                "write a shorter prefix without them".to_owned(),
-            )
-        } else if path
-            .split('/')
-            .any(|segment| [".", ".."].contains(&segment))
-        {
-            (
-                "has dot segments, which never match",
-                "write the path without them".to_owned(),
-            )
-        } else if path.contains('*') {
-            (
-                "has a wildcard",
-                "write the prefix alone: it matches everything below it".to_owned(),
-            )
-        } else if !path.bytes().all(|b| b.is_ascii_graphic() && b != b'\\') {
-            (
-                "has characters that cannot occur in a request path",
-                "write a prefix without them".to_owned(),
-            )
-        } else if !is_plain(path) {
-            (
-                "can be read in more than one way, so it never matches (docs/rules.md, \"Paths\")",
-                "write a shorter prefix, without ; + // and dots at the end of a segment"
-                    .to_owned(),
-            )
-        } else {
-            return;
-        };
-        reader.error(&self.path.at, problem, remedy);
+        let path = self.path.value.as_deref();
+        if let Some((problem, remedy)) = path.and_then(prefix_problem) {
+            reader.error(&self.path.at, problem, remedy);
+        }
     }
 
     fn check_scopes(&self, reader: &mut Reader<'_>) {
@@ -274,6 +257,50 @@ impl Route {
             }
         }
     }
+}
+
+/// What is wrong with a path prefix, and the remedy. Requests are matched by their raw path, and
+/// refused if another reading of it would match another route. A prefix that can be read in several
+/// ways would therefore never match.
+fn prefix_problem(path: &str) -> Option<(&'static str, String)> {
+    Some(if !path.starts_with('/') {
+        (
+            "does not begin with /",
+            format!("write {}", quoted(&format!("/{path}"))),
+        )
+    } else if path.contains(['?', '#']) {
+        ("has a query or fragment", "write the path alone".to_owned())
+    } else if path.contains('%') {
+        (
+            "has percent-escapes, which never match",
+            "write a shorter prefix without them".to_owned(),
+        )
+    } else if path
+        .split('/')
+        .any(|segment| [".", ".."].contains(&segment))
+    {
+        (
+            "has dot segments, which never match",
+            "write the path without them".to_owned(),
+        )
+    } else if path.contains('*') {
+        (
+            "has a wildcard",
+            "write the prefix alone: it matches everything below it".to_owned(),
+        )
+    } else if !path.bytes().all(|b| b.is_ascii_graphic() && b != b'\\') {
+        (
+            "has characters that cannot occur in a request path",
+            "write a prefix without them".to_owned(),
+        )
+    } else if !is_plain(path) {
+        (
+            "can be read in more than one way, so it never matches (docs/rules.md, \"Paths\")",
+            "write a shorter prefix, without ; + // and dots at the end of a segment".to_owned(),
+        )
+    } else {
+        return None;
+    })
 }
 
 /// Refuses routes between which the choice would be ambiguous.

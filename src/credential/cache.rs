@@ -72,6 +72,24 @@ pub struct SourceOptions {
 pub struct Lease(Arc<Generation>);
 
 impl Lease {
+    /// A lease for `credential` that is not in any cache.
+    #[cfg(test)]
+    pub(crate) fn for_test(credential: Credential) -> Self {
+        let limits = CacheLimits {
+            max_entries: 1,
+            max_bytes: 1 << 20,
+            max_age: Duration::from_hours(1),
+            refresh_ahead: Duration::ZERO,
+            refusals: Duration::ZERO,
+        };
+        let issued = super::Issued {
+            credential,
+            expires_at: None,
+        };
+        let now = Now::read(&*crate::clock::ManualClock::at(UnixMillis::from_secs(0)));
+        Self(Arc::new(Generation::new(issued, 1, now, &limits, 0.0)))
+    }
+
     /// The credential.
     pub fn credential(&self) -> &Credential {
         &self.0.credential
@@ -264,6 +282,16 @@ impl CachedSource {
             rejected.0.retire();
         }
         Ok(replaced)
+    }
+
+    /// Whether [`Self::replace`] would return [`Replacement::StillRejected`].
+    pub fn is_still_rejected(&self, request: &SwapRequest, rejected: &Lease) -> bool {
+        let Ok(identity) = self.identify(request) else {
+            return false;
+        };
+        let caller = self.caller_key(identity, request);
+        self.coordinator
+            .is_still_rejected(identity, caller, request, rejected.generation())
     }
 
     /// Issues another credential in place of `outdated`, which the upstream cannot accept

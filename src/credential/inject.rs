@@ -1,5 +1,7 @@
 //! Which request header carries a bearer credential upstream, and in which format.
 
+use std::ops::Range;
+
 use http::{HeaderName, HeaderValue, header};
 use zeroize::Zeroizing;
 
@@ -93,6 +95,11 @@ impl Inject {
         let mut value = HeaderValue::from_str(&text).ok()?;
         value.set_sensitive(true);
         Some(value)
+    }
+
+    /// Where in a value that [`Self::value`] returned the token is.
+    pub fn token_in(&self, value: &HeaderValue) -> Range<usize> {
+        self.before.len()..value.len().saturating_sub(self.after.len())
     }
 }
 

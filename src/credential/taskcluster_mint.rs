@@ -21,6 +21,10 @@ pub use name_template::{MAX_NAME_CHARS, NameTemplate, TemplateError, TemplatePro
 /// with these 10 more, a certificate tolerates the same 15 minutes as Hawk's own timestamp.
 const BACKDATED: Duration = Duration::from_mins(10);
 
+/// Clock offsets within one step share a certificate, in milliseconds: a small part of what
+/// [`BACKDATED`] tolerates.
+const CLOCK_STEP: i64 = 4 * 60 * 1000;
+
 /// The settings of a `taskcluster-mint` source.
 #[derive(Clone, Debug)]
 pub struct MintSettings {
@@ -162,6 +166,8 @@ impl MintSource {
 impl CredentialSource for MintSource {
     fn identity(&self, request: &SwapRequest, key: &mut IdentityHasher) -> Result<(), FetchError> {
         key.part(self.name(&request.caller)?.as_bytes());
+        // A certificate contains the upstream's time, so one for another time is of no use.
+        key.part(&(request.clock_offset / CLOCK_STEP).to_le_bytes());
         Ok(())
     }
 

@@ -44,6 +44,7 @@ upstream = "https://tc.example.com"
 issuers = ["idp"]
 source = "mint"
 require_scopes = ["openid"]
+passes_401 = ["/api/own/"]
 [[route]]
 name = "far"
 path = "/far/"
@@ -299,6 +300,31 @@ async fn explained_refusals_equal_those_of_the_proxy() {
             "{step}: {explanation}"
         );
     }
+}
+
+#[tokio::test]
+async fn the_upstreams_own_401s_and_an_unset_clock_are_reported() {
+    let mut fixture = Fixture::new();
+    for (target, own) in [
+        ("/api/own/x", true),
+        ("/api/%6fwn/x", true),
+        ("/api/x", false),
+    ] {
+        let explanation = fixture.explain(&question(target, Some(good()))).await;
+        let text = explanation.to_string();
+        assert_eq!(text.contains("passes_401"), own, "{target}: {text}");
+        assert!(!text.contains("this machine's clock"));
+    }
+    fixture.clock = ManualClock::at(UnixMillis(12_000));
+    let explanation = fixture.explain(&question("/api/x", Some(good()))).await;
+    let text = explanation.to_string();
+    assert!(
+        text.contains("clock says 1970-01-01T00:00:12.000Z"),
+        "{text}"
+    );
+    let clock = (Stage::Request, "this machine's clock");
+    assert!(failed(&explanation).contains(&clock));
+    assert!(text.contains("clock_not_set"), "{text}");
 }
 
 #[tokio::test]

@@ -87,7 +87,7 @@ impl Check {
                 Self::Key
             }
             E::BadSignature => Self::Signature,
-            E::Expired | E::NotYetValid | E::IssuedInFuture => Self::Time,
+            E::Expired | E::ClockNotSet | E::NotYetValid | E::IssuedInFuture => Self::Time,
             E::ClientMismatch => Self::OneClient,
             E::WrongAudience => Self::Audience,
             E::IdToken => Self::NoIdToken,

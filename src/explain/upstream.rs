@@ -6,6 +6,7 @@ use crate::config::{Config, TABLES};
 use crate::credential::Credential;
 use crate::gateway::{Admission, Gateway};
 use crate::hawk::bewit::has_bewit;
+use crate::hawk::{Grant, scope};
 use crate::proxy::preview;
 
 /// Reports the source and, if one was obtained, its credential.
@@ -52,11 +53,30 @@ pub(super) fn explain_source(
                 None => "all scopes of the client".to_owned(),
             };
             report.note(Stage::Source, "scopes", scopes);
+            let unheld = unheld(signer.grant());
+            if !unheld.is_empty() {
+                let why = format!(
+                    "{unheld:?}: unless a role grants them, the upstream answers 401; narrow the \
+                     rule's scopes or the source's authorized_scopes"
+                );
+                report.failed(Stage::Source, "scopes that the certificate lacks", why);
+            }
         }
         Credential::Bearer(_) => report.note(Stage::Source, "credential", "a bearer token"),
     }
     let until = lease.usable_until().to_rfc3339();
     report.note(Stage::Source, "used until", until);
+}
+
+/// The scopes that a request is narrowed to although its certificate does not contain them.
+fn unheld(grant: Grant) -> Vec<String> {
+    let Some(certificate) = grant.certificate else {
+        return Vec::new();
+    };
+    let wanted = grant.authorized_scopes.unwrap_or_default().into_iter();
+    wanted
+        .filter(|scope| !scope::any_satisfies(&certificate.scopes, scope))
+        .collect()
 }
 
 /// Reports where the request would be sent, and which headers hawkgate would set.
@@ -78,6 +98,10 @@ pub(super) fn explain(
     if admission.target().is_some() {
         let path = target.split('?').next().unwrap_or_default();
         report.note(Stage::Upstream, "path", path);
+    }
+    if admission.route.passes_401(target) {
+        let what = "is the upstream's own (passes_401): passed on, without a replay";
+        report.note(Stage::Upstream, "a 401 here", what);
     }
     let own = admission
         .decision()

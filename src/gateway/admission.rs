@@ -7,7 +7,8 @@ use super::Head;
 use super::rejection::Rejection;
 use super::route::{self, Route};
 use super::rule::Decision;
-use crate::clock::Now;
+use super::upstream_clock::PeerTime;
+use crate::clock::{Now, UnixMillis};
 use crate::credential::Lookup;
 use crate::credential::{
     Credential, FetchError, Lease, LeaseError, Leased, SignInProblem, SwapRequest,
@@ -41,7 +42,10 @@ pub struct Admission {
     pub(super) recovery_code: Option<SecretString>,
     /// The target to send, if it differs from the one received.
     pub(super) target: Option<String>,
-    pub(super) corrected_clock: bool,
+    /// Milliseconds to add to the wall clock to get the upstream's.
+    pub(super) clock_offset: i64,
+    /// The time that this request was signed again with after a 401.
+    pub(super) corrected_clock: Option<PeerTime>,
     pub(super) replaced_credential: bool,
 }
 
@@ -171,8 +175,9 @@ pub(super) fn password(head: Head<'_>) -> Result<Caller, Rejection> {
 }
 
 impl Admission {
-    pub(super) fn new(route: Arc<Route>) -> Self {
+    pub(super) fn new(route: Arc<Route>, now: Now) -> Self {
         Self {
+            clock_offset: route.upstream.clock.offset(now),
             route,
             caller: Caller::Anonymous,
             verification: None,
@@ -184,7 +189,7 @@ impl Admission {
             lease: None,
             recovery_code: None,
             target: None,
-            corrected_clock: false,
+            corrected_clock: None,
             replaced_credential: false,
         }
     }
@@ -198,6 +203,18 @@ impl Admission {
     /// The target to send, if it differs from the one received.
     pub fn target(&self) -> Option<&str> {
         self.target.as_deref()
+    }
+
+    /// When what admitted the caller is no longer valid: its token, or, if the exchange verified a
+    /// token or password, the credential that it gave for it. `None` for anonymous callers.
+    pub fn valid_until(&self) -> Option<UnixMillis> {
+        match &self.caller {
+            Caller::Verified(token) => Some(token.accepted_until()),
+            Caller::Delegated { .. } | Caller::Password { .. } => {
+                self.lease.as_ref().map(Lease::usable_until)
+            }
+            Caller::Anonymous => None,
+        }
     }
 
     /// The Taskcluster `clientId` that requests are signed with. Not a secret.
@@ -333,7 +350,7 @@ impl Admission {
             caller: self.caller.clone(),
             bearer: self.bearer.clone(),
             scopes: self.decision.as_ref().and_then(|r| r.scopes()).cloned(),
-            clock_offset: self.route.upstream.clock_offset(),
+            clock_offset: self.clock_offset,
         }
     }
 

@@ -109,7 +109,7 @@ impl Gateway {
                 .with_cause("the route has no credential to sign with"));
         };
         let upstream = &admission.route.upstream;
-        let now = self.clock.now().offset_by(upstream.clock_offset());
+        let now = self.time_at(upstream, admission);
         let target = signer
             .with_bewit(&BewitRequest {
                 target: url.target,

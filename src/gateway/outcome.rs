@@ -31,9 +31,14 @@ labels! {
         ClockSkew = "clock_skew",
         /// Fresh credentials were rejected too, for this request or for an earlier one.
         StillUnauthorized = "still_unauthorized",
+        /// The route's `passes_401` covers the path.
+        UpstreamOwn = "upstream_own",
+        /// The client does not hold the scopes that the request was narrowed to.
+        AuthorizedScopes = "authorized_scopes",
         /// The body exceeds `limits.replay_body`.
         BodyTooLarge = "body_too_large",
-        /// Other requests had exhausted `limits.replay_memory`.
+        /// Other requests had exhausted `limits.replay_memory`, or the half of it that one client
+        /// address may use.
         ReplayMemory = "replay_memory",
         /// Fetching other credentials failed.
         ExchangeFailed = "exchange_failed",
@@ -60,6 +65,8 @@ labels! {
         UpstreamFailed = "upstream_failed",
         /// The caller closed the connection.
         CallerGone = "caller_gone",
+        /// An upgraded connection was closed because the caller's token had expired.
+        UpgradeExpired = "upgrade_expired",
     }
 }
 

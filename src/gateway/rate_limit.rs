@@ -197,13 +197,20 @@ fn unverified_key(client: Client<'_>) -> Key {
 }
 
 fn address_key(address: Option<IpAddr>) -> Key {
-    match address.map(|address| address.to_canonical()) {
-        None => Key::NoAddress,
-        Some(IpAddr::V6(address)) => {
+    address.map_or(Key::NoAddress, |address| {
+        Key::Address(client_network(address))
+    })
+}
+
+/// What limits count as one client: an IPv4 address, or the /64 network of an IPv6 address, since
+/// a single client usually has a whole /64. IPv4-mapped addresses count as IPv4.
+pub fn client_network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => {
             let network = address.to_bits() & !u128::from(u64::MAX);
-            Key::Address(Ipv6Addr::from_bits(network).into())
+            Ipv6Addr::from_bits(network).into()
         }
-        Some(address) => Key::Address(address),
+        address @ IpAddr::V4(_) => address,
     }
 }
 

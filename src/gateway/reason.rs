@@ -25,7 +25,8 @@ labels! {
         UrlTooLong = "url_too_long",
         /// The head did not arrive within `limits.header_timeout`.
         HeaderTimeout = "header_timeout",
-        /// The body stalled for longer than `limits.body_timeout`.
+        /// The body stalled for longer than `limits.body_timeout`, or was slower than
+        /// `limits.min_body_rate`.
         BodyTimeout = "body_timeout",
         /// The body exceeds `limits.body`.
         BodyTooLarge = "body_too_large",
@@ -91,6 +92,8 @@ labels! {
         BewitRefused = "bewit_refused",
         /// The issuer's keys have never been fetched, or introspection is unavailable.
         KeysUnavailable = "keys_unavailable",
+        /// This machine's clock is not set, so the token cannot be checked.
+        ClockNotSet = "clock_not_set",
         /// The workload token's file cannot be read.
         WorkloadTokenUnavailable = "workload_token_unavailable",
         /// The exchange is unreachable.
@@ -107,7 +110,7 @@ labels! {
         UpstreamFailed = "upstream_failed",
         /// The client exceeds `limits.rate` or the route's `rate`.
         RateLimited = "rate_limited",
-        /// `limits.connections` or `limits.connections_per_address` is reached.
+        /// A limit of connections or of requests in flight is reached, in all or for one address.
         Overloaded = "overloaded",
         /// A bug in hawkgate.
         Internal = "internal",
@@ -162,7 +165,7 @@ impl Reason {
             Self::HeaderTooLarge => row(431, "HeaderTooLarge", None, "The request's header is larger than this gateway accepts."),
             Self::UrlTooLong => row(414, "UrlTooLong", None, "The request's URL is longer than this gateway accepts."),
             Self::HeaderTimeout => row(408, "RequestTimeout", None, "The request's header did not arrive in time."),
-            Self::BodyTimeout => row(408, "RequestTimeout", None, "The request's body stalled for too long."),
+            Self::BodyTimeout => row(408, "RequestTimeout", None, "The request's body stalled, or arrived too slowly."),
             Self::BodyTooLarge => row(413, "BodyTooLarge", None, "The request's body is larger than this gateway accepts."),
             Self::MissingToken => row(401, "AuthenticationFailed", Plain, "A bearer token is required: send `Authorization: Bearer <token>`."),
             Self::InvalidAuthorization => row(400, "InvalidRequest", Error("invalid_request"), "The Authorization header is malformed or was sent more than once."),
@@ -195,6 +198,7 @@ impl Reason {
             Self::LoginUnknownProvider => row(400, "InputError", None, "Unknown provider"),
             Self::BewitRefused => row(403, "BewitRefused", None, "This gateway does not sign this URL."),
             Self::KeysUnavailable => row(503, "ServiceUnavailable", None, "The token's issuer cannot be reached to verify it. Try again later."),
+            Self::ClockNotSet => row(503, "ServiceUnavailable", None, "This gateway's clock is wrong, so the token cannot be checked. Try again later."),
             Self::WorkloadTokenUnavailable => row(503, "ServiceUnavailable", None, "The workload's own token is not available. Try again later."),
             Self::ExchangeUnavailable => row(503, "ServiceUnavailable", None, "The credentials service cannot be reached. Try again later."),
             Self::ExchangeFailed => row(502, "BadGateway", None, "The credentials service did not return a usable response."),
@@ -203,7 +207,7 @@ impl Reason {
             Self::UpstreamTimeout => row(504, "GatewayTimeout", None, "The upstream did not respond in time."),
             Self::UpstreamFailed => row(502, "BadGateway", None, "The upstream closed the connection early or sent invalid HTTP."),
             Self::RateLimited => row(429, "TooManyRequests", None, "Too many requests. Try again later."),
-            Self::Overloaded => row(503, "ServiceUnavailable", None, "This gateway has reached a limit of connections. Try again later."),
+            Self::Overloaded => row(503, "ServiceUnavailable", None, "This gateway has reached a limit of connections or requests. Try again later."),
             Self::Internal => row(500, "InternalServerError", None, "An internal error occurred in this gateway."),
         }
     }

@@ -1,30 +1,41 @@
-//! Recovery from an upstream 401: at most once per request with other credentials and at most
-//! once with the upstream's time. After that the caller gets the 401
-//! (`docs/design/replay.md`).
+//! Recovery from an upstream 401. One table decides what it means; the first row that applies
+//! counts (`docs/design/replay.md`):
+//!
+//! | the 401 | credentials | request |
+//! |---|---|---|
+//! | hawkgate did not sign the request | – | passed through |
+//! | the route's `passes_401` covers the path | kept | passed through |
+//! | its body says that `authorizedScopes` are not satisfied | kept | passed through, logged |
+//! | `Date` differs from the time signed with, for the first time | kept | signed again with that time; passed through if it cannot be replayed |
+//! | the credentials are fresh: replaced for this request, or because of this caller's 401 in the last 30 seconds | kept | passed through, or refused if the user has to sign in again |
+//! | the request cannot be replayed | replaced by the next request | passed through |
+//! | anything else | replaced | replayed; refused if there are no others |
+//!
+//! So a request is replayed at most twice: once with another time, and once with other credentials.
 
-use std::sync::atomic::Ordering;
+use std::hash::{BuildHasher, Hash, Hasher};
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use super::outcome::UnauthorizedReason as Reason;
 use super::reason;
 use super::rejection::Rejection;
+use super::route::Upstream;
+use super::upstream_clock::{MIN_SKEW, PeerTime};
 use super::{Admission, Gateway};
-use crate::clock::UnixMillis;
-use crate::credential::{CachedSource, Replacement};
+use crate::clock::{Now, UnixMillis};
+use crate::credential::{Credential, Lease, Replacement};
+use crate::token::Caller;
 
-/// Smallest clock skew that can have caused a 401. Taskcluster tolerates 15 minutes in `ts` and
-/// 5 in certificates (`docs/design/taskcluster.md`). `Date` has whole seconds and may be as old
-/// as a long poll, so the limit is a little below the smaller of the two.
-const MIN_SKEW: Duration = Duration::from_mins(4);
-
-/// Largest clock skew that is corrected; a larger one is ignored.
-const MAX_SKEW: Duration = Duration::from_hours(24);
-
-/// The upstream's 401 response.
+/// The upstream's 401 response, and the request that it answers.
 #[derive(Clone, Copy, Debug)]
-pub struct UnauthorizedResponse {
+pub struct UnauthorizedResponse<'a> {
     /// Its `Date`, if present and valid.
     pub date: Option<UnixMillis>,
+    /// The target of the request as the caller sent it.
+    pub target: &'a str,
+    /// Whether its body says that the client does not hold the `authorizedScopes`.
+    pub scopes_refused: bool,
 }
 
 /// Whether the request can be sent again.
@@ -34,16 +45,6 @@ pub enum Replayable {
     Yes,
     /// The request cannot be sent again, for this reason.
     No(Reason),
-}
-
-/// The upstream has rejected fresh credentials too.
-fn still_unauthorized(source: &CachedSource) -> Recovery {
-    let reason = Reason::StillUnauthorized;
-    if source.needs_sign_in() {
-        let rejection = Rejection::from(reason::Reason::SignInAgain);
-        return Recovery::Refuse(reason, Box::new(rejection));
-    }
-    Recovery::PassThrough(reason)
 }
 
 /// What to do about a 401.
@@ -58,95 +59,280 @@ pub enum Recovery {
     Refuse(Reason, Box<Rejection>),
 }
 
+/// The right half of the table.
+#[derive(Debug)]
+enum Step {
+    /// Keep the credentials and forward the 401.
+    Pass(Reason),
+    /// Let the next request replace the credentials, and forward the 401.
+    InvalidateAndPass(Reason),
+    /// The user has to sign in again.
+    SignIn,
+    /// Replay, signed with this time.
+    SignAgain(PeerTime),
+    /// Replay with other credentials.
+    Replace,
+}
+
 impl Gateway {
-    /// Handles a 401 from the upstream: invalidates the credential and, if the request is
-    /// `replayable`, fetches another one or corrects the clock offset.
+    /// Whether the body of a 401 to this request can change what [`Gateway::recover`] does.
+    pub fn depends_on_body(&self, admission: &Admission, target: &str) -> bool {
+        admission.sends_authorized_scopes() && !passes_401(admission, target)
+    }
+
+    /// Handles a 401 from the upstream: replaces the credentials or corrects the clock if the
+    /// request is `replayable` and that can help.
     pub async fn recover(
         &self,
         admission: &mut Admission,
-        response: UnauthorizedResponse,
+        response: UnauthorizedResponse<'_>,
         replayable: Replayable,
     ) -> Recovery {
-        let (Some(source), Some(rejected)) =
-            (admission.route.source.clone(), admission.lease.clone())
-        else {
+        let Some(rejected) = admission.lease.clone() else {
             return Recovery::PassThrough(Reason::NotSigned);
         };
-        let skewed = !admission.corrected_clock && self.learn_clock_offset(admission, response);
-        if !skewed && admission.replaced_credential {
-            return still_unauthorized(&source);
-        }
-        if let Replayable::No(reason) = replayable {
-            // If clock skew may be the cause, the credential is not known to be bad.
-            if !skewed {
-                source.invalidate(&admission.swap_request(), &rejected);
+        match self.judge(admission, response, replayable) {
+            Step::Pass(reason) => Recovery::PassThrough(reason),
+            Step::InvalidateAndPass(reason) => {
+                invalidate(admission);
+                Recovery::PassThrough(reason)
             }
-            return Recovery::PassThrough(reason);
-        }
-        if skewed {
-            admission.corrected_clock = true;
-            // The certificate of locally minted credentials contains the local time, so they are
-            // minted again, which needs no exchange.
-            if !source.is_local() {
-                return Recovery::Replay(Reason::ClockSkew);
+            Step::SignIn => sign_in_again(),
+            Step::SignAgain(time) => {
+                admission.clock_offset = time.offset(Now::read(&*self.clock));
+                admission.corrected_clock = Some(time);
+                mint_again(admission, &rejected).await
             }
-        }
-        let request = admission.swap_request();
-        let replaced = if skewed {
-            source.reissue(&request, &rejected).await
-        } else {
-            match source.replace(&request, &rejected).await {
-                Ok(Replacement::New(leased)) => Ok(leased),
-                Ok(Replacement::StillRejected) => return still_unauthorized(&source),
-                Err(error) => Err(error),
-            }
-        };
-        match admission.record_lease(replaced) {
-            Ok(()) if skewed => Recovery::Replay(Reason::ClockSkew),
-            Ok(()) => {
-                admission.replaced_credential = true;
-                Recovery::Replay(Reason::FreshCredentials)
-            }
-            Err(rejection) => Recovery::Refuse(Reason::ExchangeFailed, Box::new(rejection)),
+            Step::Replace => replace(admission, &rejected).await,
         }
     }
 
-    /// Notes that the upstream's final response is not a 401. Call it for every such response:
-    /// if it answers a replay, the replacement of the credential has helped.
+    /// Handles a 401 that is passed through whatever else is tried, and returns the reason. `None`
+    /// if [`Gateway::recover`] can do something about it.
+    pub fn pass_through(
+        &self,
+        admission: &Admission,
+        response: UnauthorizedResponse<'_>,
+        replayable: Replayable,
+    ) -> Option<Reason> {
+        match self.judge(admission, response, replayable) {
+            Step::Pass(reason) => Some(reason),
+            Step::InvalidateAndPass(reason) => {
+                invalidate(admission);
+                Some(reason)
+            }
+            Step::SignIn | Step::SignAgain(_) | Step::Replace => None,
+        }
+    }
+
+    /// Looks the 401 up in the table.
+    fn judge(
+        &self,
+        admission: &Admission,
+        response: UnauthorizedResponse<'_>,
+        replayable: Replayable,
+    ) -> Step {
+        let (Some(source), Some(lease)) = (&admission.route.source, &admission.lease) else {
+            return Step::Pass(Reason::NotSigned);
+        };
+        let now = Now::read(&*self.clock);
+        if passes_401(admission, response.target) {
+            return Step::Pass(Reason::UpstreamOwn);
+        }
+        if response.scopes_refused {
+            admission.log_refused_scopes(now.monotonic);
+            return Step::Pass(Reason::AuthorizedScopes);
+        }
+        let clock = &admission.route.upstream.clock;
+        if admission.corrected_clock.is_some() {
+            clock.pause(caller_key(admission), now.monotonic);
+        } else if let Some(time) = skew(admission, response.date, now) {
+            // A machine whose own clock was never set has nothing better to go by. Otherwise the
+            // time counts once it has helped, or if that cannot be tried.
+            if !now.wall.is_credible() || replayable != Replayable::Yes {
+                adopt(admission, time, now);
+            }
+            return match replayable {
+                Replayable::Yes => Step::SignAgain(time),
+                Replayable::No(reason) => Step::Pass(reason),
+            };
+        }
+        if admission.replaced_credential && now.wall.is_credible() {
+            // Neither other credentials nor the time learnt helped: do not insist on that time.
+            clock.forget();
+        }
+        let fresh = admission.replaced_credential
+            || source.is_still_rejected(&admission.swap_request(), lease);
+        match replayable {
+            _ if fresh && source.needs_sign_in() => Step::SignIn,
+            _ if fresh => Step::Pass(Reason::StillUnauthorized),
+            Replayable::Yes => Step::Replace,
+            Replayable::No(reason) => Step::InvalidateAndPass(reason),
+        }
+    }
+
+    /// The upstream's time, to sign `admission`'s request with.
+    pub(super) fn time_at(&self, upstream: &Upstream, admission: &Admission) -> UnixMillis {
+        let now = self.clock.now();
+        match admission.corrected_clock.or(upstream.clock.learnt()) {
+            None => now,
+            Some(time) => now.offset_by(time.offset(Now::read(&*self.clock))),
+        }
+    }
+
+    /// Notes that the upstream's final response is not a 401. Call it for every such response: if
+    /// it answers a replay, what was changed for that has helped. Then the next 401 is healed at
+    /// once as well, and all requests are signed with the time that this one was.
     pub fn accepted(&self, admission: &Admission) {
+        if let Some(time) = admission.corrected_clock {
+            adopt(admission, time, Now::read(&*self.clock));
+        }
         if let Some(source) = admission.route.source.as_ref()
             && admission.replaced_credential
         {
             source.accepted(&admission.swap_request());
         }
     }
+}
 
-    /// Adopts the upstream's time if the skew is large enough to have caused the 401.
-    ///
-    /// Only signatures carry a time; clock skew does not affect bearer tokens.
-    fn learn_clock_offset(&self, admission: &Admission, response: UnauthorizedResponse) -> bool {
-        if admission.injected().is_some() {
-            return false;
+impl Admission {
+    /// Whether the request is signed with `authorizedScopes`, which the client may not hold.
+    pub fn sends_authorized_scopes(&self) -> bool {
+        match self.lease.as_ref().map(Lease::credential) {
+            Some(Credential::Taskcluster { signer, .. }) => signer.has_authorized_scopes(),
+            Some(Credential::Bearer(_)) | None => false,
         }
-        let Some(upstream_time) = response.date else {
-            return false;
-        };
-        let upstream = &admission.route.upstream;
-        let local_time = self.clock.now();
-        let offset = upstream_time.0.saturating_sub(local_time.0);
-        let remaining = offset
-            .saturating_sub(upstream.clock_offset())
-            .unsigned_abs();
-        let limit = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
-        if remaining < limit(MIN_SKEW) || offset.unsigned_abs() > limit(MAX_SKEW) {
-            return false;
+    }
+
+    /// Tells the operator, at most once a minute for each rule, that the client does not hold the
+    /// scopes that this request was narrowed to.
+    pub(super) fn log_refused_scopes(&self, now: Duration) {
+        let decision = self.decision();
+        let rule = decision
+            .filter(|decision| decision.scopes().is_some())
+            .and_then(|decision| decision.rule.as_ref());
+        if !self.route.refused_scopes.is_due(rule, now) {
+            return;
         }
-        upstream.clock_offset.store(offset, Ordering::Relaxed);
-        tracing::warn!(
-            route = %admission.route.name,
-            offset_seconds = offset / 1000,
-            "the upstream's clock differs from the local clock; signing with the upstream's time"
-        );
-        true
+        let source = self.route.source.as_ref();
+        let source = source.map_or("", |source| source.name());
+        let route = &*self.route.name;
+        let client = self.client_id().unwrap_or_default();
+        if let Some(rule) = rule {
+            tracing::warn!(
+                route,
+                rule = &**rule,
+                source,
+                client,
+                "this rule asks for scopes that the client of the source does not hold, so the \
+                 upstream refuses its requests: remove them from the rule's `scopes`, or grant \
+                 them to the client"
+            );
+        } else {
+            tracing::warn!(
+                route,
+                source,
+                client,
+                "the source asks for scopes that its client does not hold, so the upstream \
+                 refuses its requests: remove them from `authorized_scopes`, or grant them to \
+                 the client"
+            );
+        }
+    }
+}
+
+fn passes_401(admission: &Admission, target: &str) -> bool {
+    let target = admission.target().unwrap_or(target);
+    admission.route.passes_401(target)
+}
+
+/// The upstream's time, if it differs from the time that the request was signed with by enough to
+/// have caused the 401. Only signatures carry a time; clock skew does not affect bearer tokens.
+fn skew(admission: &Admission, date: Option<UnixMillis>, now: Now) -> Option<PeerTime> {
+    let date = date.filter(|date| date.is_credible())?;
+    let clock = &admission.route.upstream.clock;
+    if admission.injected().is_some() || clock.is_paused(caller_key(admission), now.monotonic) {
+        return None;
+    }
+    let signed = now.wall.offset_by(clock.offset(now));
+    let apart = date.until(signed).max(signed.until(date));
+    (apart >= MIN_SKEW).then(|| PeerTime::new(date, now))
+}
+
+/// Signs all requests to this upstream with `time` from now on.
+fn adopt(admission: &Admission, time: PeerTime, now: Now) {
+    let clock = &admission.route.upstream.clock;
+    if !clock.adopt(time, now.monotonic) {
+        return;
+    }
+    tracing::warn!(
+        route = %admission.route.name,
+        local_time = now.wall.to_rfc3339(),
+        offset_seconds = time.offset(now) / 1000,
+        "the upstream's clock differs from this machine's; signing with the upstream's time. If \
+         this machine's clock is wrong, set it"
+    );
+}
+
+/// Identifies the caller among those whose clock corrections did not help.
+fn caller_key(admission: &Admission) -> u64 {
+    static KEYS: LazyLock<std::hash::RandomState> = LazyLock::new(Default::default);
+    let mut hasher = KEYS.build_hasher();
+    admission
+        .route
+        .source
+        .as_ref()
+        .map(|s| s.name())
+        .hash(&mut hasher);
+    match &admission.caller {
+        Caller::Verified(token) => (token.issuer(), token.subject()).hash(&mut hasher),
+        Caller::Delegated { issuer, digest, .. } => (issuer, digest).hash(&mut hasher),
+        Caller::Password { credentials, .. } => credentials.username().hash(&mut hasher),
+        Caller::Anonymous => {}
+    }
+    hasher.finish()
+}
+
+/// Lets the next request of this caller replace the credentials.
+fn invalidate(admission: &Admission) {
+    if let (Some(source), Some(rejected)) = (&admission.route.source, &admission.lease) {
+        source.invalidate(&admission.swap_request(), rejected);
+    }
+}
+
+fn sign_in_again() -> Recovery {
+    let rejection = Rejection::from(reason::Reason::SignInAgain);
+    Recovery::Refuse(Reason::StillUnauthorized, Box::new(rejection))
+}
+
+/// Mints credentials whose certificate contains the corrected time, which needs no exchange. Other
+/// credentials contain no time of ours.
+async fn mint_again(admission: &mut Admission, outdated: &Lease) -> Recovery {
+    let source = admission.route.source.clone();
+    let Some(source) = source.filter(|source| source.is_local()) else {
+        return Recovery::Replay(Reason::ClockSkew);
+    };
+    let minted = source.reissue(&admission.swap_request(), outdated).await;
+    after(admission.record_lease(minted), Reason::ClockSkew)
+}
+
+async fn replace(admission: &mut Admission, rejected: &Lease) -> Recovery {
+    let Some(source) = admission.route.source.clone() else {
+        return Recovery::PassThrough(Reason::NotSigned);
+    };
+    let replaced = match source.replace(&admission.swap_request(), rejected).await {
+        Ok(Replacement::New(leased)) => Ok(leased),
+        Ok(Replacement::StillRejected) if source.needs_sign_in() => return sign_in_again(),
+        Ok(Replacement::StillRejected) => return Recovery::PassThrough(Reason::StillUnauthorized),
+        Err(error) => Err(error),
+    };
+    admission.replaced_credential = replaced.is_ok();
+    after(admission.record_lease(replaced), Reason::FreshCredentials)
+}
+
+fn after(leased: Result<(), Rejection>, reason: Reason) -> Recovery {
+    match leased {
+        Ok(()) => Recovery::Replay(reason),
+        Err(rejection) => Recovery::Refuse(Reason::ExchangeFailed, Box::new(rejection)),
     }
 }

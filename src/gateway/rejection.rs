@@ -152,6 +152,7 @@ impl From<TokenError> for Rejection {
             E::InvalidClaim { .. } | E::ClientMismatch => Reason::TokenClaims,
             E::WrongAudience => Reason::TokenAudience,
             E::Expired => Reason::TokenExpired,
+            E::ClockNotSet => Reason::ClockNotSet,
             E::NotYetValid | E::IssuedInFuture => Reason::TokenNotYetValid,
             E::ClientNotAllowed | E::SubjectNotAllowed => Reason::TokenNotAllowed,
             E::Bound => Reason::TokenBound,

@@ -4,7 +4,6 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::net::Ipv6Addr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use http::header::AUTHORIZATION;
@@ -15,7 +14,9 @@ use super::rate_limit::RateLimiters;
 use super::rejection::Rejection;
 use super::request_headers::StrippedHeaders;
 use super::rule::Rules;
+use super::scopes_refusal::RefusalLog;
 use super::upstream_addresses::UpstreamAddresses;
+use super::upstream_clock::UpstreamClock;
 use crate::credential::CachedSource;
 use crate::header_fields::HeaderFields;
 use crate::token::{Issuer, WorkloadToken};
@@ -41,15 +42,8 @@ pub struct Upstream {
     pub timeouts: UpstreamTimeouts,
     /// The resolved addresses, refreshed in the background and when none can be connected to.
     pub addresses: UpstreamAddresses,
-    /// Milliseconds to add to the local clock to get the upstream's, learnt from `Date`.
-    pub clock_offset: AtomicI64,
-}
-
-impl Upstream {
-    /// Milliseconds to add to the local clock to get the upstream's.
-    pub fn clock_offset(&self) -> i64 {
-        self.clock_offset.load(Ordering::Relaxed)
-    }
+    /// Its clock, learnt from `Date`.
+    pub clock: UpstreamClock,
 }
 
 /// Time limits for connections to an upstream.
@@ -76,6 +70,16 @@ pub struct Compat {
     pub bewit: bool,
     /// Whether taskcluster-proxy's `X-Taskcluster-…` headers are added to responses.
     pub headers: bool,
+}
+
+/// When an upgraded connection (WebSocket) ends, unless one side closes it earlier.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UpgradeExpiry {
+    /// When the caller's token expires.
+    #[default]
+    Token,
+    /// It does not end by itself: the token is checked only when the connection is opened.
+    None,
 }
 
 /// Which requests to a route are refused if a web page sent them
@@ -126,6 +130,10 @@ pub struct Route {
     pub stripped_headers: StrippedHeaders,
     /// Scopes that the token must have.
     pub require_scopes: Vec<String>,
+    /// Path prefixes whose 401s are the upstream's own; they match whole segments.
+    pub passes_401: Vec<String>,
+    /// When the refusal of scopes was last logged.
+    pub refused_scopes: RefusalLog,
     /// Whether callers need no token. Allowed on loopback and Unix sockets only.
     pub anonymous: bool,
     /// The token used for callers that send none.
@@ -136,6 +144,8 @@ pub struct Route {
     pub rules: Option<Rules>,
     /// The rate limits.
     pub rates: RateLimiters,
+    /// When upgraded connections end.
+    pub upgrade_expiry: UpgradeExpiry,
     /// Optional behaviour of taskcluster-proxy.
     pub compat: Compat,
 }
@@ -144,15 +154,36 @@ impl Route {
     /// Whether the prefix covers `path` (without query) at a segment boundary: `/api` covers `/api`
     /// and `/api/x` but not `/apix`.
     fn covers(&self, path: &str) -> bool {
-        let Some((begin, rest)) = path.as_bytes().split_at_checked(self.path.len()) else {
+        self.has_prefix(&self.path, path)
+    }
+
+    /// Whether the route's `passes_401` covers the path of `target`, as sent upstream. Every
+    /// reading of the path counts, as for routes: if one is covered, the 401 may be the upstream's
+    /// own.
+    pub fn passes_401(&self, target: &str) -> bool {
+        if self.passes_401.is_empty() {
+            return false;
+        }
+        let raw = path::without_query(target);
+        let covered = |path: &str| {
+            let mut own = self.passes_401.iter();
+            own.any(|own| self.has_prefix(own, path))
+        };
+        // An ambiguous path is refused before it is sent.
+        let readings = path::readings(raw).unwrap_or_default();
+        covered(raw) || readings.iter().any(|reading| covered(reading))
+    }
+
+    fn has_prefix(&self, prefix: &str, path: &str) -> bool {
+        let Some((begin, rest)) = path.as_bytes().split_at_checked(prefix.len()) else {
             return false;
         };
         let matches = if self.case_insensitive_path {
-            begin.eq_ignore_ascii_case(self.path.as_bytes())
+            begin.eq_ignore_ascii_case(prefix.as_bytes())
         } else {
-            begin == self.path.as_bytes()
+            begin == prefix.as_bytes()
         };
-        matches && (rest.is_empty() || self.path.ends_with('/') || rest.starts_with(b"/"))
+        matches && (rest.is_empty() || prefix.ends_with('/') || rest.starts_with(b"/"))
     }
 
     /// Why the route does not match a request; `None` if it does. `host` comes from [`host_name`];
@@ -339,7 +370,7 @@ pub(crate) mod tests {
                 idle: Duration::from_secs(1),
             },
             addresses: UpstreamAddresses::fixed(Vec::new()),
-            clock_offset: AtomicI64::new(0),
+            clock: UpstreamClock::default(),
         }
     }
 
@@ -379,11 +410,14 @@ pub(crate) mod tests {
             source: None,
             stripped_headers: StrippedHeaders::default(),
             require_scopes: vec![],
+            passes_401: vec![],
+            refused_scopes: RefusalLog::default(),
             anonymous: true,
             workload_token: None,
             isolation: Isolation::Off,
             rules: None,
             rates: RateLimiters::default(),
+            upgrade_expiry: UpgradeExpiry::default(),
             compat: Compat::default(),
         }
     }

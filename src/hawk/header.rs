@@ -2,11 +2,13 @@
 
 use std::cell::Cell;
 use std::fmt;
+use std::ops::Range;
 
 use aws_lc_rs::hmac;
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use serde_json::Value;
 use zeroize::Zeroizing;
 
 use super::Credentials;
@@ -52,6 +54,9 @@ pub struct Signer {
     pub(super) key: hmac::Key,
     /// Empty if the header has no `ext` attribute; the service answers 401 to an empty one.
     pub(super) ext: SecretString,
+    /// What is secret in `ext`, see [`Signer::ext_secrets`].
+    ext_secrets: Vec<SecretString>,
+    narrowed: bool,
 }
 
 impl fmt::Debug for Signer {
@@ -73,7 +78,16 @@ impl Signer {
             credentials.certificate.as_ref(),
             credentials.authorized_scopes.as_deref(),
         )?;
-        Self::with_ext(&credentials.client_id, &credentials.access_token, ext)
+        let signer = Self::with_ext(&credentials.client_id, &credentials.access_token, ext)?;
+        Ok(Self {
+            narrowed: credentials.authorized_scopes.is_some(),
+            ..signer
+        })
+    }
+
+    /// Whether `ext` contains `authorizedScopes`.
+    pub fn has_authorized_scopes(&self) -> bool {
+        self.narrowed
     }
 
     /// Like [`Self::new`], with an arbitrary `ext`; empty for none.
@@ -92,15 +106,30 @@ impl Signer {
         let signer = Self {
             id: id.into(),
             key: hmac::Key::new(hmac::HMAC_SHA256, access_token.expose().as_bytes()),
+            ext_secrets: ext_secrets(&ext),
             ext,
+            narrowed: false,
         };
         within_limit(signer.length(TIME_CHARS, NONCE_CHARS, None))?;
         Ok(signer)
     }
 
+    /// What is sent with every request and must not appear in an answer: `ext`, and the seed and
+    /// the signature of the certificate in it.
+    pub fn ext_secrets(&self) -> &[SecretString] {
+        &self.ext_secrets
+    }
+
     /// The memory that it takes, in bytes.
     pub fn heap_size(&self) -> usize {
-        size_of::<Self>() + heap_size::string(&self.id) + heap_size::string(self.ext.expose())
+        let secrets = self.ext_secrets.iter();
+        size_of::<Self>()
+            + heap_size::string(&self.id)
+            + heap_size::string(self.ext.expose())
+            + heap_size::allocation(size_of_val(self.ext_secrets.as_slice()))
+            + secrets
+                .map(|s| heap_size::string(s.expose()))
+                .sum::<usize>()
     }
 
     /// The header value: `Hawk id="…", ts="…", nonce="…", [hash="…",] [ext="…",] mac="…"`.
@@ -207,6 +236,31 @@ fn ext(
     let mut encoded = String::with_capacity(json.len().div_ceil(3) * 4);
     STANDARD.encode_string(json.as_bytes(), &mut encoded);
     Ok(SecretString::new(encoded))
+}
+
+/// See [`Signer::ext_secrets`]. An `ext` with scopes only has no secrets.
+fn ext_secrets(ext: &SecretString) -> Vec<SecretString> {
+    if ext.expose().is_empty() {
+        return Vec::new();
+    }
+    let json = STANDARD.decode(ext.expose()).map(Zeroizing::new);
+    let parsed = json
+        .ok()
+        .and_then(|json| serde_json::from_slice(&json).ok());
+    let parsed: Value = parsed.unwrap_or_default();
+    let certificate = match (&parsed, parsed.get("certificate")) {
+        (Value::Object(_), None) => return Vec::new(),
+        (_, certificate) => certificate,
+    };
+    let part = |name: &str| certificate?.get(name)?.as_str().map(SecretString::from);
+    let parts = ["seed", "signature"].into_iter().filter_map(part);
+    std::iter::once(ext.clone()).chain(parts).collect()
+}
+
+/// Where the MAC is in a value that [`Signer::authorization`] returned.
+pub fn mac_in(value: &[u8]) -> Range<usize> {
+    let end = value.len().saturating_sub(1);
+    end.saturating_sub(MAC_CHARS)..end
 }
 
 /// A fresh nonce in base64url. It only has to be unique, since the MAC is what authenticates

@@ -101,6 +101,14 @@ const EXPECTED: &[(UnauthorizedAction, UnauthorizedReason)] = &[
     ),
     (
         UnauthorizedAction::PassedThrough,
+        UnauthorizedReason::UpstreamOwn,
+    ),
+    (
+        UnauthorizedAction::PassedThrough,
+        UnauthorizedReason::AuthorizedScopes,
+    ),
+    (
+        UnauthorizedAction::PassedThrough,
         UnauthorizedReason::BodyTooLarge,
     ),
     (
@@ -218,7 +226,12 @@ impl Verifications {
     fn new(issuer: &str, families: &Families) -> Self {
         let child = |result| families.verifications.child([issuer, result]);
         let reasons = Reason::ALL.iter().map(|r| r.label());
-        let others = [Reason::KeysUnavailable, Reason::Internal].map(Label::label);
+        let others = [
+            Reason::KeysUnavailable,
+            Reason::ClockNotSet,
+            Reason::Internal,
+        ]
+        .map(Label::label);
         let about_tokens = reasons.filter(|r| r.starts_with("token_") || others.contains(r));
         Self {
             // The most frequent first: the list is searched in order.

@@ -28,7 +28,7 @@ use super::server::BoundServer;
 use crate::gateway::Head;
 use crate::gateway::rejection::Rejection;
 use crate::gateway::resource_isolation::Transport;
-use crate::proxy::settings::{Address, Limits, Listener, ListenerAccess};
+use crate::proxy::settings::{Address, Limits, Listener, ListenerAccess, MinRate};
 
 /// Maximum number of open connections.
 const CONNECTIONS: usize = 128;
@@ -105,10 +105,17 @@ pub async fn bind(
         url_bytes: URL_BYTES,
         header_timeout: TIMEOUT,
         body_timeout: TIMEOUT,
+        min_body_rate: MinRate {
+            bytes_per_second: 0,
+            grace: Limits::BODY_RATE_GRACE,
+        },
         keepalive_timeout: KEEPALIVE,
         unadmitted_keepalive: Limits::UNADMITTED_KEEPALIVE,
         linger: Limits::LINGER,
         connections: CONNECTIONS,
+        // Not counted here: the application of this listener has no hooks.
+        requests_in_flight: CONNECTIONS,
+        requests_in_flight_per_address: CONNECTIONS,
         connections_per_address: Some(CONNECTIONS_PER_ADDRESS),
         body: Some(0),
         replay_body: 0,

@@ -29,6 +29,9 @@ pub(super) struct PeerInfo {
     /// The client's address: the peer's, unless a trusted proxy gives another in
     /// `X-Forwarded-For`.
     pub(super) client: Option<IpAddr>,
+    /// The address that the limits on each client count: the client's, unless it is a trusted
+    /// proxy's, on whose connections many clients send requests.
+    pub(super) accountable: Option<IpAddr>,
     /// Whether the connection uses TLS.
     pub(super) tls: bool,
     /// The verified certificate that the peer presented, if any.
@@ -100,9 +103,11 @@ impl PeerInfo {
             (Some(ip), Some(proxies)) => Some(x_forwarded_for::client(headers, ip, proxies)),
             _ => ip,
         };
+        let is_proxy = |ip: &IpAddr| proxies.is_some_and(|p| p.iter().any(|n| n.contains(ip)));
         Self {
             ip,
             client,
+            accountable: client.filter(|client| !is_proxy(client)),
             tls,
             certificate: metadata.and_then(|metadata| metadata.certificate.clone()),
         }
@@ -133,5 +138,40 @@ impl PeerInfo {
             transport: self.transport(),
             certificate: self.certificate.as_deref(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderMap;
+
+    #[test]
+    fn limits_count_the_client_behind_a_trusted_proxy_and_never_the_proxy() {
+        let trusted: Arc<[IpNet]> = ["10.0.0.0/8".parse().unwrap()].into();
+        let metadata = ConnMetadata {
+            trusted_proxies: Some(trusted),
+            certificate: None,
+            state: None,
+        };
+        for (peer, forwarded, expected) in [
+            ("192.0.2.1", None, Some("192.0.2.1")),
+            ("192.0.2.1", Some("198.51.100.7"), Some("192.0.2.1")),
+            ("10.0.0.1", Some("198.51.100.7"), Some("198.51.100.7")),
+            ("10.0.0.1", Some("10.0.0.2"), None),
+            ("10.0.0.1", Some("junk"), None),
+            ("10.0.0.1", None, None),
+        ] {
+            let mut headers = HeaderMap::new();
+            if let Some(forwarded) = forwarded {
+                headers.insert("x-forwarded-for", forwarded.parse().unwrap());
+            }
+            let peer = peer.parse().unwrap();
+            let found = PeerInfo::new(Some(peer), false, Some(&metadata), &headers);
+            let expected = expected.map(|ip: &str| ip.parse::<IpAddr>().unwrap());
+            assert_eq!(found.accountable, expected, "{peer} {forwarded:?}");
+        }
+        let unix = PeerInfo::new(None, false, None, &HeaderMap::new());
+        assert_eq!(unix.accountable, None);
     }
 }

@@ -4,7 +4,8 @@
 //! Whoever opens connections pays for them: an address at its own limit gives up a connection of
 //! its own, and at the total limit the address that holds the most gives way. Connections on
 //! which no request was admitted go first, then those that have not sent a request yet, then idle
-//! ones. A connection is never closed while a request on it is being served.
+//! ones. A connection is never closed while an admitted request on
+//! it is being served.
 
 mod origin;
 mod table;

@@ -2,16 +2,18 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::client::PeerInfo;
 use super::connection_limit::{ConnState, StreamGuard};
+use super::headers::SentCredentials;
+use super::in_flight::CountedRequest;
 use super::replay::Replay;
+use crate::clock::UnixMillis;
 use crate::gateway::outcome::{Unauthorized, UnauthorizedAction, UnauthorizedReason};
 use crate::gateway::reason::Reason;
 use crate::gateway::rejection::Rejection;
-use crate::gateway::{Admission, AdmissionError, Gateway, RequestDetails};
+use crate::gateway::{Admission, AdmissionError, Gateway, RequestDetails, UnauthorizedBody};
 use crate::secret::SecretString;
 use crate::trace::RequestTrace;
 
@@ -31,16 +33,23 @@ pub struct Context {
     pub(super) rejection: Option<Rejection>,
     /// Set if the request has a body.
     pub(super) replay: Option<Replay>,
+    /// Whether the connection was upgraded, and closed because the caller's token had expired.
+    pub(super) upgrade_expired: bool,
     /// Set if `[trace]` is enabled.
     pub(super) trace: Option<Box<RequestTrace>>,
     pub(super) attempts: Attempts,
+    /// The credentials that the request was sent with.
+    pub(super) sent: SentCredentials,
+    /// Set while the body of a 401 decides what happens to it.
+    pub(super) look: Option<Box<UnauthorizedLook>>,
     pub(super) unauthorized: Vec<Unauthorized>,
     pub(super) times: Times,
+    /// Set on admission, unless the fast path counts the request.
+    pub(super) counted: Option<CountedRequest>,
     /// The state of the caller's connection. Set before anything else.
     pub(super) conn_state: Option<Arc<ConnState>>,
     /// Counts an HTTP/2 request as being served on its connection.
     pub(super) stream: Option<StreamGuard>,
-    _in_flight: InFlightGuard,
 }
 
 /// The state of the attempts to reach the upstream.
@@ -60,6 +69,16 @@ pub(super) struct Attempts {
     pub(super) stale: usize,
     /// Set from a 401 that causes a replay until the replay begins.
     pub(super) replaying: bool,
+    /// Set once the next 401 is passed on, whatever it says.
+    pub(super) last: bool,
+}
+
+/// A 401 whose body is being looked at.
+pub(super) struct UnauthorizedLook {
+    pub(super) body: UnauthorizedBody,
+    pub(super) date: Option<UnixMillis>,
+    /// Whether the response is held back until that is done, so that the request can be replayed.
+    pub(super) is_held: bool,
 }
 
 /// Monotonic times.
@@ -72,25 +91,8 @@ pub(super) struct Times {
     pub(super) ended: Option<Duration>,
 }
 
-/// Counts a request as in flight until dropped.
-#[derive(Debug)]
-pub(super) struct InFlightGuard(Arc<AtomicU64>);
-
-impl InFlightGuard {
-    pub(super) fn new(gauge: &Arc<AtomicU64>) -> Self {
-        gauge.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(gauge))
-    }
-}
-
-impl Drop for InFlightGuard {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 impl Context {
-    pub(super) fn new(gateway: Arc<Gateway>, started: Duration, in_flight: InFlightGuard) -> Self {
+    pub(super) fn new(gateway: Arc<Gateway>, started: Duration) -> Self {
         Self {
             gateway,
             request_id: String::new(),
@@ -100,8 +102,11 @@ impl Context {
             own_endpoint: None,
             rejection: None,
             replay: None,
+            upgrade_expired: false,
             trace: None,
             attempts: Attempts::default(),
+            sent: SentCredentials::default(),
+            look: None,
             unauthorized: Vec::new(),
             times: Times {
                 started,
@@ -109,9 +114,9 @@ impl Context {
                 upstream: None,
                 ended: None,
             },
+            counted: None,
             conn_state: None,
             stream: None,
-            _in_flight: in_flight,
         }
     }
 
@@ -119,6 +124,20 @@ impl Context {
     /// status.
     pub(super) fn take_recovery_code(&mut self) -> Option<SecretString> {
         self.admission.as_mut()?.take_recovery_code()
+    }
+
+    /// Whether the body of a 401 to the request for `target` matters; see
+    /// [`Gateway::depends_on_body`].
+    pub(super) fn depends_on_body(&self, target: &str) -> bool {
+        let admission = self.admission.as_ref();
+        admission.is_some_and(|admission| self.gateway.depends_on_body(admission, target))
+    }
+
+    /// Records that the upstream answered the last attempt with something else than a 401.
+    pub(super) fn accepted(&self) {
+        if let Some(admission) = &self.admission {
+            self.gateway.accepted(admission);
+        }
     }
 
     /// Records on the connection that the request was admitted.

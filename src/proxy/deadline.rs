@@ -71,7 +71,7 @@ impl Deadline {
 
 /// The timer's own clock, which tests can pause.
 #[allow(clippy::disallowed_methods)]
-fn now() -> Instant {
+pub(super) fn now() -> Instant {
     Instant::now()
 }
 

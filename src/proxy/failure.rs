@@ -1,10 +1,11 @@
 //! Maps pingora's errors to rejections.
 
-use pingora::{Error, ErrorSource, ErrorType};
+use pingora::{Error, ErrorSource, ErrorType, ImmutStr};
 
 use super::context::Context;
 use crate::gateway::reason::Reason;
 use crate::gateway::rejection::Rejection;
+use crate::peer_text;
 
 /// What to do about an error.
 #[derive(Clone, Debug)]
@@ -93,20 +94,19 @@ fn downstream(kind: &ErrorType) -> Option<Reason> {
     }
 }
 
-/// Describes an error for the operator's log. pingora quotes input that it could not parse,
-/// which may contain anything a peer has sent, so only the kind of such an error is reported.
+/// Describes an error for the operator's log. pingora quotes input that it could not parse and
+/// certificates that it does not accept, so a context is only used if it is constant.
 pub(super) fn cause(error: &Error) -> String {
     let kind = error.etype().as_str();
     let quotes = matches!(
         error.etype(),
-        ErrorType::InvalidHTTPHeader | ErrorType::Custom(_) | ErrorType::CustomCode(..)
+        ErrorType::Custom(_) | ErrorType::CustomCode(..)
     );
-    match (
-        &error.context,
-        error.root_cause().downcast_ref::<std::io::Error>(),
-    ) {
-        (_, Some(io)) => format!("{kind}: {}", io.kind()),
-        (Some(context), None) if !quotes => format!("{kind}: {}", context.as_str()),
+    let root = error.root_cause();
+    match (peer_text::connection_cause(root), &error.context) {
+        _ if quotes => kind.to_owned(),
+        (Some(cause), _) => format!("{kind}: {cause}"),
+        (None, Some(ImmutStr::Static(context))) => format!("{kind}: {context}"),
         _ => kind.to_owned(),
     }
 }

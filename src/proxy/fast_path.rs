@@ -10,12 +10,14 @@
 
 mod attempt;
 mod fields;
+mod look_ahead;
 mod pool;
 mod request;
 mod response;
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::BytesMut;
 use http::{Version, header};
@@ -25,11 +27,12 @@ use pingora::connectors::TransportConnector;
 use super::client::{ConnMetadata, PeerInfo};
 use super::connection::Connection;
 use super::connection_limit::ConnState;
-use super::context::{Context, InFlightGuard};
+use super::context::Context;
 use super::deadline::Deadline;
 use super::drain::Signal;
 use super::failure::{self, RequestError};
 use super::hooks::{self, Hooks};
+use super::in_flight::{Address, Counted};
 use super::local_response;
 use super::record::{Exchange, path_of};
 use crate::clock::Now;
@@ -52,12 +55,16 @@ pub(super) struct Caller<'a> {
     pub(super) connection: &'a mut Connection,
     pub(super) peer: Option<IpAddr>,
     pub(super) metadata: Option<&'a ConnMetadata>,
+    /// The counters of the peer, unless it may be a proxy that many clients share.
+    pub(super) address: Option<&'a Arc<Address>>,
     /// Signals a drain, during which the connection closes after its current request.
     pub(super) signal: &'a Signal,
     /// Learns whether requests are admitted.
     pub(super) state: &'a ConnState,
     /// The deadline for whatever the request is currently waiting for.
     pub(super) deadline: &'a mut Deadline,
+    /// Timeout for each write of a response.
+    pub(super) write_timeout: Duration,
     /// The index of the worker that serves the connection.
     pub(super) worker: usize,
 }
@@ -100,6 +107,18 @@ impl FastPath {
         }
     }
 
+    /// Returns the counters of a connected peer. `None` if it may be a trusted proxy: then each
+    /// request has its own client.
+    pub(super) fn peer_address(
+        &self,
+        peer: Option<IpAddr>,
+        metadata: Option<&ConnMetadata>,
+    ) -> Option<Arc<Address>> {
+        let proxied = metadata.is_some_and(|metadata| metadata.trusted_proxies.is_some());
+        let peer = peer.filter(|_| !proxied)?;
+        Some(self.hooks.in_flight.address(peer))
+    }
+
     fn pool(&self, worker: usize) -> Option<&Arc<Pool>> {
         self.pools.get(worker % self.pools.len().max(1))
     }
@@ -132,15 +151,24 @@ impl FastPath {
         let host = text(request.fields.first(&header::HOST)?)?;
         let head = peer.head(&request.method, host, request.target(), &request.fields);
         let now = Now::read(&*self.hooks.clock);
-        let in_flight = InFlightGuard::new(&self.hooks.in_flight);
-        let mut context = Context::new(gateway, now.monotonic, in_flight);
+        let mut context = Context::new(gateway, now.monotonic);
         let found = context
             .gateway
             .match_route(head)
             .ok()
             .filter(is_supported)?;
+        let in_flight = &self.hooks.in_flight;
+        let own = match caller.address {
+            Some(_) => None,
+            None => peer.accountable.map(|ip| in_flight.address(ip)),
+        };
+        let address = own.as_ref().or(caller.address).map(|address| &**address);
+        let counted = Counted::begin(in_flight, address);
         context.request_id = self.hooks.request_id(&request.fields);
-        let admitted = context.gateway.admit_matched(found, head, now).await;
+        let admitted = match &counted {
+            Ok(_) => Ok(context.gateway.admit_matched(found, head, now).await),
+            Err(overloaded) => Err(overloaded.clone()),
+        };
         context.peer = Some(peer);
         context.times.admitted = Some(self.hooks.clock.monotonic());
         let mut sent = SentResponse {
@@ -148,17 +176,21 @@ impl FastPath {
             ..SentResponse::default()
         };
         let served = match admitted {
-            Ok(admission) => {
+            Ok(Ok(admission)) => {
                 caller.state.request_admitted();
                 context.admission = Some(admission);
                 self.forward(caller, &mut context, &mut request, &mut sent)
                     .await
             }
-            Err(refused) => {
+            Ok(Err(refused)) => {
                 let rejection = context.reject(refused);
                 caller.state.release_request();
                 sent.last |= caller.state.request_refused(rejection.reason);
                 self.reject(caller, &mut context, &request, rejection, &mut sent)
+                    .await
+            }
+            Err(overloaded) => {
+                self.reject(caller, &mut context, &request, overloaded, &mut sent)
                     .await
             }
         };

@@ -6,6 +6,7 @@
 //! "Hawk as Taskcluster checks it"). All other fields are forwarded unchanged. No `Via` is
 //! added, because some upstreams disable compression when they receive one.
 
+mod echo;
 mod policy;
 #[cfg(test)]
 mod tests;
@@ -16,14 +17,14 @@ use std::net::IpAddr;
 use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, StatusCode, Version};
 use pingora::http::{RequestHeader, ResponseHeader};
-use pingora::{ErrorType, OrErr, Result};
+use pingora::{Error, ErrorType, OrErr, Result};
 
 use crate::gateway::request_headers::{StrippedHeaders, is_identity};
 use crate::gateway::reserved_headers::{is_reserved, reads_as};
 use crate::gateway::route::Upstream;
 use crate::header_fields::{HeaderFields, all, only};
-use crate::secret::SecretString;
 use crate::trace::{self, RequestTrace};
+pub(super) use echo::SentCredentials;
 use policy::HeaderAction;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -194,18 +195,34 @@ pub(super) fn remove_reserved(head: &mut impl HeaderFieldsMut, name: &HeaderName
     head.retain(|field, _| !reads_as(field.as_bytes(), name))
 }
 
-/// Removes every field of an upstream's response whose value contains `token`, except those that
-/// frame the message.
-pub(super) fn redact_token(
+/// Removes every field of an upstream's response that contains a secret of `sent`, except those
+/// that frame the message.
+///
+/// # Errors
+/// If a field that an upgrade depends on contains one.
+pub(super) fn remove_echoes(
     head: &mut impl HeaderFieldsMut,
     status: StatusCode,
-    token: &SecretString,
+    sent: &SentCredentials,
 ) -> Result<()> {
+    if sent.is_empty() {
+        return Ok(());
+    }
     let upgrade = status == StatusCode::SWITCHING_PROTOCOLS;
-    let finder = memchr::memmem::Finder::new(token.expose());
+    let echoes =
+        |name: &str, value: &[u8]| sent.are_echoed_in(value) || sent.are_echoed_in(name.as_bytes());
+    if upgrade {
+        for name in [&header::CONNECTION, &header::UPGRADE] {
+            if all(head, name).any(|value| sent.are_echoed_in(value)) {
+                return Error::e_explain(
+                    ErrorType::InvalidHTTPHeader,
+                    "the upgrade echoes the credential",
+                );
+            }
+        }
+    }
     head.retain(|name, value| {
-        finder.find(value).is_none()
-            || policy::response_action(name, upgrade) == HeaderAction::Require
+        !echoes(name, value) || policy::response_action(name, upgrade) == HeaderAction::Require
     })
 }
 
@@ -230,13 +247,13 @@ pub(super) fn set_rule_headers(
     Ok(())
 }
 
-/// Like [`redact_token`], for trailers, none of which frames the message.
-pub(super) fn redact_token_in_trailers(
+/// Like [`remove_echoes`], for trailers, none of which frames the message.
+pub(super) fn remove_echoes_from_trailers(
     trailers: &mut HeaderMap,
-    token: &SecretString,
+    sent: &SentCredentials,
 ) -> Result<()> {
-    let finder = memchr::memmem::Finder::new(token.expose());
-    trailers.retain(|_, value| finder.find(value).is_none())
+    trailers
+        .retain(|name, value| !sent.are_echoed_in(value) && !sent.are_echoed_in(name.as_bytes()))
 }
 
 /// Removes the fields of an upstream's response that are not forwarded to the caller.

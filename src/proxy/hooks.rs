@@ -11,6 +11,7 @@ mod unauthorized;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
@@ -25,23 +26,25 @@ use pingora::server::configuration::ServerConf;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
 
-use super::context::{Context, InFlightGuard};
+use super::context::Context;
 use super::failure::{self, RequestError};
 use super::headers::{self, HeaderFieldsMut};
+use super::in_flight::InFlight;
 use super::local_response;
 use super::peer::{Peers, UPGRADED_IDLE};
 use super::record::{Exchange, Recorder};
 use super::replay::{Budget, Replay};
 use crate::clock::SharedClock;
 use crate::gateway::rejection::{RECOVERY_CODE, Rejection};
-use crate::gateway::{Admission, Gateway, LocalResponse};
+use crate::gateway::route::UpgradeExpiry;
+use crate::gateway::{Gateway, LocalResponse};
 use crate::proxy::settings::Limits;
 use crate::trace;
 use admit::Admitted;
 pub(super) use admit::host;
 pub(super) use forward::{after_failed_attempt, credential_header, prepare_request};
 pub(super) use serve::is_own;
-pub(super) use unauthorized::{accepted, date};
+pub(super) use unauthorized::date;
 
 /// Maximum number of attempts per request. It exceeds the sum of the separate limits on failed
 /// connections, stale pooled connections and replays ([`forward`], [`crate::gateway`]), so that
@@ -67,7 +70,7 @@ pub struct Hooks {
     pub(super) clock: SharedClock,
     pub(super) recorder: Recorder,
     peers: Arc<Peers>,
-    pub(super) in_flight: Arc<AtomicU64>,
+    pub(super) in_flight: InFlight,
     serial: Arc<AtomicU64>,
     /// The prefix of every request id.
     serial_start: Arc<str>,
@@ -85,6 +88,7 @@ impl Hooks {
         // Makes the request ids of successive runs differ in the logs. Nothing else depends on
         // it.
         let serial_start = format!("{:x}-", clock.now().0.max(0)).into();
+        let in_flight = InFlight::new(&limits.load());
         Self {
             gateway,
             limits,
@@ -92,15 +96,15 @@ impl Hooks {
             clock,
             recorder,
             peers: Arc::default(),
-            in_flight: Arc::default(),
+            in_flight,
             serial: Arc::default(),
             serial_start,
         }
     }
 
-    /// Returns the counter of requests in flight.
-    pub fn in_flight(&self) -> Arc<AtomicU64> {
-        Arc::clone(&self.in_flight)
+    /// Returns the counters of requests in flight.
+    pub fn in_flight(&self) -> InFlight {
+        self.in_flight.clone()
     }
 
     /// Rejects a request before anything has been sent upstream. The caller's connection is kept
@@ -117,6 +121,20 @@ impl Hooks {
         local_response::send_rejection(session, &rejection, now, id, !close).await?;
         context.rejection = Some(rejection);
         Ok(true)
+    }
+
+    /// Sets the end of an upgraded connection, if its route has one.
+    fn limit_upgrade(&self, context: &Context) {
+        let (Some(admission), Some(replay)) = (&context.admission, &context.replay) else {
+            return;
+        };
+        let end = match admission.route.upgrade_expiry {
+            UpgradeExpiry::Token => admission.valid_until(),
+            UpgradeExpiry::None => None,
+        };
+        if let Some(end) = end {
+            replay.end_upgrade_after(self.clock.now().until(end));
+        }
     }
 
     /// Sends the response of one of hawkgate's own endpoints.
@@ -146,11 +164,7 @@ impl ProxyHttp for Hooks {
     type CTX = Context;
 
     fn new_ctx(&self) -> Context {
-        Context::new(
-            self.gateway.load_full(),
-            self.clock.monotonic(),
-            InFlightGuard::new(&self.in_flight),
-        )
+        Context::new(self.gateway.load_full(), self.clock.monotonic())
     }
 
     /// Adds no modules. pingora's default adds response compression, disabled.
@@ -197,6 +211,12 @@ impl ProxyHttp for Hooks {
         if let Some(replay) = &context.replay {
             replay.rewind();
         }
+        let span = context.trace.as_ref().map(|trace| trace.request_span());
+        let recovering = self.recover_after_look(session, context);
+        match span {
+            None => recovering.await?,
+            Some(active) => Box::pin(trace::in_span(active, recovering)).await?,
+        }
         let peer = self.choose_peer(session, context).await?;
         context.begin_attempt(&peer, now);
         Ok(peer)
@@ -224,18 +244,19 @@ impl ProxyHttp for Hooks {
         }
         if head.status == StatusCode::UNAUTHORIZED {
             let span = context.trace.as_ref().map(|trace| trace.request_span());
-            let date = date(&head.headers);
-            let recovering = self.recover(date, context);
+            let handling = self.handle_401(session, head, context);
             match span {
-                None => recovering.await?,
-                Some(active) => Box::pin(trace::in_span(active, recovering)).await?,
+                None => handling.await?,
+                Some(active) => Box::pin(trace::in_span(active, handling)).await?,
             }
         } else if switching {
             session.set_read_timeout(Some(UPGRADED_IDLE));
+            self.limit_upgrade(context);
         }
-        let last = switching || !head.status.is_informational();
+        let undecided = context.look.as_ref().is_some_and(|look| look.is_held);
+        let last = (switching || !head.status.is_informational()) && !undecided;
         if last && head.status != StatusCode::UNAUTHORIZED {
-            accepted(context);
+            context.accepted();
         }
         if let Some(replay) = context.replay.as_ref().filter(|_| last) {
             replay.finish_recording();
@@ -246,8 +267,23 @@ impl ProxyHttp for Hooks {
             session.set_keepalive(None);
             context.replay.iter().for_each(Replay::close_after);
         }
+        let echoed = |reason: &str| context.sent.are_echoed_in(reason.as_bytes());
+        if head.get_reason_phrase().is_some_and(echoed) {
+            head.set_reason_phrase(None)?;
+        }
         let status = head.status;
         sanitize_response(head, status, session.req_header().raw_path(), context)
+    }
+
+    fn upstream_response_body_filter(
+        &self,
+        session: &mut Session,
+        piece: &mut Option<Bytes>,
+        end: bool,
+        context: &mut Context,
+    ) -> Result<Option<Duration>> {
+        Self::look(session, piece.as_ref(), end, context)?;
+        Ok(None)
     }
 
     fn upstream_response_trailer_filter(
@@ -257,10 +293,7 @@ impl ProxyHttp for Hooks {
         context: &mut Context,
     ) -> Result<()> {
         headers::sanitize_trailers(trailers)?;
-        if let Some(token) = context.admission.as_ref().and_then(Admission::injected) {
-            headers::redact_token_in_trailers(trailers, token)?;
-        }
-        Ok(())
+        headers::remove_echoes_from_trailers(trailers, &context.sent)
     }
 
     fn fail_to_connect(
@@ -317,7 +350,9 @@ impl ProxyHttp for Hooks {
     }
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, context: &mut Context) {
+        Self::finish_look(session, context);
         if let Some(replay) = context.replay.take() {
+            context.upgrade_expired = replay.upgrade_expired();
             replay.restore(session);
         }
         let failed = error.map(RequestError::from);
@@ -362,9 +397,7 @@ pub(super) fn sanitize_response(
     if !interim {
         informational::add(target, head, context)?;
     }
-    if let Some(token) = context.admission.as_ref().and_then(Admission::injected) {
-        headers::redact_token(head, status, token)?;
-    }
+    headers::remove_echoes(head, status, &context.sent)?;
     if !interim && let Some(code) = context.take_recovery_code() {
         let mut code = headers::value(code.expose())?;
         code.set_sensitive(true);

@@ -54,9 +54,12 @@ impl Exchange {
     }
 }
 
-/// Returns a target without its query.
+/// Returns a target without its query. Taskcluster also finds a bewit in the path, after `&`, so
+/// the path ends there as well.
 pub(super) fn path_of(target: &str) -> String {
-    target.split('?').next().unwrap_or_default().to_owned()
+    let path = target.split('?').next().unwrap_or_default();
+    let end = path.find("&bewit=").unwrap_or(path.len());
+    path.get(..end).unwrap_or_default().to_owned()
 }
 
 impl Context {
@@ -146,6 +149,9 @@ impl Context {
     }
 
     fn ending(&self, caller_failed: Option<bool>) -> Ending {
+        if self.upgrade_expired {
+            return Ending::UpgradeExpired;
+        }
         let reason = self.rejection.as_ref().map(|r| r.reason);
         match (caller_failed, reason) {
             (Some(true), _) => Ending::CallerGone,

@@ -9,6 +9,7 @@
 
 mod budget;
 mod buffer;
+mod hold;
 mod session;
 #[cfg(test)]
 mod tests;
@@ -16,15 +17,19 @@ mod tests;
 pub use budget::Budget;
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use pingora::protocols::http::ServerSession;
 use pingora::proxy::Session;
+use tokio::time::{Instant, sleep};
 
 use crate::gateway::Replayable;
-use crate::proxy::settings::Limits;
+use crate::proxy::in_flight::Address;
+use crate::proxy::settings::{Limits, MinRate};
+use budget::Reservation;
 use buffer::ReplayBuffer;
+use hold::Hold;
 use session::ReplaySession;
 
 /// The limits on one request's body.
@@ -34,6 +39,8 @@ pub(super) struct BodyLimits {
     pub(super) body: Option<u64>,
     /// Timeout for each read of a body, and for each write to a caller.
     pub(super) timeout: Duration,
+    /// Minimum rate of a body.
+    pub(super) min_rate: MinRate,
     /// Maximum size of a body that can be replayed, in bytes.
     pub(super) replay: usize,
 }
@@ -43,7 +50,25 @@ impl From<&Limits> for BodyLimits {
         Self {
             body: limits.body,
             timeout: limits.body_timeout,
+            min_rate: limits.min_body_rate,
             replay: limits.replay_body,
+        }
+    }
+}
+
+impl BodyLimits {
+    /// The minimum rate of a body over HTTP/2 or HTTP/1. One HTTP/2 stream can hold up the others
+    /// of its connection, whose callers then cannot send (RFC 9113 §5.2.1), so the rate matters
+    /// only after the time that a body may stall anyway.
+    pub(super) fn min_rate(&self, http2: bool) -> MinRate {
+        let grace = self.min_rate.grace;
+        MinRate {
+            grace: if http2 {
+                grace.max(self.timeout)
+            } else {
+                grace
+            },
+            ..self.min_rate
         }
     }
 }
@@ -57,8 +82,13 @@ pub(super) struct Replay {
 /// The state shared by the session and the handle.
 struct Shared {
     buffer: Mutex<ReplayBuffer>,
+    hold: Mutex<Hold>,
     /// Whether the caller's connection closes after this request.
     last: AtomicBool,
+    /// When the connection ends if it is upgraded.
+    upgrade_end: OnceLock<Instant>,
+    /// Whether it has ended then.
+    upgrade_expired: AtomicBool,
     /// The slot in which a dropped replay session leaves the caller's session.
     returned: Mutex<Option<Box<ServerSession>>>,
 }
@@ -68,6 +98,10 @@ impl Shared {
         self.buffer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn hold(&self) -> MutexGuard<'_, Hold> {
+        self.hold.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn returned(&self) -> MutexGuard<'_, Option<Box<ServerSession>>> {
         self.returned.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -75,16 +109,21 @@ impl Shared {
 
 impl Replay {
     /// Begins recording the body of `session`. `announced` is the value of `Content-Length`, if
-    /// there is one.
+    /// there is one; `address` is charged for the memory.
     pub(super) fn begin(
         session: &mut Session,
         limits: BodyLimits,
         budget: &Arc<Budget>,
+        address: Option<&Arc<Address>>,
         announced: Option<u64>,
     ) -> Self {
+        let reservation = Reservation::new(budget, address, limits.replay);
         let shared = Arc::new(Shared {
-            buffer: Mutex::new(ReplayBuffer::new(budget, limits.replay, announced)),
+            buffer: Mutex::new(ReplayBuffer::new(reservation, limits.replay, announced)),
+            hold: Mutex::default(),
             last: AtomicBool::new(false),
+            upgrade_end: OnceLock::new(),
+            upgrade_expired: AtomicBool::new(false),
             returned: Mutex::new(None),
         });
         let real = std::mem::replace(&mut session.downstream_session, absent());
@@ -98,14 +137,43 @@ impl Replay {
         self.shared.last.store(true, Ordering::Relaxed);
     }
 
+    /// Closes the connection `life` from now, if it is upgraded. Must be called in a Tokio runtime.
+    pub(super) fn end_upgrade_after(&self, life: Duration) {
+        // The deadline of a timer that is never polled: the clock is not read directly.
+        let _ = self.shared.upgrade_end.set(sleep(life).deadline());
+    }
+
+    /// Whether the upgraded connection was closed at the end of its life.
+    pub(super) fn upgrade_expired(&self) -> bool {
+        self.shared.upgrade_expired.load(Ordering::Relaxed)
+    }
+
     /// Whether everything that has been read of the body can be sent again.
     pub(super) fn replayable(&self) -> Replayable {
         self.shared.buffer().replayable()
     }
 
-    /// Rewinds the body, so that the next attempt reads it from the beginning.
+    /// Rewinds the body, so that the next attempt reads it from the beginning. A response that is
+    /// held back is discarded.
     pub(super) fn rewind(&self) {
         self.shared.buffer().rewind();
+        *self.shared.hold() = Hold::default();
+    }
+
+    /// Holds the response back until [`Self::release`]. If its end, or `limit`, comes first, the
+    /// attempt fails, and [`Self::is_abandoned`] is true.
+    pub(super) fn hold(&self, limit: Duration) {
+        self.shared.hold().begin(limit);
+    }
+
+    /// Lets the response through.
+    pub(super) fn release(&self) {
+        self.shared.hold().release();
+    }
+
+    /// Whether the attempt failed because the response was held back for too long.
+    pub(super) fn is_abandoned(&self) -> bool {
+        self.shared.hold().is_abandoned()
     }
 
     /// Ends recording and releases the memory, because there will be no further attempt.

@@ -35,6 +35,7 @@ use super::connection::Connection;
 use super::connection_limit::{ConnectionCounts, ConnectionLimit, Limit, Origin, Permit};
 pub use super::drain::ServerHandle;
 use super::drain::{self, Signal, TaskGuard};
+use super::failure;
 use super::fast_path::FastPath;
 use super::listener::{
     AccessControl, BindError, BoundListener, Incoming, InheritedSockets, Protocol, ProxyTrust, Tls,
@@ -50,6 +51,9 @@ pub use workers::Workers;
 
 /// Maximum number of concurrent HTTP/2 streams per connection.
 const H2_STREAMS: u32 = 100;
+/// Maximum number of bytes of an HTTP/2 response that wait for the caller to read, besides the
+/// pieces on their way through pingora. The default of `h2` is 400 KB.
+const H2_SEND_BUFFER: usize = 128 * 1024;
 /// Maximum number of streams per connection that the caller has reset before they were accepted
 /// (CVE-2023-44487).
 const H2_PENDING_RESETS: usize = 20;
@@ -127,7 +131,8 @@ where
     let mut h2 = default_h2_options();
     h2.max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
         .max_concurrent_streams(H2_STREAMS)
-        .max_pending_accept_reset_streams(H2_PENDING_RESETS);
+        .max_pending_accept_reset_streams(H2_PENDING_RESETS)
+        .max_send_buffer_size(H2_SEND_BUFFER);
     proxy.h2_options = Some(h2);
     let mut options = HttpServerOptions::default();
     options.h2_idle_timeout = Some(limits.keepalive_timeout);
@@ -511,7 +516,7 @@ async fn tls_handshake(
     let stream = incoming.into_stream().ok()?;
     match tokio::time::timeout(limit, tls.handshake(stream)).await {
         Ok(Ok((stream, certificate))) => return Some((Box::new(stream), certificate)),
-        Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
+        Ok(Err(error)) => tracing::debug!(cause = failure::cause(&error), "TLS handshake failed"),
         Err(_) => tracing::debug!("TLS handshake timed out"),
     }
     None

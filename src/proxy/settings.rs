@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+pub use super::body_rate::MinRate;
+
 /// An address to listen on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Address {
@@ -96,6 +98,8 @@ pub struct Limits {
     pub header_timeout: Duration,
     /// Timeout between two reads of a request body, and for each write to a caller.
     pub body_timeout: Duration,
+    /// Minimum rate of a request body.
+    pub min_body_rate: MinRate,
     /// Time after which an idle connection is closed.
     pub keepalive_timeout: Duration,
     /// The same for a connection on which no request was admitted yet, if it is shorter. Not
@@ -106,6 +110,10 @@ pub struct Limits {
     pub linger: Duration,
     /// Limit of open connections.
     pub connections: usize,
+    /// Limit of requests in flight.
+    pub requests_in_flight: usize,
+    /// Limit of requests in flight of each client address; [`usize::MAX`] for no limit.
+    pub requests_in_flight_per_address: usize,
     /// Limit of open connections from one IPv4 address or IPv6 /64 network: half of `connections`
     /// if `None`, no limit if 0. Does not apply to trusted proxies and Unix sockets.
     pub connections_per_address: Option<usize>,
@@ -120,6 +128,8 @@ pub struct Limits {
 impl Limits {
     /// The value of [`Limits::linger`] outside tests.
     pub const LINGER: Duration = Duration::from_secs(10);
+    /// The grace period of [`Limits::min_body_rate`] outside tests; Kestrel's default.
+    pub const BODY_RATE_GRACE: Duration = Duration::from_secs(5);
     /// The value of [`Limits::unadmitted_keepalive`] outside tests.
     pub const UNADMITTED_KEEPALIVE: Duration = Duration::from_secs(5);
 

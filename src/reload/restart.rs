@@ -32,6 +32,9 @@ pub fn applicable(running: &Limits, new: &Limits) -> Limits {
     Limits {
         body: new.body,
         replay_body: new.replay_body,
+        min_body_rate: new.min_body_rate,
+        requests_in_flight: new.requests_in_flight,
+        requests_in_flight_per_address: new.requests_in_flight_per_address,
         ..running.clone()
     }
 }
@@ -70,10 +73,13 @@ fn of_limits(running: &Limits, new: &Limits) -> Vec<&'static str> {
         url_bytes,
         header_timeout,
         body_timeout,
+        min_body_rate: _,
         keepalive_timeout,
         unadmitted_keepalive: _,
         linger: _,
         connections,
+        requests_in_flight: _,
+        requests_in_flight_per_address: _,
         connections_per_address,
         body: _,
         replay_body: _,

@@ -220,17 +220,30 @@ fn keys_that_need_a_restart_are_listed() {
     let all = "[server]\nlisten = [\"127.0.0.1:1\"]\nadmin = \"127.0.0.1:2\"\ndrain = \"1s\"\ndrain_delay = \"1s\"\n\
                startup_grace = \"1s\"\nthreads = 3\nlocal_hosts = [\"h\"]\n[limits]\nheader_bytes = \"16KiB\"\nurl_bytes = \"1KiB\"\n\
                header_timeout = \"3s\"\nbody_timeout = \"3s\"\nkeepalive_timeout = \"3s\"\nconnections = 7\nconnections_per_address = 0\n\
-               body = \"1KiB\"\nreplay_body = \"1KiB\"\nreplay_memory = \"1MiB\"\n[log]\nformat = \"text\"\nlevel = \"debug\"\n";
+               body = \"1KiB\"\nmin_body_rate = \"1KiB\"\nrequests_in_flight = 9\nreplay_body = \"1KiB\"\nreplay_memory = \"1MiB\"\n[log]\nformat = \"text\"\nlevel = \"debug\"\n";
     replace(&path, format!("{TEXT}{all}"));
     let new = load(&path, None).unwrap().config;
     let keys = restart_needed(&running, &new);
     assert_eq!(keys.len(), 16, "{keys:?}");
-    for live in ["limits.body", "limits.replay_body", "server.local_hosts"] {
+    for live in [
+        "limits.body",
+        "limits.replay_body",
+        "limits.requests_in_flight",
+        "server.local_hosts",
+    ] {
         assert!(!keys.contains(&live));
     }
     let limits = applicable(&running.limits, &new.limits);
     assert_eq!((limits.body, limits.replay_body), (Some(1024), 1024));
     assert_eq!(limits.connections, running.limits.connections);
+    let requests = (
+        limits.requests_in_flight,
+        limits.requests_in_flight_per_address,
+    );
+    assert_eq!(
+        (requests, limits.min_body_rate.bytes_per_second),
+        ((9, 5), 1024)
+    );
     let server = applicable_server(&running.server, &new.server);
     assert_eq!(server.local_hosts, ["h"]);
     assert_eq!(server.listen, running.server.listen);

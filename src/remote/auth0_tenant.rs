@@ -204,7 +204,7 @@ impl Auth0Tenant {
         serde_json::from_slice(&response.body).map_err(|_| {
             TenantError(format!(
                 "{}: the response does not have the documented shape",
-                url.path()
+                resource(&url)
             ))
         })
     }
@@ -239,7 +239,7 @@ impl Auth0Tenant {
         };
         let response = with_retry_after(&self.clock, send)
             .await
-            .map_err(|e| TenantError(format!("{method} {}: {e}", url.path())))?;
+            .map_err(|e| TenantError(format!("{method} {}: {e}", resource(url))))?;
         if response.status.is_success() {
             return Ok(response);
         }
@@ -253,7 +253,7 @@ impl Auth0Tenant {
             status if status.is_redirection() => "a redirect, which is not followed".to_owned(),
             _ => "no further details".to_owned(),
         };
-        let (status, path) = (response.status.as_u16(), url.path());
+        let (status, path) = (response.status.as_u16(), resource(url));
         Err(TenantError(format!(
             "{method} {path}: status {status}: {remedy}"
         )))
@@ -274,6 +274,12 @@ impl Auth0Tenant {
             (CONTENT_TYPE, json),
         ]))
     }
+}
+
+/// The path of `url` up to the kind of resource. What follows is an identifier that the tenant chose.
+fn resource(url: &Url) -> String {
+    let segments = url.path_segments().into_iter().flatten().take(3);
+    segments.fold(String::new(), |path, segment| path + "/" + segment)
 }
 
 #[cfg(test)]

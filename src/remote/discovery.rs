@@ -53,12 +53,12 @@ impl DiscoveryFetcher {
     async fn discover(&self) -> Result<Url, KeyFetchError> {
         let issuer = Url::parse(&self.issuer)
             .map_err(|_| KeyFetchError(format!("{} is not a URL", self.issuer)))?;
-        let oidc = get_json(&self.client, &openid_configuration(&issuer)).await;
+        let oidc = get_json(&self.client, &openid_configuration(&issuer), None).await;
         let first = match oidc.and_then(|response| self.jwks_uri(&issuer, &response.body)) {
             Ok(jwks_uri) => return Ok(jwks_uri),
             Err(error) => error,
         };
-        let oauth = get_json(&self.client, &oauth_authorization_server(&issuer)).await;
+        let oauth = get_json(&self.client, &oauth_authorization_server(&issuer), None).await;
         oauth
             .and_then(|response| self.jwks_uri(&issuer, &response.body))
             .map_err(|second| KeyFetchError(format!("discovery failed: {first}; {second}")))
@@ -109,7 +109,7 @@ impl DiscoveryFetcher {
     }
 
     async fn fetch_from(&self, jwks_uri: Url) -> Result<FetchedKeys, KeyFetchError> {
-        JwksUriFetcher::new(jwks_uri, self.client.clone())
+        JwksUriFetcher::discovered(jwks_uri, self.client.clone())
             .fetch()
             .await
     }

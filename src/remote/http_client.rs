@@ -1,6 +1,7 @@
 //! The HTTP client for every remote party: bounded in time and size, https except on loopback,
 //! without redirects, cookies or proxies from the environment.
 
+use std::error::Error as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use url::{Host, Url};
 
 use crate::clock::UnixMillis;
+use crate::peer_text;
 use crate::pem;
 use crate::trace;
 
@@ -59,7 +61,7 @@ pub enum TransportError {
     Connection {
         /// Host and port.
         host: String,
-        /// The error and its causes.
+        /// What kind of error it was.
         cause: String,
     },
     /// The exchange took longer than the timeout.
@@ -89,6 +91,23 @@ pub struct RequestError {
     pub error: TransportError,
     /// Whether the peer may have received and processed the request.
     pub maybe_processed: bool,
+}
+
+impl TransportError {
+    /// The message without the host, for a host that a peer named.
+    pub fn without_host(&self) -> String {
+        let text = self.to_string();
+        match self {
+            Self::Tls(_) => text,
+            Self::Plaintext(_) => "refusing plain http".to_owned(),
+            Self::Connection { host, .. }
+            | Self::Timeout { host, .. }
+            | Self::TooLarge { host, .. } => {
+                let text = text.strip_prefix(&**host).unwrap_or_default();
+                text.trim_start_matches(": ").to_owned()
+            }
+        }
+    }
 }
 
 impl From<TransportError> for RequestError {
@@ -222,7 +241,7 @@ impl HttpClient {
             maybe_processed: !(e.is_connect() || e.is_builder()),
             error: TransportError::Connection {
                 host: host.to_owned(),
-                cause: error_chain(&e.without_url()),
+                cause: cause(&e),
             },
         };
         let mut response = self
@@ -324,6 +343,35 @@ fn certificates(path: &Path) -> Result<Vec<reqwest::Certificate>, TransportError
         .map(|der| reqwest::Certificate::from_der(der))
         .collect::<Result<_, _>>()
         .map_err(|e| TransportError::Tls(format!("CA file {}: {e}", path.display())))
+}
+
+/// Describes a failed request. Errors of the libraries below quote what the peer sent, so only what
+/// kind of error it is gets into the text.
+fn cause(error: &reqwest::Error) -> String {
+    // hyper-util's text, which is constant.
+    if causes(error).any(|error| error.to_string() == "dns error") {
+        return "the name cannot be resolved".to_owned();
+    }
+    if let Some(cause) = peer_text::connection_cause(error) {
+        return cause;
+    }
+    let http = causes(error).find_map(|error| error.downcast_ref::<hyper::Error>());
+    let text = match http {
+        Some(http) if http.is_parse() => "the response is not valid HTTP",
+        Some(http) if http.is_incomplete_message() => {
+            "the connection was closed before the response was complete"
+        }
+        _ if error.is_connect() => "cannot connect",
+        _ if error.is_body() || error.is_decode() => {
+            "the response's body is incomplete or malformed"
+        }
+        _ => "the request failed",
+    };
+    text.to_owned()
+}
+
+fn causes(error: &reqwest::Error) -> impl Iterator<Item = &(dyn std::error::Error + 'static)> {
+    std::iter::successors(error.source(), |error| (*error).source())
 }
 
 /// An error and its causes on one line.

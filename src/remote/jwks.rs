@@ -37,20 +37,34 @@ pub fn key_client(ca: Option<PathBuf>) -> Result<HttpClient, TransportError> {
 #[derive(Debug)]
 pub struct JwksUriFetcher {
     url: Url,
+    /// What the URL is, if the issuer's metadata named it.
+    named_by_peer: Option<&'static str>,
     client: HttpClient,
 }
 
 impl JwksUriFetcher {
     /// Fetches `url` with `client` (see [`key_client`]).
     pub fn new(url: Url, client: HttpClient) -> Self {
-        Self { url, client }
+        Self {
+            url,
+            named_by_peer: None,
+            client,
+        }
+    }
+
+    /// Like [`Self::new`], for a `url` from the issuer's metadata.
+    pub(super) fn discovered(url: Url, client: HttpClient) -> Self {
+        Self {
+            named_by_peer: Some("the metadata's jwks_uri"),
+            ..Self::new(url, client)
+        }
     }
 }
 
 #[async_trait]
 impl KeyFetcher for JwksUriFetcher {
     async fn fetch(&self) -> Result<FetchedKeys, KeyFetchError> {
-        let response = get_json(&self.client, &self.url).await?;
+        let response = get_json(&self.client, &self.url, self.named_by_peer).await?;
         Ok(FetchedKeys {
             max_age: max_age(&response),
             document: response.body.into(),

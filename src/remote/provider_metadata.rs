@@ -86,11 +86,11 @@ impl ProviderMetadata {
         issuer: &str,
     ) -> Result<Self, MetadataDiscoveryError> {
         let url = issuer_url(issuer)?;
-        let first = match get_json(client, &openid_configuration(&url)).await {
+        let first = match get_json(client, &openid_configuration(&url), None).await {
             Ok(response) => return Self::read(&response.body, issuer, &url),
             Err(error) => error.to_string(),
         };
-        match get_json(client, &oauth_authorization_server(&url)).await {
+        match get_json(client, &oauth_authorization_server(&url), None).await {
             Ok(response) => Self::read(&response.body, issuer, &url),
             Err(second) => Err(MetadataDiscoveryError::Unavailable(
                 first,

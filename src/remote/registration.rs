@@ -13,6 +13,7 @@ use super::http_client::{HttpClient, HttpResponse, RequestError};
 use super::retry::{retry_delay, with_retry_after};
 use super::well_known::is_acceptable_url;
 use crate::clock::SharedClock;
+use crate::peer_text;
 use crate::registration::{AuthMethod, ClientMetadata, Registration};
 use crate::secret::SecretString;
 use crate::serde_url;
@@ -221,7 +222,7 @@ impl RegistrationEndpoint {
     fn rejection(&self, response: &HttpResponse) -> RegistrationError {
         let status = response.status;
         let code = code(response);
-        let explanation = match code.as_deref() {
+        let explanation = match code {
             Some("invalid_redirect_uri") => "it does not accept the redirect URI",
             Some("invalid_client_metadata") => "it does not accept the client metadata",
             Some("invalid_software_statement") => "the software statement is invalid",
@@ -295,12 +296,10 @@ fn transport_error(error: &RequestError) -> RegistrationError {
     }
 }
 
-/// The `error` code, if it is a plain word.
-fn code(response: &HttpResponse) -> Option<String> {
+/// The `error` code, if it has the shape of one.
+fn code(response: &HttpResponse) -> Option<&'static str> {
     let body: Value = serde_json::from_slice(&response.body).ok()?;
-    let code = body.get("error")?.as_str()?;
-    let plain = |b: u8| b.is_ascii_lowercase() || b == b'_';
-    ((1..=48).contains(&code.len()) && code.bytes().all(plain)).then(|| code.to_owned())
+    peer_text::error_code(body.get("error")?.as_str()?)
 }
 
 /// The metadata members that the error description mentions. The description itself is never

@@ -62,7 +62,7 @@ pub struct DeviceAuthorization {
 pub struct SignInError {
     text: String,
     /// The issuer's error code, if it gave one.
-    pub code: Option<String>,
+    pub code: Option<&'static str>,
     /// Whether retrying may help: there was no response, or the issuer failed.
     pub transient: bool,
 }
@@ -286,7 +286,7 @@ fn failed(failure: Failure) -> SignInError {
             text: format!(
                 "the issuer refused: {}{}",
                 error.cause(),
-                remedy(&error.code)
+                remedy(error.code)
             ),
             transient: error.status.is_server_error()
                 || error.status == StatusCode::TOO_MANY_REQUESTS,
@@ -301,9 +301,8 @@ fn failed(failure: Failure) -> SignInError {
 }
 
 /// What the user can do about an error code (RFC 6749 §5.2).
-#[allow(clippy::ref_option)]
-fn remedy(code: &Option<String>) -> &'static str {
-    match code.as_deref() {
+fn remedy(code: Option<&str>) -> &'static str {
+    match code {
         Some("invalid_client") => ": check the client identifier, its secret and --auth-method",
         Some("unauthorized_client") => ": the client may not use this grant type",
         Some("invalid_grant") => ": the code or token is used up, expired or revoked",

@@ -16,15 +16,13 @@ use crate::clock::UnixMillis;
 use crate::credential::{Credential, FetchError, Issued, SwapRequest};
 use crate::hawk::certificate::{Certificate, CertificateError};
 use crate::hawk::{Credentials, HawkError, Signer, scope};
+use crate::peer_text::{names_token, taskcluster_error_code};
 use crate::secret::SecretString;
 use crate::token::BearerToken;
 
 /// The largest response accepted, in bytes; a certificate with a hundred scopes takes
 /// 10 KiB.
 pub const MAX_RESPONSE_BYTES: usize = 64 * 1024;
-
-/// The longest error `code` or `name` that is logged, in characters.
-const MAX_KIND_CHARS: usize = 48;
 
 /// Fetches credentials from `url` with the caller's token. `refusal` is the status that, with
 /// the code `InputError`, means that this endpoint rejected the token.
@@ -38,16 +36,17 @@ pub(super) async fn exchange(
     let headers = headers(bearer(request)?)?;
     let response = client.get(url, headers).await.map_err(unreachable)?;
     if response.status == StatusCode::OK {
-        return issued(&response, request.scopes.as_deref(), now);
+        let issued = issued(&response, request.scopes.as_deref(), now)?;
+        return refuse_echo(issued, bearer(request)?);
     }
     let kind = kind(&response);
-    let text = format!(
-        "status {}{}",
-        response.status.as_u16(),
-        parenthesised(&kind)
-    );
+    let status = response.status.as_u16();
+    let text = match kind {
+        Some(kind) => format!("status {status} ({kind})"),
+        None => format!("status {status}"),
+    };
     Err(match response.status {
-        status if status == refusal && kind == "InputError" => FetchError::Refused(text),
+        status if status == refusal && kind == Some("InputError") => FetchError::Refused(text),
         StatusCode::TOO_MANY_REQUESTS => unavailable(text, &response, now),
         status if status.is_server_error() => unavailable(text, &response, now),
         _ => FetchError::BadAnswer(text),
@@ -73,9 +72,9 @@ fn unavailable(cause: String, response: &HttpResponse, now: UnixMillis) -> Fetch
     }
 }
 
-/// The error's `code` (API services) or `name` (web-server). Nothing else of an error body is
-/// quoted, because `message` and `payload` may quote the request.
-fn kind(response: &HttpResponse) -> String {
+/// The error's `code` (API services) or `name` (web-server), if it is one of Taskcluster's. Nothing
+/// else of an error body is quoted, because it may quote the request.
+fn kind(response: &HttpResponse) -> Option<&'static str> {
     #[derive(Default, Deserialize)]
     #[serde(default)]
     struct Body {
@@ -84,22 +83,10 @@ fn kind(response: &HttpResponse) -> String {
     }
     let body: Body = serde_json::from_slice(&response.body).unwrap_or_default();
     let texts = [&body.code, &body.name].map(Value::as_str);
+    let mut kinds = texts.into_iter().flatten().map(taskcluster_error_code);
+    let first = kinds.next()?;
     // The same word may be in an API service's `code` or in web-server's `name`.
-    let kind = texts.iter().flatten().find(|text| **text == "InputError");
-    let kind = kind.or_else(|| texts.iter().flatten().next());
-    kind.map_or_else(String::new, |text| {
-        text.chars()
-            .filter(|c| c.is_ascii_alphanumeric() || "_-. ".contains(*c))
-            .take(MAX_KIND_CHARS)
-            .collect()
-    })
-}
-
-fn parenthesised(kind: &str) -> String {
-    if kind.is_empty() {
-        return String::new();
-    }
-    format!(" ({kind})")
+    Some(kinds.find(|kind| *kind == "InputError").unwrap_or(first))
 }
 
 #[derive(Deserialize)]
@@ -139,6 +126,16 @@ fn issued(
         credential: credential(body.credentials, authorized_scopes)?,
         expires_at: Some(in_local_time(expires, response.date(), now)),
     })
+}
+
+/// Refuses a clientId in which the caller's token is repeated, because clientIds are logged.
+fn refuse_echo(issued: Issued, token: &BearerToken) -> Result<Issued, FetchError> {
+    match &issued.credential {
+        Credential::Taskcluster { client_id, .. } if names_token(client_id, token.expose()) => {
+            Err(bad("the clientId contains the token"))
+        }
+        _ => Ok(issued),
+    }
 }
 
 /// Corrects for clock skew, which must neither shorten nor extend the lifetime: the remaining

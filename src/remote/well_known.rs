@@ -27,23 +27,32 @@ pub(super) fn oauth_authorization_server(issuer: &Url) -> Url {
 
 /// GETs a JSON document. Checks the status only: the content types in use vary, and the parsers
 /// are strict.
+///
+/// `named_by_peer` says what `url` is if a peer named it; errors then do not quote it.
 pub(super) async fn get_json(
     client: &HttpClient,
     url: &Url,
+    named_by_peer: Option<&str>,
 ) -> Result<HttpResponse, KeyFetchError> {
     let accept = HeaderValue::from_static("application/jwk-set+json, application/json");
     let response = client
         .get(url, HeaderMap::from_iter([(ACCEPT, accept)]))
         .await
-        .map_err(|error| KeyFetchError(error.to_string()))?;
+        .map_err(|error| {
+            KeyFetchError(match named_by_peer {
+                Some(what) => format!("{what}: {}", error.without_host()),
+                None => error.to_string(),
+            })
+        })?;
     if response.status == StatusCode::OK {
         return Ok(response);
     }
     let host = url.host_str().unwrap_or_default();
     let (status, path) = (response.status, url.path());
-    Err(KeyFetchError(format!(
-        "{host} returned {status} for {path}"
-    )))
+    Err(KeyFetchError(match named_by_peer {
+        Some(what) => format!("{what} returned {status}"),
+        None => format!("{host} returned {status} for {path}"),
+    }))
 }
 
 /// Whether a URL from the metadata of `issuer` may be used: https, and on loopback only if the

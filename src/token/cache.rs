@@ -7,7 +7,7 @@ use moka::sync::Cache;
 
 use super::{TokenDigest, VerifiedToken};
 use crate::bounded_cache::CacheBounds;
-use crate::clock::{Now, SharedClock, UnixMillis};
+use crate::clock::{Now, RELEASED, SharedClock, UnixMillis};
 
 /// From this size on, in bytes, room for a token is made at once. Otherwise moka evicts after up to
 /// 64 insertions, which for the largest tokens could exceed the bound several times over.
@@ -22,8 +22,8 @@ pub(super) struct VerifiedTokenCache {
 }
 
 /// A cached token. It is accepted for exactly as long as verifying it again would succeed, and for
-/// at most [`VerifiedTokenCache::max_age`]: not after `exp` plus the leeway, not before `nbf` or
-/// `iat` (in case the clock is set back), and only while the keys that verified it are current.
+/// at most [`VerifiedTokenCache::max_age`]: not after `exp` plus the leeway, not before `nbf`, `iat` or
+/// [`RELEASED`] (in case the clock is set back), and only while the keys that verified it are current.
 #[derive(Debug)]
 struct CachedToken {
     token: Arc<VerifiedToken>,
@@ -83,7 +83,7 @@ impl VerifiedTokenCache {
         let cached = CachedToken {
             token: Arc::clone(token),
             epoch,
-            accepted_from: window.from.unwrap_or(UnixMillis(i64::MIN)),
+            accepted_from: window.from.unwrap_or(RELEASED),
             accepted_until: window.until,
             expires_at: self.clock.monotonic().saturating_add(self.max_age),
         };
@@ -107,7 +107,7 @@ mod tests {
     use super::*;
     use crate::clock::ManualClock;
 
-    const START: UnixMillis = UnixMillis::from_secs(1_000_000);
+    const START: UnixMillis = RELEASED;
 
     fn token(number: u16, size: usize) -> Arc<VerifiedToken> {
         let claims = json!({ "sub": "user", "x": "x".repeat(size) });

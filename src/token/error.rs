@@ -66,6 +66,9 @@ pub enum TokenError {
     /// `exp` has passed.
     #[error("the token has expired")]
     Expired,
+    /// This machine's clock is not set, so no time in a token can be checked; not the caller's fault.
+    #[error("this machine's clock is wrong, so the token cannot be checked: set it")]
+    ClockNotSet,
     /// `nbf` is in the future.
     #[error("the token is not valid yet")]
     NotYetValid,
@@ -121,6 +124,7 @@ impl TokenError {
             Self::InvalidClaim { .. } | Self::ClientMismatch => "token_claims",
             Self::WrongAudience => "token_audience",
             Self::Expired => "token_expired",
+            Self::ClockNotSet => "clock_not_set",
             Self::NotYetValid | Self::IssuedInFuture => "token_not_yet_valid",
             Self::ClientNotAllowed | Self::SubjectNotAllowed => "token_not_allowed",
             Self::Bound => "token_bound",

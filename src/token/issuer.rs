@@ -494,6 +494,7 @@ impl JwtIssuer {
             scopes: claims.scopes,
             permissions: claims.permissions,
             expires_at: claims.expires_at,
+            accepted_until: window.until,
             claims: jws.claims,
             digest,
             extensions: Extensions::default(),

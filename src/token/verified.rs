@@ -17,6 +17,7 @@ pub struct VerifiedToken {
     pub(super) scopes: Vec<String>,
     pub(super) permissions: Vec<String>,
     pub(super) expires_at: UnixMillis,
+    pub(super) accepted_until: UnixMillis,
     pub(super) claims: serde_json::Map<String, serde_json::Value>,
     pub(super) digest: TokenDigest,
     pub(super) extensions: Extensions,
@@ -40,6 +41,7 @@ impl VerifiedToken {
             scopes: Vec::new(),
             permissions: Vec::new(),
             expires_at: UnixMillis(i64::MAX),
+            accepted_until: UnixMillis(i64::MAX),
             claims,
             digest: TokenDigest([0; 32]),
             extensions: Extensions::default(),
@@ -70,6 +72,11 @@ impl VerifiedToken {
     pub fn expires_at(&self) -> UnixMillis {
         self.expires_at
     }
+    /// When the token stops being accepted: at `exp`, plus the leeway that its issuer allows. If an
+    /// introspection response has no `exp`, when its issuer would be asked again.
+    pub fn accepted_until(&self) -> UnixMillis {
+        self.accepted_until
+    }
     /// All claims.
     pub fn claims(&self) -> &serde_json::Map<String, serde_json::Value> {
         &self.claims
@@ -87,6 +94,7 @@ impl VerifiedToken {
             scopes,
             permissions,
             expires_at: _,
+            accepted_until: _,
             claims,
             digest: _,
             extensions: _,
@@ -116,6 +124,7 @@ impl VerifiedToken {
             scopes: Vec::new(),
             permissions: Vec::new(),
             expires_at: UnixMillis(i64::MAX),
+            accepted_until: UnixMillis(i64::MAX),
             claims: serde_json::Map::new(),
             digest: TokenDigest([0; 32]),
             extensions: Extensions::default(),
@@ -125,6 +134,7 @@ impl VerifiedToken {
     /// The same token with another `exp`.
     pub(crate) fn until(mut self, expires_at: UnixMillis) -> Self {
         self.expires_at = expires_at;
+        self.accepted_until = expires_at;
         self
     }
 }

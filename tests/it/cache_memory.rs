@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use hawkgate::clock::{Clock as _, SystemClock};
+use hawkgate::clock::SystemClock;
 use hawkgate::proxy::settings::Address;
 
 use crate::support::client::{Client, Request};
@@ -55,13 +55,15 @@ access_sample = 0.0
         let mut program = home.start(&["run", "--config", path.to_str().unwrap()]);
         let line = program.wait_for_line("listening for callers").await;
         let address = line.rsplit("address=").next().unwrap().trim_matches('"');
-        let mut client = Client::connect(&Address::Tcp(address.parse().unwrap())).await;
-        let mut send = async |tokens: usize, shape: &Value| {
+        let address = Address::Tcp(address.parse().unwrap());
+        let send = async |tokens: usize, shape: &Value| {
             for number in 0..tokens {
                 let own = with(&claims(&issuer.issuer(), "api", now), shape);
                 let own = with(&own, &json!({ "jti": number.to_string() }));
                 let token = SHARED[3].token("EdDSA", &own);
                 let request = Request::get("/").bearer(&token);
+                // A connection on which nothing was admitted is closed early.
+                let mut client = Client::connect(&address).await;
                 let response = client.request(&request).await.unwrap();
                 assert_eq!(
                     response.status_and_reason(),

@@ -38,4 +38,6 @@ mod support;
 mod swap;
 mod taskcluster_proxy;
 mod trace;
+mod unauthorized;
+mod upgrades;
 mod web_pages;

@@ -13,7 +13,7 @@ use std::time::Duration;
 use crate::clock::{Clock, UnixMillis};
 
 /// The start of the wall clock.
-const START: UnixMillis = UnixMillis::from_secs(1_000_000);
+const START: UnixMillis = UnixMillis::from_secs(1_800_000_000);
 
 /// Tokio's clock, which stands still while any task can run.
 #[derive(Debug)]

@@ -51,7 +51,7 @@ impl LoginContext<'_> {
                 Ok(response) => return Ok(response),
                 Err(error) => error,
             };
-            let code = error.code.as_deref();
+            let code = error.code;
             if code.is_none() && !error.transient {
                 return Err(error.into());
             }

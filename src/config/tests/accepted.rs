@@ -3,6 +3,7 @@
 use super::*;
 use crate::credential::Inject;
 use crate::gateway::rate_limit::{Rate, RateBy};
+use crate::gateway::route::UpgradeExpiry;
 use crate::gateway::rule::Effect;
 use crate::log::settings::LogFormat;
 use crate::proxy::settings::{Address, ClientAuth, Listener};
@@ -61,6 +62,16 @@ fn a_minimal_file_has_every_default() {
         (secs(60), 10_000)
     );
     assert_eq!(limits.connections_per_address, None);
+    assert_eq!(
+        (
+            limits.requests_in_flight,
+            limits.requests_in_flight_per_address
+        ),
+        (10_000, 5000)
+    );
+    let rate = limits.min_body_rate;
+    assert_eq!((rate.bytes_per_second, rate.grace), (240, secs(5)));
+    assert_eq!(config.routes[0].upgrade_expiry, UpgradeExpiry::Token);
     assert_eq!(
         (limits.body, limits.replay_body, limits.replay_memory),
         (None, 10 << 20, 256 << 20)
@@ -625,4 +636,16 @@ fn rules_apply_to_login_by_its_name_or_by_default() {
         applies_to("routes = [\"login\", \"queue\"]", login),
         (true, true)
     );
+}
+
+#[test]
+fn the_limits_of_each_address_can_be_lifted() {
+    for (written, expected) in [
+        ("requests_in_flight = 7", 4),
+        ("requests_in_flight_per_address = 3", 3),
+        ("requests_in_flight_per_address = 0", usize::MAX),
+    ] {
+        let (config, _) = accepted(&format!("{MINIMAL}[limits]\n{written}\n"));
+        assert_eq!(config.limits.requests_in_flight_per_address, expected);
+    }
 }

@@ -205,17 +205,45 @@ impl FetchCoordinator {
     ) -> bool {
         let now = self.now();
         let in_flight = self.in_flight();
+        self.costs_no_exchange(&in_flight, identity, request, rejected, now)
+            || self
+                .replacements
+                .charge(caller, identity, rejected, now.monotonic)
+    }
+
+    /// Whether [`Self::replace`] would find that generation `rejected` must stay in use.
+    pub(super) fn is_still_rejected(
+        &self,
+        identity: Identity,
+        caller: Identity,
+        request: &SwapRequest,
+        rejected: u64,
+    ) -> bool {
+        let now = self.now();
+        let in_flight = self.in_flight();
+        !self.costs_no_exchange(&in_flight, identity, request, rejected, now)
+            && self
+                .replacements
+                .is_limited(caller, identity, rejected, now.monotonic)
+    }
+
+    /// Whether replacing `rejected` starts no exchange, because there is another generation, an
+    /// exchange is under way, or none may be made (which `obtain` reports).
+    fn costs_no_exchange(
+        &self,
+        in_flight: &HashMap<Identity, Flight<FetchResult>>,
+        identity: Identity,
+        request: &SwapRequest,
+        rejected: u64,
+        now: Now,
+    ) -> bool {
         let replaced = self
             .current
             .get(&identity)
             .is_some_and(|current| current.number != rejected && current.is_usable(now));
         replaced
             || in_flight.contains_key(&identity)
-            // The error is reported by `obtain`.
             || self.check(&self.attempt(identity, request), now).is_err()
-            || self
-                .replacements
-                .charge(caller, identity, rejected, now.monotonic)
     }
 
     pub(super) fn accepted(&self, caller: Identity) {

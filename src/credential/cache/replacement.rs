@@ -69,20 +69,33 @@ impl ReplacementLimit {
         rejected: u64,
         now: Duration,
     ) -> bool {
-        // A charge for the same generation means that its exchange failed: it may be repeated,
-        // as often as the backoff allows.
-        let limited = |charge: &Charge| charge.rejected < rejected && now < charge.until;
-        if self.callers.get(&caller).as_ref().is_some_and(limited) {
+        if self.is_limited(caller, identity, rejected, now) {
             return false;
         }
-        let arrival = self.identities.get(&identity).unwrap_or(now).max(now);
-        if arrival.saturating_sub(now) > REFILL * (BURST - 1) {
-            return false;
-        }
-        self.identities.insert(identity, arrival + REFILL);
+        self.identities
+            .insert(identity, self.arrival(identity, now) + REFILL);
         let until = now.saturating_add(INTERVAL);
         self.callers.insert(caller, Charge { rejected, until });
         true
+    }
+
+    /// Whether [`Self::charge`] would return false.
+    pub(super) fn is_limited(
+        &self,
+        caller: Identity,
+        identity: Identity,
+        rejected: u64,
+        now: Duration,
+    ) -> bool {
+        // A charge for the same generation means that its exchange failed: it may be repeated,
+        // as often as the backoff allows.
+        let limited = |charge: &Charge| charge.rejected < rejected && now < charge.until;
+        self.callers.get(&caller).as_ref().is_some_and(limited)
+            || self.arrival(identity, now).saturating_sub(now) > REFILL * (BURST - 1)
+    }
+
+    fn arrival(&self, identity: Identity, now: Duration) -> Duration {
+        self.identities.get(&identity).unwrap_or(now).max(now)
     }
 
     /// The upstream has accepted a replay by `caller`: the exchange helped.

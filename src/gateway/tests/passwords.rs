@@ -206,7 +206,7 @@ async fn sign_in_again_is_returned_after_one_replay() {
             ..SignInSource::default()
         });
         let mut admission = admit(&gateway, "/x", None).await.unwrap();
-        let unauthorized = UnauthorizedResponse { date: None };
+        let unauthorized = super::unauthorized();
         let first = gateway
             .recover(&mut admission, unauthorized, REPLAYABLE)
             .await;

@@ -1,14 +1,14 @@
 //! By what connections are counted.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
+
+use crate::gateway::rate_limit::client_network;
 
 /// Where a connection comes from, as far as limits are concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(in crate::proxy) enum Origin {
-    /// An IPv4 address.
-    V4(Ipv4Addr),
-    /// The /64 network of an IPv6 address, because one host can usually use all of it.
-    V6(u128),
+    /// A [`client_network`].
+    Address(IpAddr),
     /// A Unix socket, whose peers have no address.
     Unix,
     /// A trusted proxy, whose connections carry the requests of many clients.
@@ -16,20 +16,15 @@ pub(in crate::proxy) enum Origin {
 }
 
 impl Origin {
-    /// Returns the origin of a peer with this address; `None` on Unix sockets. An IPv4-mapped
-    /// IPv6 address counts as IPv4.
+    /// Returns the origin of a peer with this address; `None` on Unix sockets.
     pub(in crate::proxy) fn of(peer: Option<IpAddr>) -> Self {
-        match peer.map(|ip| ip.to_canonical()) {
-            Some(IpAddr::V4(ip)) => Self::V4(ip),
-            Some(IpAddr::V6(ip)) => Self::V6(ip.to_bits() >> 64),
-            None => Self::Unix,
-        }
+        peer.map_or(Self::Unix, |ip| Self::Address(client_network(ip)))
     }
 
     /// Whether `limits.connections_per_address` applies, and whether connections without an
     /// admitted request are closed early.
     pub(super) fn is_address(self) -> bool {
-        matches!(self, Self::V4(_) | Self::V6(_))
+        matches!(self, Self::Address(_))
     }
 
     /// Whether a connection may be closed to make room for another.

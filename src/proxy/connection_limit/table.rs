@@ -371,11 +371,11 @@ impl Table {
         let queued: usize = self.rankings.iter().map(BTreeMap::len).sum();
         let sample = self.origins.iter().take(5);
         let ranked = |(origin, entry): (&Origin, &OriginEntry)| {
-            let ranked = entry.queues.iter().zip(&self.rankings);
-            let mut ranks = ranked.map(|(queue, ranking)| {
+            let mut ranks = entry.queues.iter().zip(&self.rankings);
+            let agree = ranks.all(|(queue, ranking)| {
                 rank(queue).is_none_or(|rank| ranking.get(&rank) == Some(origin))
             });
-            ranks.all(|ranked| ranked) && entry.open > 0
+            agree && entry.open > 0
         };
         self.connections.len() == self.open + self.closing
             && queued <= self.open.min(3 * self.origins.len())

@@ -17,8 +17,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::request::RequestHead;
 use super::response::{InvalidResponse, ResponseBody, ResponseHead};
 use super::{Caller, FastPath, SentResponse, send};
-use crate::gateway::Admission;
 use crate::gateway::route::Upstream;
+use crate::gateway::{Admission, UnauthorizedResponse};
 use crate::proxy::context::Context;
 use crate::proxy::deadline::Deadline;
 use crate::proxy::hooks::{self, ATTEMPTS};
@@ -30,12 +30,12 @@ const HEAD_READ_CAPACITY: usize = 4 * 1024;
 /// Capacity into which most response heads fit.
 const HEAD_CAPACITY: usize = 1024;
 /// Capacity for each further read.
-const READ_CAPACITY: usize = 32 * 1024;
+pub(super) const READ_CAPACITY: usize = 32 * 1024;
 
 /// A connection to an upstream, with the bytes that have been read and not yet forwarded.
-struct UpstreamConn {
+pub(super) struct UpstreamConn {
     stream: Stream,
-    received: BytesMut,
+    pub(super) received: BytesMut,
     /// Whether the buffer has grown too large to be kept in the pool.
     oversized: bool,
     upstream: Arc<Upstream>,
@@ -184,6 +184,7 @@ impl FastPath {
                     "101 response without an upgrade request",
                 )));
             }
+            head.remove_echoed_reason(&context.sent);
             hooks::sanitize_response(
                 &mut head.fields,
                 head.status,
@@ -195,13 +196,20 @@ impl FastPath {
             sent.code = head.status.as_u16();
             out.clear();
         };
-        if head.status == StatusCode::UNAUTHORIZED {
-            let date = hooks::date(&head.fields);
-            self.hooks.recover(date, context).await?;
-        } else {
-            hooks::accepted(context);
-        }
         let body = head.body(&request.method);
+        if head.status == StatusCode::UNAUTHORIZED {
+            let target = request.target();
+            let scopes_refused = context.depends_on_body(target)
+                && conn.is_scopes_refusal(caller, &head, &body).await?;
+            let response = UnauthorizedResponse {
+                date: hooks::date(&head.fields),
+                target,
+                scopes_refused,
+            };
+            self.hooks.recover(response, context).await?;
+        } else {
+            context.accepted();
+        }
         self.finalize_head(caller, context, request, sent, &mut head, &body)?;
         out.reserve(HEAD_CAPACITY);
         head.encode(&mut out);
@@ -221,6 +229,7 @@ impl FastPath {
         body: &ResponseBody,
     ) -> Result<()> {
         let target = request.target().as_bytes();
+        head.remove_echoed_reason(&context.sent);
         hooks::sanitize_response(&mut head.fields, head.status, target, context)?;
         if body.is_chunked() {
             head.fields.set(&header::TRANSFER_ENCODING, b"chunked");
@@ -248,6 +257,7 @@ fn encode_signed(context: &mut Context, request: &mut RequestHead) -> Result<Byt
         request
             .fields
             .set(&credential.name, credential.value.as_bytes());
+        context.sent.record(credential);
     }
     let target = rewritten.as_deref().unwrap_or(request.target());
     Ok(request.encode(target))
@@ -304,7 +314,7 @@ impl UpstreamConn {
     /// Reads the available bytes and returns their number, which is 0 once the upstream has
     /// closed the connection. Fails on the upstream's read timeout, or if the caller disconnects
     /// in the meantime.
-    async fn read(&mut self, caller: &mut Caller<'_>, capacity: usize) -> Result<usize> {
+    pub(super) async fn read(&mut self, caller: &mut Caller<'_>, capacity: usize) -> Result<usize> {
         self.received.reserve(capacity);
         caller.deadline.set(self.upstream.timeouts.read);
         let mut reading = pin!(self.stream.read_buf(&mut self.received));
@@ -357,7 +367,12 @@ impl UpstreamConn {
             sent.head_sent = true;
             sent.body += forwarded.data;
             let part = self.received.get(..plain).unwrap_or_default();
-            send(caller.connection, [&out, part]).await?;
+            let sending = send(caller.connection, [&out, part]);
+            // Otherwise a caller could read one byte at a time, for as long as it likes.
+            match caller.deadline.within(caller.write_timeout, sending).await {
+                Some(written) => written?,
+                None => return Err(write_timed_out()),
+            }
             self.received.advance(plain);
             if forwarded.done {
                 return Ok(());
@@ -371,6 +386,10 @@ impl UpstreamConn {
             }
         }
     }
+}
+
+fn write_timed_out() -> Box<Error> {
+    Error::explain(ErrorType::WriteTimedout, "writing a response").into_down()
 }
 
 /// The event that ended a read.

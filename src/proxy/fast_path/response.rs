@@ -6,6 +6,7 @@ use http::{Method, StatusCode, header};
 use super::fields::FieldList;
 use crate::header_fields::{Repeated, all, only};
 use crate::proxy::connection::decode::{ChunkedState, MalformedChunk};
+use crate::proxy::headers::SentCredentials;
 
 /// Maximum size of a response head, in bytes.
 pub(super) const MAX_HEAD: usize = 128 * 1024;
@@ -145,6 +146,11 @@ impl ResponseHead {
             .map_or(ResponseBody::CloseDelimited, ResponseBody::Length)
     }
 
+    /// Replaces a reason phrase that contains a secret of `sent` with the canonical one.
+    pub(super) fn remove_echoed_reason(&mut self, sent: &SentCredentials) {
+        self.reason.take_if(|reason| sent.are_echoed_in(reason));
+    }
+
     /// Encodes the head.
     pub(super) fn encode(&self, wire: &mut BytesMut) {
         wire.extend_from_slice(b"HTTP/1.1 ");
@@ -231,6 +237,24 @@ impl ResponseBody {
             wire.extend_from_slice(b"0\r\n\r\n");
         }
         Ok(Forwarded { data, done })
+    }
+
+    /// The beginning of the content, of which `received` contains the framed form, and whether it
+    /// is all of it. Only before anything was forwarded; consumes nothing.
+    pub(super) fn preview(&self, received: &[u8]) -> (Vec<u8>, bool) {
+        match self {
+            Self::Length(left) => {
+                let here = usize::try_from(*left).unwrap_or(usize::MAX);
+                let here = received.get(..here).unwrap_or(received);
+                (here.to_vec(), here.len() as u64 == *left)
+            }
+            Self::Chunked(_) => {
+                let (mut chunk, mut content) = (ChunkedState::start(), Vec::new());
+                let decoded = chunk.decode_data(received, |part| content.extend_from_slice(part));
+                (content, decoded.is_err() || chunk == ChunkedState::End)
+            }
+            Self::CloseDelimited | Self::Eof => (received.to_vec(), *self == Self::Eof),
+        }
     }
 
     /// Accounts for this number of leading bytes of a body of known length, which the caller of

@@ -1,9 +1,9 @@
-use std::sync::atomic::AtomicI64;
 use std::time::Duration;
 
 use http::StatusCode;
 
 use super::*;
+use crate::gateway::CredentialHeader;
 use crate::gateway::request_headers::{HeaderPattern, IDENTITY_HEADERS};
 use crate::gateway::route::UpstreamTimeouts;
 
@@ -24,7 +24,7 @@ fn upstream() -> Upstream {
             idle: second,
         },
         addresses: crate::gateway::upstream_addresses::UpstreamAddresses::fixed(vec![]),
-        clock_offset: AtomicI64::new(0),
+        clock: crate::gateway::UpstreamClock::default(),
     }
 }
 
@@ -315,9 +315,16 @@ fn request_headers_named_like_an_injected_header_are_removed() {
     assert_eq!(left, ["x-api-tokens"]);
 }
 
+fn sent(value: &str, secret: &str) -> SentCredentials {
+    let at = value.find(secret).unwrap();
+    let mut sent = SentCredentials::default();
+    sent.record(CredentialHeader::for_test(value, at..at + secret.len()));
+    sent
+}
+
 #[test]
-fn headers_containing_the_token_are_removed_except_framing_headers() {
-    let token = SecretString::from("11");
+fn fields_that_echo_the_credential_are_removed_except_framing_fields() {
+    let sent = sent("Bearer 11", "11");
     let mut head = ResponseHeader::build(StatusCode::OK, None).unwrap();
     for (name, value) in [
         ("X-Echo", "Bearer 11"),
@@ -330,7 +337,7 @@ fn headers_containing_the_token_are_removed_except_framing_headers() {
         head.append_header(name, value).unwrap();
     }
     let status = head.status;
-    redact_token(&mut head, status, &token).unwrap();
+    remove_echoes(&mut head, status, &sent).unwrap();
     assert_eq!(
         names(&head.headers),
         ["content-length", "set-cookie", "x-plain"]
@@ -340,6 +347,27 @@ fn headers_containing_the_token_are_removed_except_framing_headers() {
     let mut trailers = HeaderMap::new();
     trailers.insert("x-sum", HeaderValue::from_static("211"));
     trailers.insert("x-other", HeaderValue::from_static("1"));
-    redact_token_in_trailers(&mut trailers, &token).unwrap();
+    remove_echoes_from_trailers(&mut trailers, &sent).unwrap();
     assert_eq!(names(&trailers), ["x-other"]);
+}
+
+#[test]
+fn an_upgrade_that_echoes_the_credential_is_refused() {
+    let sent = sent("Bearer a-token-of-this-test", "a-token-of-this-test");
+    for (name, value, ok) in [
+        ("Upgrade", "websocket", true),
+        ("Upgrade", "websocket, A-Token-Of-This-Test", false),
+        ("Connection", "upgrade, a-token-of-this-test", false),
+        ("X-a-token-of-this-test", "1", true),
+    ] {
+        let mut head = ResponseHeader::build(StatusCode::SWITCHING_PROTOCOLS, None).unwrap();
+        head.append_header(name, value).unwrap();
+        let removed = remove_echoes(&mut head, StatusCode::SWITCHING_PROTOCOLS, &sent);
+        assert_eq!(removed.is_ok(), ok, "{name}: {value}");
+        assert!(
+            !ok || !names(&head.headers)
+                .iter()
+                .any(|name| name.contains("token"))
+        );
+    }
 }

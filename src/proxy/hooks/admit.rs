@@ -16,6 +16,7 @@ use crate::header_fields::HeaderFields;
 use crate::proxy::client::{PeerInfo, conn_state};
 use crate::proxy::connection_limit::ConnState;
 use crate::proxy::context::Context;
+use crate::proxy::in_flight::{Counted, CountedRequest};
 use crate::proxy::replay::{BodyLimits, Replay};
 use crate::proxy::settings::Limits;
 use crate::proxy::{headers, validate};
@@ -40,7 +41,9 @@ impl Hooks {
         context: &mut Context,
     ) -> Result<Admitted, Rejection> {
         context.request_id = self.request_id(&session.req_header().headers);
-        context.peer = Some(PeerInfo::from_session(session));
+        let peer = PeerInfo::from_session(session);
+        let address = peer.accountable.map(|ip| self.in_flight.address(ip));
+        context.peer = Some(peer);
         context.conn_state = conn_state(session);
         if session.req_header().version == Version::HTTP_2 {
             let state = context.conn_state.as_ref();
@@ -53,6 +56,7 @@ impl Hooks {
         };
         prepare(session, &limits);
         checked?;
+        context.counted = Some(Counted::begin(self.in_flight.clone(), address)?);
         if let Some(served) = self.serve_own(session, context).await? {
             return Ok(Admitted::Answer(Box::new(served)));
         }
@@ -78,7 +82,11 @@ impl Hooks {
         context: &mut Context,
         limits: BodyLimits,
     ) -> Result<(), Rejection> {
-        if session.is_body_empty() {
+        // A response can be held back, and an upgraded connection closed in time, only by a session
+        // that records.
+        let narrowed = context.admission.as_ref();
+        let narrowed = narrowed.is_some_and(Admission::sends_authorized_scopes);
+        if session.is_body_empty() && !narrowed && !session.is_upgrade_req() {
             return Ok(());
         }
         let announced = local_response::content_length(&session.req_header().headers);
@@ -87,7 +95,14 @@ impl Hooks {
         {
             return Err(Reason::BodyTooLarge.into());
         }
-        context.replay = Some(Replay::begin(session, limits, &self.budget, announced));
+        let address = context.counted.as_ref().and_then(CountedRequest::address);
+        context.replay = Some(Replay::begin(
+            session,
+            limits,
+            &self.budget,
+            address,
+            announced,
+        ));
         Ok(())
     }
 

@@ -116,7 +116,8 @@ impl Hooks {
             return Err(decided(context, Reason::BadRequest.into()));
         };
         if let Some(proof) = credential_header(&head.method, target, context)? {
-            head.insert_header(proof.name, proof.value)?;
+            head.insert_header(proof.name.clone(), proof.value.clone())?;
+            context.sent.record(proof);
         }
         Ok(())
     }
@@ -260,7 +261,9 @@ pub(in crate::proxy) fn after_failed_attempt(
     mut error: Box<Error>,
     reused: bool,
 ) -> Box<Error> {
-    if context.attempts.replaying {
+    let abandoned =
+        |replay: &Replay| replay.is_abandoned() && replay.replayable() == Replayable::Yes;
+    if context.attempts.replaying || context.replay.as_ref().is_some_and(abandoned) {
         error.set_retry(true);
         return error;
     }

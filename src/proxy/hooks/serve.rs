@@ -10,7 +10,9 @@ use crate::gateway::login::{self, LoginRequest};
 use crate::gateway::reason::Reason;
 use crate::gateway::rejection::Rejection;
 use crate::gateway::{Gateway, LocalResponse};
+use crate::proxy::body_rate::{RateMeter, TooSlow};
 use crate::proxy::context::Context;
+use crate::proxy::replay::BodyLimits;
 
 /// One of hawkgate's own endpoints.
 enum OwnEndpoint {
@@ -52,7 +54,8 @@ impl Hooks {
         }
         // Not authenticated yet, and the body may be slow.
         context.release_request();
-        let url = read_url(session).await?;
+        let limits = BodyLimits::from(&**self.limits.load());
+        let url = read_url(session, &limits).await?;
         let head = super::admit::gateway_head(&peer, session.req_header())?;
         match context.gateway.bewit(head, &url).await {
             Ok((admission, signed)) => {
@@ -91,7 +94,7 @@ async fn login(session: &Session, context: &Context) -> Option<LocalResponse> {
 }
 
 /// Reads the body, which must be UTF-8 and at most [`MAX_URL_BYTES`] long.
-async fn read_url(session: &mut Session) -> Result<String, Rejection> {
+async fn read_url(session: &mut Session, limits: &BodyLimits) -> Result<String, Rejection> {
     let too_large =
         || Rejection::from(Reason::BodyTooLarge).with_cause("the URL is larger than 8 KiB");
     let headers = &session.req_header().headers;
@@ -107,12 +110,18 @@ async fn read_url(session: &mut Session) -> Result<String, Rejection> {
         session.write_continue_response().await.map_err(broken)?;
     }
     let mut body = Vec::new();
-    while let Some(piece) = session
-        .downstream_session
-        .read_request_body()
+    let mut rate = RateMeter::new(limits.min_rate(session.is_http2()));
+    let too_slow = |slow: TooSlow| Rejection::from(Reason::BodyTimeout).with_cause(slow.cause());
+    while let Some(piece) = rate
+        .within(
+            limits.timeout,
+            session.downstream_session.read_request_body(),
+        )
         .await
+        .map_err(too_slow)?
         .map_err(broken)?
     {
+        rate.received(piece.len());
         if body.len() + piece.len() > MAX_URL_BYTES {
             return Err(too_large());
         }

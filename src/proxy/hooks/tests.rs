@@ -4,8 +4,11 @@
 mod client;
 mod failures;
 mod fast_path;
+mod in_flight;
 mod replay_matrix;
 mod requests;
+mod slow_bodies;
+mod stalled_readers;
 mod support;
 mod tls;
 mod upstream;

@@ -1,10 +1,8 @@
 //! The buffer with the recorded part of one body, and the playback position.
 
-use std::sync::Arc;
-
 use bytes::{Bytes, BytesMut};
 
-use super::budget::{Budget, Reservation};
+use super::budget::Reservation;
 use crate::gateway::Replayable;
 use crate::gateway::outcome::UnauthorizedReason;
 
@@ -64,7 +62,7 @@ pub(super) enum Played {
 }
 
 impl ReplayBuffer {
-    pub(super) fn new(budget: &Arc<Budget>, limit: usize, announced: Option<u64>) -> Self {
+    pub(super) fn new(reservation: Reservation, limit: usize, announced: Option<u64>) -> Self {
         let over_limit = announced.is_some_and(|length| length > limit as u64);
         Self {
             state: if over_limit {
@@ -76,7 +74,7 @@ impl ReplayBuffer {
             tail: BytesMut::new(),
             recorded_len: 0,
             limit,
-            reservation: Reservation::new(budget),
+            reservation,
             playing: None,
             read: false,
             incomplete: false,

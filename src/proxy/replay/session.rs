@@ -16,10 +16,12 @@ use pingora::protocols::http::custom::server::Session as CustomSession;
 use pingora::protocols::http::{HttpTask, ServerSession};
 use pingora::protocols::l4::socket::SocketAddr;
 use pingora::{Error, ErrorType, Result};
+use tokio::time::sleep_until;
 
 use super::buffer::Played;
 use super::{BodyLimits, Shared, absent};
 use crate::gateway::Replayable;
+use crate::proxy::body_rate::{RateMeter, TooSlow};
 
 /// A caller's session whose body can be read again from the beginning.
 pub(super) struct ReplaySession {
@@ -27,7 +29,10 @@ pub(super) struct ReplaySession {
     shared: Arc<Shared>,
     limits: BodyLimits,
     received: u64,
+    rate: RateMeter,
     expects_continue: bool,
+    /// Whether the final response has begun.
+    answered: bool,
 }
 
 impl ReplaySession {
@@ -40,12 +45,15 @@ impl ReplaySession {
         // even a 100 Continue. `before_head` closes it where necessary.
         real.set_close_on_response_before_downstream_finish(false);
         let expects_continue = real.req_header().headers.contains_key(http::header::EXPECT);
+        let rate = RateMeter::new(limits.min_rate(real.is_http2()));
         Self {
             real,
             shared,
             limits,
             received: 0,
+            rate,
             expects_continue,
+            answered: false,
         }
     }
 
@@ -63,17 +71,69 @@ impl ReplaySession {
 
     /// Reads the next piece from the caller, and records it.
     async fn read_live(&mut self) -> Result<Option<Bytes>> {
+        let expected = self.is_body_expected();
         let read = self.real.read_request_body();
         // pingora has a read timeout for HTTP/1, but none for HTTP/2.
-        let piece = match tokio::time::timeout(self.limits.timeout, read).await {
+        let timeout = self.limits.timeout;
+        let read = if expected {
+            self.rate.within(timeout, read).await
+        } else {
+            let read = tokio::time::timeout(timeout, read).await;
+            read.map_err(|_| TooSlow::Stalled)
+        };
+        let piece = match read {
             Ok(piece) => piece?,
-            Err(_) => return Error::e_explain(ErrorType::HTTPStatus(408), "the body stalled"),
+            Err(slow) => return Error::e_explain(ErrorType::HTTPStatus(408), slow.cause()),
         };
         if let Some(piece) = &piece {
+            self.rate.received(piece.len());
             self.count(piece)?;
             self.shared.buffer().record(piece);
         }
         Ok(piece)
+    }
+
+    /// Whether the caller should be sending its body. It need not once the response has begun (a
+    /// bidirectional stream may pause), nor before the 100 Continue that it has asked for.
+    fn is_body_expected(&self) -> bool {
+        if self.answered {
+            return false;
+        }
+        let buffer = self.shared.buffer();
+        !self.expects_continue || buffer.continued || buffer.has_started()
+    }
+
+    /// Returns the output of `io`, a read or write of this session, unless the connection is
+    /// upgraded and its life ends first.
+    async fn within_life<T>(shared: &Shared, io: impl Future<Output = Result<T>>) -> Result<T> {
+        let Some(end) = shared.upgrade_end.get() else {
+            return io.await;
+        };
+        tokio::select! {
+            // The end comes first, even for a caller that never pauses.
+            biased;
+            () = sleep_until(*end) => {
+                shared.upgrade_expired.store(true, Ordering::Relaxed);
+                Error::e_explain(ErrorType::ConnectionClosed, "the caller's token has expired")
+            }
+            output = io => output,
+        }
+    }
+
+    /// Cancel-safe, because there is no await between taking a piece and returning it.
+    async fn read_or_idle(&mut self, no_body_expected: bool) -> Result<Option<Bytes>> {
+        if self.real.was_upgraded() {
+            let read = self.real.read_body_or_idle(no_body_expected);
+            return Self::within_life(&self.shared, read).await;
+        }
+        if no_body_expected {
+            self.read_rest().await?;
+        } else if let Some(piece) = self.play()? {
+            return Ok(Some(piece));
+        } else if !self.real.is_body_done() {
+            return self.read_live().await;
+        }
+        self.real.read_body_or_idle(true).await
     }
 
     fn count(&mut self, piece: &Bytes) -> Result<()> {
@@ -116,6 +176,7 @@ impl ReplaySession {
         if head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS {
             return true;
         }
+        self.answered = true;
         if self.shared.last.load(Ordering::Relaxed) {
             self.real.set_keepalive(None);
         }
@@ -151,7 +212,7 @@ impl CustomSession for ReplaySession {
 
     async fn read_body_bytes(&mut self) -> Result<Option<Bytes>> {
         if self.real.was_upgraded() {
-            return self.real.read_request_body().await;
+            return Self::within_life(&self.shared, self.real.read_request_body()).await;
         }
         match self.play()? {
             Some(piece) => Ok(Some(piece)),
@@ -159,19 +220,18 @@ impl CustomSession for ReplaySession {
         }
     }
 
-    /// Cancel-safe, because there is no await between taking a piece and returning it.
+    /// pingora calls this while it waits for the response as well, so the deadline of a response
+    /// that is held back is noticed here.
     async fn read_body_or_idle(&mut self, no_body_expected: bool) -> Result<Option<Bytes>> {
-        if self.real.was_upgraded() {
-            return self.real.read_body_or_idle(no_body_expected).await;
+        let deadline = self.shared.hold().deadline();
+        let Some(deadline) = deadline else {
+            return self.read_or_idle(no_body_expected).await;
+        };
+        let reading = self.read_or_idle(no_body_expected);
+        match tokio::time::timeout_at(deadline, reading).await {
+            Ok(read) => read,
+            Err(_) => Err(self.shared.hold().abandon()),
         }
-        if no_body_expected {
-            self.read_rest().await?;
-        } else if let Some(piece) = self.play()? {
-            return Ok(Some(piece));
-        } else if !self.real.is_body_done() {
-            return self.read_live().await;
-        }
-        self.real.read_body_or_idle(true).await
     }
 
     async fn drain_request_body(&mut self) -> Result<()> {
@@ -206,13 +266,18 @@ impl CustomSession for ReplaySession {
         self.real.write_response_trailers(trailers).await
     }
 
-    async fn response_duplex_vec(&mut self, mut tasks: Vec<HttpTask>) -> Result<bool> {
+    async fn response_duplex_vec(&mut self, tasks: Vec<HttpTask>) -> Result<bool> {
+        let mut tasks = self.shared.hold().filter(tasks)?;
         tasks.retain(|task| match task {
             HttpTask::Header(head, _) => self.before_head(head),
             _ => true,
         });
         if tasks.is_empty() {
             return Ok(false);
+        }
+        if self.real.was_upgraded() {
+            let write = self.real.response_duplex_vec(tasks);
+            return Self::within_life(&self.shared, write).await;
         }
         self.real.response_duplex_vec(tasks).await
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::Budget;
+use super::budget::Reservation;
 use super::buffer::{Played, ReplayBuffer};
 use crate::gateway::Replayable;
 use crate::gateway::outcome::UnauthorizedReason;
@@ -13,7 +14,7 @@ const LIMIT: usize = 100_000;
 
 fn buffer() -> (Arc<Budget>, ReplayBuffer) {
     let budget = Budget::new(10 * LIMIT);
-    let buffer = ReplayBuffer::new(&budget, LIMIT, None);
+    let buffer = ReplayBuffer::new(Reservation::new(&budget, None, 0), LIMIT, None);
     (budget, buffer)
 }
 
@@ -91,7 +92,11 @@ fn a_recording_over_the_limit_is_discarded() {
 #[test]
 fn a_body_with_content_length_over_the_limit_is_replayable_until_it_is_read() {
     let budget = Budget::new(10 * LIMIT);
-    let mut buffer = ReplayBuffer::new(&budget, LIMIT, Some(LIMIT as u64 + 1));
+    let mut buffer = ReplayBuffer::new(
+        Reservation::new(&budget, None, 0),
+        LIMIT,
+        Some(LIMIT as u64 + 1),
+    );
     assert_eq!(buffer.replayable(), Replayable::Yes);
     buffer.rewind();
     assert_eq!(buffer.play(), Played::Live);
@@ -106,9 +111,9 @@ fn a_body_with_content_length_over_the_limit_is_replayable_until_it_is_read() {
 #[test]
 fn a_recording_over_the_shared_budget_is_discarded() {
     let budget = Budget::new(20_000);
-    let mut first = ReplayBuffer::new(&budget, LIMIT, None);
+    let mut first = ReplayBuffer::new(Reservation::new(&budget, None, 0), LIMIT, None);
     record(&mut first, &[&vec![1; 15_000]]);
-    let mut second = ReplayBuffer::new(&budget, LIMIT, None);
+    let mut second = ReplayBuffer::new(Reservation::new(&budget, None, 0), LIMIT, None);
     record(&mut second, &[&vec![1; 10_000]]);
     assert_eq!(
         second.replayable(),

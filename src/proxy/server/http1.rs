@@ -24,6 +24,7 @@ use crate::proxy::connection_limit::ConnState;
 use crate::proxy::deadline::Deadline;
 use crate::proxy::drain::Signal;
 use crate::proxy::fast_path::{Caller, ServeResult};
+use crate::proxy::in_flight::Address;
 use crate::proxy::validate::{self, Framing, HeadEndFinder, HeadStatus, RejectedHead};
 
 /// Maximum time for reading the rest of a request body after the response.
@@ -59,12 +60,22 @@ where
     let draining = shared.drain.draining_watch();
     let mut deadline = Deadline::new(idle_timeout);
     let mut settings = None;
+    let metadata = ConnMetadata::from_digest(info.proxy_digest.as_ref());
+    let fast_path = shared.fast_path.as_ref();
+    let address = fast_path.and_then(|path| path.peer_address(info.peer, metadata));
     loop {
         deadline.set(idle_timeout);
         match next_request(&shared.limits, &mut connection, &mut deadline, &info.signal).await {
             NextRequest::Request(head) => {
                 let _serving = info.state.begin_request();
-                let serving = try_fast_path(shared, &mut connection, &info, &mut deadline, head);
+                let serving = try_fast_path(
+                    shared,
+                    &mut connection,
+                    &info,
+                    address.as_ref(),
+                    &mut deadline,
+                    head,
+                );
                 match info
                     .state
                     .serve(serving)
@@ -118,6 +129,7 @@ async fn try_fast_path<A>(
     shared: &Shared<A>,
     connection: &mut Connection,
     info: &ConnInfo,
+    address: Option<&Arc<Address>>,
     deadline: &mut Deadline,
     head: BytesMut,
 ) -> ServeResult {
@@ -128,9 +140,11 @@ async fn try_fast_path<A>(
                 connection,
                 peer: info.peer,
                 metadata: ConnMetadata::from_digest(info.proxy_digest.as_ref()),
+                address,
                 signal: &info.signal,
                 state: &info.state,
                 deadline,
+                write_timeout: shared.limits.stall,
                 worker: info.worker,
             };
             fast_path.serve(caller, head).await

@@ -28,7 +28,7 @@ use crate::clock::{ManualClock, UnixMillis};
 use crate::gateway::outcome::Outcome;
 use crate::gateway::reason::Reason;
 use crate::proxy::client::{PeerInfo, conn_state};
-use crate::proxy::settings::{Address, Limits, Listener, ListenerAccess, ListenerTls};
+use crate::proxy::settings::{Address, Limits, Listener, ListenerAccess, ListenerTls, MinRate};
 
 /// How long a test waits for any event before it fails.
 const TEST_TIMEOUT: Duration = Duration::from_secs(20);
@@ -127,10 +127,16 @@ fn limits() -> Limits {
         url_bytes: 8 * 1024,
         header_timeout: TEST_TIMEOUT,
         body_timeout: TEST_TIMEOUT,
+        min_body_rate: MinRate {
+            bytes_per_second: 0,
+            grace: Limits::BODY_RATE_GRACE,
+        },
         keepalive_timeout: TEST_TIMEOUT,
         unadmitted_keepalive: TEST_TIMEOUT,
         linger: Limits::LINGER,
         connections: 100,
+        requests_in_flight: 100,
+        requests_in_flight_per_address: 100,
         connections_per_address: Some(0),
         body: None,
         replay_body: 0,

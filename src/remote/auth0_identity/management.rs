@@ -18,6 +18,7 @@ use crate::credential::{
     CacheLimits, CachedSource, Credential, CredentialSource, FetchError, IdentityHasher, Issued,
     LeaseError, Leased, RandomnessError, Replacement, SourceOptions, SwapRequest,
 };
+use crate::peer_text;
 use crate::remote::credential_source::unreachable;
 use crate::remote::http_client::{HttpClient, HttpResponse};
 use crate::remote::oauth::{Endpoint, OnBehalfOf};
@@ -36,8 +37,6 @@ const TOKEN_NEGATIVE_TTL: Duration = Duration::from_secs(10);
 
 /// The longest user id that is looked up, in bytes.
 const MAX_USER_ID: usize = 512;
-/// The longest `errorCode` that is logged, in characters.
-const MAX_CODE: usize = 48;
 /// The longest random addition to the delay after a 429, so that callers do not all retry at once.
 const JITTER: Duration = Duration::from_secs(2);
 
@@ -137,7 +136,7 @@ impl Management {
             return Err(self.unavailable(&response));
         }
         let status_text = status_text(&response);
-        Err(match (status, error_code(&response).as_deref()) {
+        Err(match (status, error_code(&response)) {
             (StatusCode::NOT_FOUND, _) => {
                 FetchError::NotEntitled(format!("{status_text}: the tenant has no such user"))
             }
@@ -208,14 +207,11 @@ fn status_text(response: &HttpResponse) -> String {
     }
 }
 
-/// The `errorCode`, if it is a plain word. Messages are not used, because they may quote
+/// The `errorCode`, if it has the shape of one. Messages are not used, because they may quote
 /// anything.
-fn error_code(response: &HttpResponse) -> Option<String> {
+fn error_code(response: &HttpResponse) -> Option<&'static str> {
     let body: Value = serde_json::from_slice(&response.body).ok()?;
-    let code = body.get("errorCode")?.as_str()?;
-    let plain = |b: u8| b.is_ascii_lowercase() || b == b'_';
-    let fits = (1..=MAX_CODE).contains(&code.len()) && code.bytes().all(plain);
-    fits.then(|| code.to_owned())
+    peer_text::error_code(body.get("errorCode")?.as_str()?)
 }
 
 fn bad(what: String) -> FetchError {

@@ -174,3 +174,18 @@ async fn a_stale_jwks_uri_is_used_while_the_metadata_is_unavailable() {
     let error = keys.fetch().await.unwrap_err().to_string();
     assert!(error.starts_with("discovery failed"), "{error}");
 }
+
+#[tokio::test]
+async fn a_jwks_uri_is_not_quoted() {
+    let server = Server::start().await;
+    let own = issuer(&server, "");
+    let gone = server.at("/text-of-the-issuer");
+    let closed = "http://text-of-the-issuer.localhost:1/text-of-the-issuer";
+    for jwks_uri in [gone.as_str(), closed] {
+        server.serve(OIDC, "", &metadata(&own, jwks_uri));
+        let error = discovered(&server, "").fetch().await.unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains("the metadata's jwks_uri"), "{text}");
+        assert!(!text.contains("text-of-the-issuer"), "{text}");
+    }
+}

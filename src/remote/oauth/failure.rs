@@ -8,13 +8,11 @@ use serde_json::{Map, Value};
 
 use crate::clock::UnixMillis;
 use crate::credential::FetchError;
+use crate::peer_text;
 use crate::remote::credential_source::unreachable;
 use crate::remote::http_client::{HttpResponse, TransportError};
 use crate::remote::retry::{DEFAULT_DELAY, retry_after};
 use crate::secret::SecretString;
-
-/// The longest error code that is logged, in characters.
-const MAX_CODE_CHARS: usize = 48;
 
 /// On whose behalf a request was sent. The error code alone does not show whose fault an error is:
 /// `invalid_grant` concerns the caller's password in one grant and hawkgate's configuration in
@@ -46,8 +44,9 @@ pub enum Failure {
 pub struct ErrorResponse {
     /// The status, 400 to 599.
     pub status: StatusCode,
-    /// `error`, if it is at most 48 characters of `a-z` and `_`.
-    pub code: Option<String>,
+    /// `error`: a registered code, or [`peer_text::UNREGISTERED`] for anything else that has the
+    /// shape of one.
+    pub code: Option<&'static str>,
     /// How long to wait before the next request, if the server says so.
     pub retry_after: Option<Duration>,
     members: Map<String, Value>,
@@ -67,7 +66,7 @@ impl ErrorResponse {
         let code = members.get("error").and_then(Value::as_str);
         Self {
             status: response.status,
-            code: code.filter(|code| is_plain(code)).map(str::to_owned),
+            code: code.and_then(peer_text::error_code),
             retry_after: retry_after(response, now),
             members,
         }
@@ -75,7 +74,7 @@ impl ErrorResponse {
 
     /// Whether the error code is `code`.
     pub fn is(&self, code: &str) -> bool {
-        self.code.as_deref() == Some(code)
+        self.code == Some(code)
     }
 
     /// A member of the response, which may be secret.
@@ -87,7 +86,7 @@ impl ErrorResponse {
     /// The status and error code, for operators.
     pub fn cause(&self) -> String {
         let status = self.status.as_u16();
-        match &self.code {
+        match self.code {
             Some(code) => format!("status {status} ({code})"),
             None => format!("status {status}"),
         }
@@ -95,7 +94,7 @@ impl ErrorResponse {
 
     /// Whether the server does not accept hawkgate as a client.
     pub fn concerns_our_client(&self) -> bool {
-        match self.code.as_deref() {
+        match self.code {
             Some(code) => ["invalid_client", "unauthorized_client"].contains(&code),
             None => self.status == StatusCode::UNAUTHORIZED,
         }
@@ -111,7 +110,7 @@ impl ErrorResponse {
                 retry_after: self.retry_after.or(limited.then_some(DEFAULT_DELAY)),
             };
         }
-        let code = self.code.as_deref().unwrap_or_default();
+        let code = self.code.unwrap_or_default();
         if self.concerns_our_client() {
             cause.push_str(": hawkgate's client was not accepted; check client_id, its secret or key, and its allowed grants");
             // Repeated at once, it would fail again, and some servers lock clients out.
@@ -152,11 +151,4 @@ impl Failure {
             Self::Unusable(error) => error,
         }
     }
-}
-
-/// Whether `code` looks like an error code of RFC 6749 and its extensions. A token or password that
-/// a server puts in `error` by mistake is unlikely to.
-fn is_plain(code: &str) -> bool {
-    let fits = |b: u8| b.is_ascii_lowercase() || b == b'_';
-    (1..=MAX_CODE_CHARS).contains(&code.len()) && code.bytes().all(fits)
 }

@@ -321,7 +321,7 @@ async fn error_codes_are_classified_by_client_or_caller() {
         (403, "access_denied", "BadAnswer", "NotEntitled"),
         (400, "invalid_target", "BadAnswer", "NotEntitled"),
         (404, "", "BadAnswer", "BadAnswer"),
-        (418, "x", "BadAnswer", "BadAnswer"),
+        (418, "slow_down", "BadAnswer", "BadAnswer"),
         (429, "too_many_attempts", "Unavailable", "Unavailable"),
         (500, "server_error", "Unavailable", "Unavailable"),
         (503, "invalid_grant", "Unavailable", "Unavailable"),
@@ -346,6 +346,15 @@ async fn error_codes_are_classified_by_client_or_caller() {
             assert!(!debug.contains("hunter2"), "{debug}");
         }
     }
+}
+
+/// A password can have the shape of a code.
+#[tokio::test]
+async fn a_code_that_is_not_registered_is_not_quoted() {
+    let body = r#"{"error":"correct_horse_battery"}"#;
+    let error = grant_result(Reply::json(400, body), OnBehalfOf::Caller).await;
+    let text = error.unwrap_err().to_string();
+    assert_eq!(text, "unusable answer: status 400 (an unregistered code)");
 }
 
 #[tokio::test]

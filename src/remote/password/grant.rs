@@ -287,7 +287,7 @@ fn classify(error: ErrorResponse, factor: Factor) -> SignInError {
             Failure::ErrorResponse(error).into_fetch_error(OnBehalfOf::Client),
         );
     }
-    match error.code.as_deref() {
+    match error.code {
         Some("too_many_attempts") => {
             let wait = error.retry_after.unwrap_or(DEFAULT_BLOCK);
             SignInError::WrongCredentials(problem(

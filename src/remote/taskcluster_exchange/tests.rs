@@ -474,13 +474,26 @@ fn the_error_code_is_truncated_and_sanitised() {
             body: bytes::Bytes::copy_from_slice(body.as_bytes()),
         })
     };
-    assert_eq!(kind_of(r#"{"code":"A\r\n\u001b[31mB","name":7}"#), "A31mB");
-    assert_eq!(kind_of(r#"{"code":404,"name":"NotFound"}"#), "NotFound");
-    assert_eq!(kind_of(r#"{"code":"X","name":"InputError"}"#), "InputError");
-    assert_eq!(kind_of(r#"{"code":{"deep":["InputError"]}}"#), "");
-    assert_eq!(kind_of("[]"), "");
-    let long = format!(r#"{{"code":"{}"}}"#, "x".repeat(5000));
-    assert_eq!(kind_of(&long).len(), MAX_KIND_CHARS);
+    let unregistered = Some(crate::peer_text::UNREGISTERED);
+    for text in [
+        "A\\r\\n\\u001b[31mB",
+        "eyJhbGciOiJSUzI1NiJ9.e30.c2ln",
+        "hunter2",
+        "NotFound",
+    ] {
+        let body = format!(r#"{{"code":"{text}","name":7}}"#);
+        assert_eq!(kind_of(&body), unregistered);
+    }
+    assert_eq!(
+        kind_of(r#"{"code":404,"name":"ResourceNotFound"}"#),
+        Some("ResourceNotFound")
+    );
+    assert_eq!(
+        kind_of(r#"{"code":"X","name":"InputError"}"#),
+        Some("InputError")
+    );
+    assert_eq!(kind_of(r#"{"code":{"deep":["InputError"]}}"#), None);
+    assert_eq!(kind_of("[]"), None);
 }
 
 #[test]

@@ -2,7 +2,6 @@
 
 use std::future::Future;
 use std::net::SocketAddr;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -267,7 +266,7 @@ async fn a_disconnecting_caller_releases_the_replay_budget() {
         assert_eq!(outcome.ending, Ending::CallerGone);
         assert_eq!(outcome.code, 0);
         assert_eq!(proxy.budget.used(), 0);
-        until(|| proxy.in_flight.load(Ordering::SeqCst) == 0).await;
+        until(|| proxy.in_flight.requests() == 0).await;
     }
 }
 

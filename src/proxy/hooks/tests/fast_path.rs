@@ -1,6 +1,5 @@
 //! The fast path: misbehaving upstreams, and connection reuse.
 
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -271,5 +270,5 @@ async fn a_caller_leaving_a_long_poll_closes_the_upstream_connection() {
         "the upstream connection is closed"
     );
     // A request is recorded shortly before its guard is dropped.
-    until(|| proxy.in_flight.load(Ordering::SeqCst) == 0).await;
+    until(|| proxy.in_flight.requests() == 0).await;
 }

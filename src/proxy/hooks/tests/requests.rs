@@ -310,7 +310,7 @@ async fn fifty_concurrent_401s_cost_one_credential_exchange() {
     }
     assert_eq!(proxy.budget.used(), 0);
     // A request is recorded shortly before its guard is dropped.
-    until(|| proxy.in_flight.load(Ordering::SeqCst) == 0).await;
+    until(|| proxy.in_flight.requests() == 0).await;
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 
 use super::client::TestClient;
 use super::upstream::Upstream as Server;
-use crate::clock::{ManualClock, UnixMillis};
+use crate::clock::{ManualClock, SystemClock};
 use crate::credential::{
     CacheLimits, CachedSource, Credential, CredentialSource, FetchError, IdentityHasher, Issued,
     SourceOptions, SwapRequest,
@@ -22,14 +22,14 @@ use crate::gateway::outcome::Outcome;
 use crate::gateway::request_headers::StrippedHeaders;
 use crate::gateway::resource_isolation::IsolationPolicy;
 use crate::gateway::route::{Compat, Isolation};
-use crate::gateway::route::{Route, RouteTable, Upstream, UpstreamTimeouts};
+use crate::gateway::route::{Route, RouteTable, UpgradeExpiry, Upstream, UpstreamTimeouts};
 use crate::gateway::upstream_addresses::UpstreamAddresses;
 use crate::gateway::{Gateway, Observability};
 use crate::hawk::{Credentials, Signer};
 use crate::proxy::hooks::{Hooks, server_conf};
 use crate::proxy::server::{BoundServer, ServerHandle, Workers, http_proxy};
-use crate::proxy::settings::{Address, Limits, Listener, ListenerAccess};
-use crate::proxy::{Budget, FastPath, Recorder};
+use crate::proxy::settings::{Address, Limits, Listener, ListenerAccess, MinRate};
+use crate::proxy::{Budget, FastPath, InFlight, Recorder};
 use crate::secret::SecretString;
 
 const MIB: usize = 1024 * 1024;
@@ -80,6 +80,8 @@ pub(super) struct Options {
     pub(super) addresses: Option<Vec<SocketAddr>>,
     /// For TLS: the host name to verify, and the CA file.
     pub(super) tls: Option<(&'static str, Option<PathBuf>)>,
+    /// The route's `passes_401`.
+    pub(super) passes_401: Vec<String>,
 }
 
 impl Default for Options {
@@ -91,10 +93,16 @@ impl Default for Options {
                 url_bytes: 8 * 1024,
                 header_timeout: Duration::from_secs(10),
                 body_timeout: Duration::from_secs(30),
+                min_body_rate: MinRate {
+                    bytes_per_second: 0,
+                    grace: Limits::BODY_RATE_GRACE,
+                },
                 keepalive_timeout: Duration::from_mins(1),
                 unadmitted_keepalive: Limits::UNADMITTED_KEEPALIVE,
                 linger: Limits::LINGER,
                 connections: 1000,
+                requests_in_flight: 1000,
+                requests_in_flight_per_address: 1000,
                 connections_per_address: None,
                 body: None,
                 replay_body: 10 * MIB,
@@ -103,6 +111,7 @@ impl Default for Options {
             read_timeout: Duration::from_secs(30),
             addresses: None,
             tls: None,
+            passes_401: vec![],
         }
     }
 }
@@ -115,7 +124,8 @@ pub(super) struct TestProxy {
     pub(super) upstream: Arc<Server>,
     pub(super) credential_source: Arc<ScriptedSource>,
     pub(super) budget: Arc<Budget>,
-    pub(super) in_flight: Arc<std::sync::atomic::AtomicU64>,
+    pub(super) in_flight: InFlight,
+    clock: Arc<ManualClock>,
     outcomes: mpsc::UnboundedReceiver<Outcome>,
     pub(super) handle: ServerHandle,
 }
@@ -124,7 +134,7 @@ impl TestProxy {
     pub(super) async fn new(options: Options) -> Self {
         let upstream = Server::start(options.http2).await;
         let credential_source = Arc::new(ScriptedSource::default());
-        let clock = ManualClock::at(UnixMillis::from_secs(1_000_000_000));
+        let clock = ManualClock::at(SystemClock::shared().now());
         let gateway = Arc::new(Gateway {
             routes: RouteTable::new(vec![Arc::new(route(
                 &options,
@@ -162,7 +172,7 @@ impl TestProxy {
         let proxy = http_proxy(hooks.clone(), &limits, server_conf(2));
         let handle = listeners.with_fast_path(FastPath::new(hooks, 1)).serve(
             vec![proxy],
-            clock,
+            clock.clone(),
             recorder,
             Workers::default(),
         );
@@ -173,6 +183,7 @@ impl TestProxy {
             credential_source,
             budget,
             in_flight,
+            clock,
             outcomes,
             handle,
         }
@@ -193,8 +204,10 @@ impl TestProxy {
         Self::new(options).await
     }
 
-    /// Revokes all credentials issued so far.
+    /// Revokes all credentials issued so far. A second passes, because more exchanges in a second
+    /// than the burst allows would be limited.
     pub(super) fn revoke(&self) {
+        self.clock.advance(Duration::from_secs(1));
         let fetched = self.fetched().max(1);
         self.upstream
             .valid_from
@@ -255,17 +268,20 @@ fn route(options: &Options, upstream: SocketAddr, source: CachedSource) -> Route
                 idle: Duration::from_secs(4),
             },
             addresses: UpstreamAddresses::fixed(options.addresses.clone().unwrap_or(own)),
-            clock_offset: std::sync::atomic::AtomicI64::new(0),
+            clock: crate::gateway::UpstreamClock::default(),
         }),
         issuers: vec![],
         source: Some(Arc::new(source)),
         stripped_headers: StrippedHeaders::default(),
         require_scopes: vec![],
+        passes_401: options.passes_401.clone(),
+        refused_scopes: crate::gateway::RefusalLog::default(),
         anonymous: true,
         workload_token: None,
         isolation: Isolation::Off,
         rules: None,
         rates: crate::gateway::rate_limit::RateLimiters::default(),
+        upgrade_expiry: UpgradeExpiry::default(),
         compat: Compat::default(),
     }
 }
