@@ -67,7 +67,7 @@ async fn revoke(session: &Session, clock: SharedClock) -> Result<bool, CommandEr
         let Some(token) = token else { continue };
         if let Err(error) = sign_in.revoke(endpoint, token, hint).await {
             // Issuers cannot revoke JWTs that they keep no record of (RFC 7009 §2.2.1).
-            let unsupported = error.code.as_deref() == Some("unsupported_token_type");
+            let unsupported = error.code == Some("unsupported_token_type");
             if !unsupported {
                 return failed(format!(
                     "still signed in: the tokens could not be revoked: {error}. Try again, or give \

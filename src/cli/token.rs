@@ -178,7 +178,7 @@ impl TokenRefresher {
         let response = sign_in
             .refresh(endpoint, refresh_token, &session.resources)
             .await;
-        let response = response.map_err(|e| match e.code.as_deref() {
+        let response = response.map_err(|e| match e.code {
             Some("invalid_grant" | "invalid_client" | "unauthorized_client") => {
                 RefreshError::Rejected(e.to_string())
             }

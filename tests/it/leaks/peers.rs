@@ -173,36 +173,9 @@ fn repeating(form: usize, secret: &str, bearer: &str, opaque: &str) -> Reply {
 
 const FORMS: usize = 13;
 
-#[tokio::test]
-async fn nothing_that_a_peer_repeats_is_logged_or_passed_on() {
-    let issuer = IssuerServer::start(&[&SHARED[3]]).await;
-    let now = SystemClock::shared().now().as_secs();
-    let token = |sub: &str| {
-        let own = with(
-            &claims(&issuer.issuer(), "api", now),
-            &json!({ "sub": sub }),
-        );
-        SHARED[3].token("EdDSA", &own)
-    };
-    // The last has the shape of an OAuth error code.
-    let client_secret = "correct_horse_battery_staple";
-    let opaque = "opaque-Token-0f3a9c7e51d0e2";
-    let caller = token("user");
-    let form = Arc::new(AtomicUsize::new(0));
-    let chosen = Arc::new(AtomicUsize::new(0));
-    let repeated = [caller.clone(), opaque.to_owned(), client_secret.to_owned()];
-    let peer = {
-        let (form, chosen) = (Arc::clone(&form), Arc::clone(&chosen));
-        FakeUpstream::http1(move |received| {
-            let bearer = received.header("authorization").unwrap_or_default();
-            let bearer = bearer.trim_start_matches("Bearer ");
-            let secret = &repeated[chosen.load(Ordering::SeqCst)];
-            repeating(form.load(Ordering::SeqCst), secret, bearer, &repeated[1])
-        })
-        .await
-    };
-    let peer_url = peer.url();
-    let config = format!(
+/// Routes whose exchange, introspection endpoint and upstream are the same peer.
+fn configuration(issuer: &str, peer_url: &str) -> String {
+    format!(
         r#"{SERVER_CONFIG}
 [log]
 audit = true
@@ -241,8 +214,38 @@ upstream = "{peer_url}"
 issuers = ["idp", "opaque"]
 source = "exchange"
 "#,
-        issuer = issuer.issuer(),
-    );
+    )
+}
+
+#[tokio::test]
+async fn nothing_that_a_peer_repeats_is_logged_or_passed_on() {
+    let issuer = IssuerServer::start(&[&SHARED[3]]).await;
+    let now = SystemClock::shared().now().as_secs();
+    let token = |sub: &str| {
+        let own = with(
+            &claims(&issuer.issuer(), "api", now),
+            &json!({ "sub": sub }),
+        );
+        SHARED[3].token("EdDSA", &own)
+    };
+    // The last has the shape of an OAuth error code.
+    let client_secret = "correct_horse_battery_staple";
+    let opaque = "opaque-Token-0f3a9c7e51d0e2";
+    let caller = token("user");
+    let form = Arc::new(AtomicUsize::new(0));
+    let chosen = Arc::new(AtomicUsize::new(0));
+    let repeated = [caller.clone(), opaque.to_owned(), client_secret.to_owned()];
+    let peer = {
+        let (form, chosen) = (Arc::clone(&form), Arc::clone(&chosen));
+        FakeUpstream::http1(move |received| {
+            let bearer = received.header("authorization").unwrap_or_default();
+            let bearer = bearer.trim_start_matches("Bearer ");
+            let secret = &repeated[chosen.load(Ordering::SeqCst)];
+            repeating(form.load(Ordering::SeqCst), secret, bearer, &repeated[1])
+        })
+        .await
+    };
+    let config = configuration(&issuer.issuer(), &peer.url());
     let secrets = Secrets::default();
     secrets.token("the caller's token", &caller);
     secrets.add("the opaque token", opaque);
