@@ -8,7 +8,7 @@ use super::aging_map::AgingMap;
 use super::backoff::{self, Jitter};
 use super::probe::{ProbeEnd, Probes};
 use super::retry_budget::RetryBudget;
-use super::window::{Votes, Window};
+use super::window::{self, Votes, Window};
 use super::{Attempt, Origin, Outcome, Rejected};
 
 /// How long a key or origin counts as accepted, at least.
@@ -35,8 +35,18 @@ enum Voter<K> {
 struct KeyFailures {
     /// In a row.
     count: u32,
-    /// Monotonic time.
+    /// When the last one was, in monotonic time like all times here.
+    last: Duration,
     backoff_until: Duration,
+    /// Whether the peer asked for the backoff, with `Retry-After`.
+    requested: bool,
+}
+
+/// A time in which nearly all calls failed, whoever made them.
+#[derive(Clone, Copy, Debug)]
+struct Outage {
+    from: Duration,
+    to: Duration,
 }
 
 /// An open circuit. It has two schedules of probes, so that callers who have never been accepted
@@ -80,6 +90,7 @@ pub(super) struct Policy<K> {
     failed_origins: AgingMap<Origin, ()>,
     window: Window<Voter<K>>,
     open: Option<OpenCircuit>,
+    last_outage: Option<Outage>,
     retries: RetryBudget,
 }
 
@@ -95,6 +106,7 @@ impl<K: Clone + Hash + Eq> Policy<K> {
             failed_origins: AgingMap::new(SETBACK_SPAN, ORIGINS),
             window: Window::new(),
             open: None,
+            last_outage: None,
             retries: RetryBudget::new(),
         }
     }
@@ -103,10 +115,16 @@ impl<K: Clone + Hash + Eq> Policy<K> {
         self.open.is_some()
     }
 
-    /// The time for which `key` still backs off.
+    /// The time for which `key` still backs off. If it failed because the peer was down, it need
+    /// not wait once others are served again.
     pub(super) fn backoff_left(&self, key: &K, now: Duration) -> Option<Duration> {
-        let until = self.failures.get(key)?.backoff_until;
-        until.checked_sub(now).filter(|left| !left.is_zero())
+        let failures = self.failures.get(key)?;
+        let in_outage = |outage: Outage| (outage.from..=outage.to).contains(&failures.last);
+        if !failures.requested && self.last_outage.is_some_and(in_outage) {
+            return None;
+        }
+        let left = failures.backoff_until.checked_sub(now);
+        left.filter(|left| !left.is_zero())
     }
 
     /// Whether the caller gets only a part of the capacity, because neither its key nor its
@@ -208,7 +226,9 @@ impl<K: Clone + Hash + Eq> Policy<K> {
         let wait = backoff::after_failures(count, retry_after, self.jitter);
         let failures = KeyFailures {
             count,
+            last: now,
             backoff_until: now.saturating_add(wait),
+            requested: retry_after.is_some(),
         };
         self.failures.insert(attempt.key.clone(), failures, now);
         if !self.accepted_keys.contains(&attempt.key) {
@@ -265,6 +285,10 @@ impl<K: Clone + Hash + Eq> Policy<K> {
     /// Any response shows that the peer is there.
     fn close(&mut self, now: Duration) {
         let Some(open) = self.open.take() else { return };
+        self.last_outage = Some(Outage {
+            from: open.since.saturating_sub(window::SPAN),
+            to: now,
+        });
         self.window.clear();
         tracing::info!(
             kind = self.kind,

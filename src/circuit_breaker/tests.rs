@@ -97,6 +97,30 @@ fn keys_that_were_accepted_speak_for_themselves() {
 }
 
 #[test]
+fn an_outage_leaves_no_backoff_behind_except_one_that_the_peer_asked_for() {
+    let mut fixture = Fixture::new();
+    let (served_late, limited) = (from(1), from(2));
+    let asked = Outcome::Failed {
+        retry_after: Some(secs(60)),
+    };
+    fixture.call(&limited, asked, secs(5));
+    for n in 0..4 {
+        fixture.call(&served_late, FAILED, secs(5 + 8 * n));
+    }
+    fixture.call(&from(3), FAILED, secs(29));
+    assert!(fixture.0.is_open());
+    let left = fixture.0.backoff_left(&1, secs(30));
+    assert_eq!(left, Some(secs(3)), "while the peer is down");
+    fixture.call(&from(9), Outcome::Accepted, secs(30));
+    assert_eq!(fixture.0.backoff_left(&1, secs(30)), None);
+    assert_eq!(fixture.0.backoff_left(&2, secs(30)), Some(secs(35)));
+
+    // What fails after the outage is judged as ever.
+    fixture.call(&served_late, FAILED, secs(31));
+    assert!(fixture.0.backoff_left(&1, secs(31)).is_some());
+}
+
+#[test]
 fn a_key_that_fails_backs_off_alone_and_a_response_ends_that() {
     let mut fixture = Fixture::new();
     let bad = from(1);

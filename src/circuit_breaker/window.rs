@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 /// How long an outcome counts.
-const SPAN: Duration = Duration::from_secs(30);
+pub(super) const SPAN: Duration = Duration::from_secs(30);
 /// How many voters count: those that voted last.
 const VOTERS: usize = 64;
 /// The circuit does not open unless this many voters failed.

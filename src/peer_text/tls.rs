@@ -47,18 +47,23 @@ pub fn connection_cause(error: &(dyn Error + 'static)) -> Option<String> {
         if let Some(tls) = error.downcast_ref::<TlsError>() {
             return Some(tls_cause(tls).to_owned());
         }
-        if let Some(io) = error.downcast_ref::<io::Error>() {
-            let inner = io.get_ref().and_then(|e| e.downcast_ref::<TlsError>());
-            if let Some(tls) = inner {
-                return Some(tls_cause(tls).to_owned());
-            }
-            if io.kind() != io::ErrorKind::Other {
-                return Some(io.kind().to_string());
-            }
+        let Some(io) = error.downcast_ref::<io::Error>() else {
+            next = error.source();
+            continue;
+        };
+        // Its `source` skips the error that it wraps.
+        let wrapped = io.get_ref().map(|inner| inner as &(dyn Error + 'static));
+        if io.kind() != io::ErrorKind::Other && !wrapped.is_some_and(is_specific) {
+            return Some(io.kind().to_string());
         }
-        next = error.source();
+        next = wrapped;
     }
     None
+}
+
+/// Whether `error` may say more than the kind of the error that wraps it.
+fn is_specific(error: &(dyn Error + 'static)) -> bool {
+    error.is::<TlsError>() || error.is::<io::Error>()
 }
 
 #[cfg(test)]
@@ -75,6 +80,10 @@ mod tests {
         });
         assert!(error.to_string().contains("the-peers-text"));
         let wrapped = io::Error::new(io::ErrorKind::InvalidData, error);
+        let cause = connection_cause(&wrapped).unwrap();
+        assert_eq!(cause, "the peer's certificate is for another name");
+        // As hyper-rustls wraps it.
+        let wrapped = io::Error::other(wrapped);
         let cause = connection_cause(&wrapped).unwrap();
         assert_eq!(cause, "the peer's certificate is for another name");
     }

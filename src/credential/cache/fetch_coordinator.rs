@@ -327,6 +327,8 @@ impl FetchCoordinator {
     fn check(&self, attempt: &Attempt<Identity>, now: Now) -> Result<(), LeaseError> {
         if let Some(entry) = self.negatives.get(&attempt.key)
             && entry.until > now.monotonic
+            // The circuit breaker may have shortened a backoff since.
+            && !(entry.is_backoff() && self.breaker.backoff_left(&attempt.key).is_zero())
         {
             return Err(LeaseError {
                 cause: entry.cached_error(now.monotonic),

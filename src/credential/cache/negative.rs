@@ -53,6 +53,11 @@ impl NegativeEntry {
         }
     }
 
+    /// Whether the circuit breaker decides how long the entry is valid.
+    pub(super) fn is_backoff(&self) -> bool {
+        matches!(self.error, FetchError::Unavailable { .. })
+    }
+
     /// The memory that it takes, in bytes.
     pub(super) fn heap_size(&self) -> usize {
         size_of::<Self>() + self.error.heap_size()

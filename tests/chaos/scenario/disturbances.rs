@@ -176,7 +176,7 @@ pub(crate) const ALL: &[Scenario] = &[
         "clock-30-years-behind",
         Tolerated {
             local: &[],
-            ..Tolerated::for_all(&["401 token_not_yet_valid"])
+            ..Tolerated::for_all(&["503 clock_not_set"])
         },
         |w| clock_off(w, -30 * 365 * 86_400).boxed(),
     )),
