@@ -23,6 +23,9 @@ const SETBACK_SPAN: Duration = Duration::from_secs(15);
 /// random serves all but 0.3⁷ = 0.02 % of callers.
 const RETRIES: u32 = 6;
 
+/// How many known keys must fail in a row for that to be an outage of the peer.
+const OUTAGE_KEYS: usize = 3;
+
 /// Who votes on the state of the circuit. A key that was accepted before speaks for itself.
 /// Any other one only speaks for its origin, however many keys that makes up.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -42,11 +45,19 @@ struct KeyFailures {
     requested: bool,
 }
 
-/// A time in which nearly all calls failed, whoever made them.
+/// A time in which calls failed because the peer was down.
 #[derive(Clone, Copy, Debug)]
 struct Outage {
     from: Duration,
     to: Duration,
+}
+
+/// The failures since the last response of keys that were accepted before.
+#[derive(Debug)]
+struct FailureStreak<K> {
+    since: Duration,
+    /// Distinct, and at most [`OUTAGE_KEYS`].
+    keys: Vec<K>,
 }
 
 /// An open circuit. It has two schedules of probes, so that callers who have never been accepted
@@ -90,7 +101,12 @@ pub(super) struct Policy<K> {
     failed_origins: AgingMap<Origin, ()>,
     window: Window<Voter<K>>,
     open: Option<OpenCircuit>,
+    /// The last time that the circuit was open, and shortly before.
     last_outage: Option<Outage>,
+    /// The last time that several known keys failed and nobody got a response. It is too short to
+    /// open the circuit.
+    last_interruption: Option<Outage>,
+    streak: Option<FailureStreak<K>>,
     retries: RetryBudget,
 }
 
@@ -107,6 +123,8 @@ impl<K: Clone + Hash + Eq> Policy<K> {
             window: Window::new(),
             open: None,
             last_outage: None,
+            last_interruption: None,
+            streak: None,
             retries: RetryBudget::new(),
         }
     }
@@ -115,16 +133,23 @@ impl<K: Clone + Hash + Eq> Policy<K> {
         self.open.is_some()
     }
 
-    /// The time for which `key` still backs off. If it failed because the peer was down, it need
-    /// not wait once others are served again.
+    /// The time for which `key` still backs off.
     pub(super) fn backoff_left(&self, key: &K, now: Duration) -> Option<Duration> {
         let failures = self.failures.get(key)?;
-        let in_outage = |outage: Outage| (outage.from..=outage.to).contains(&failures.last);
-        if !failures.requested && self.last_outage.is_some_and(in_outage) {
+        if !failures.requested && self.failed_in_outage(key, failures.last) {
             return None;
         }
         let left = failures.backoff_until.checked_sub(now);
         left.filter(|left| !left.is_zero())
+    }
+
+    /// Whether `key` failed at `at` because the peer was down. Then it need not wait once others are
+    /// served again. An interruption is no excuse for keys that were never accepted: there may be
+    /// any number of them, and they may fail for reasons of their own.
+    fn failed_in_outage(&self, key: &K, at: Duration) -> bool {
+        let covers = |outage: Outage| (outage.from..=outage.to).contains(&at);
+        self.last_outage.is_some_and(covers)
+            || (self.last_interruption.is_some_and(covers) && self.accepted_keys.contains(key))
     }
 
     /// Whether the caller gets only a part of the capacity, because neither its key nor its
@@ -203,11 +228,15 @@ impl<K: Clone + Hash + Eq> Policy<K> {
                 self.failures.remove(&attempt.key);
                 self.failed_origins.remove(&attempt.origin);
                 self.retries.deposit();
+                self.end_streak(now);
                 self.close(now);
                 self.window.record(voter, true, now);
             }
             Outcome::Failed { retry_after } => {
                 self.record_failure(attempt, retry_after, now);
+                if let Voter::Key(key) = &voter {
+                    self.continue_streak(key, now);
+                }
                 self.window.record(voter, false, now);
                 self.end_probe(probe, retry_after, now);
                 self.open_if_broken(now);
@@ -233,6 +262,27 @@ impl<K: Clone + Hash + Eq> Policy<K> {
         self.failures.insert(attempt.key.clone(), failures, now);
         if !self.accepted_keys.contains(&attempt.key) {
             self.failed_origins.insert(attempt.origin, (), now);
+        }
+    }
+
+    fn continue_streak(&mut self, key: &K, now: Duration) {
+        let streak = self.streak.get_or_insert_with(|| FailureStreak {
+            since: now,
+            keys: Vec::new(),
+        });
+        if streak.keys.len() < OUTAGE_KEYS && !streak.keys.contains(key) {
+            streak.keys.push(key.clone());
+        }
+    }
+
+    fn end_streak(&mut self, now: Duration) {
+        if let Some(streak) = self.streak.take()
+            && streak.keys.len() == OUTAGE_KEYS
+        {
+            self.last_interruption = Some(Outage {
+                from: streak.since,
+                to: now,
+            });
         }
     }
 

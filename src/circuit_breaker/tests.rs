@@ -121,6 +121,34 @@ fn an_outage_leaves_no_backoff_behind_except_one_that_the_peer_asked_for() {
 }
 
 #[test]
+fn known_keys_that_failed_together_do_not_back_off_once_one_is_served() {
+    let mut fixture = Fixture::new();
+    // Enough responses to keep the circuit closed.
+    for host in 1..50 {
+        fixture.call(&from(host), Outcome::Accepted, secs(1));
+    }
+    let unknown = from(99);
+    fixture.call(&unknown, FAILED, secs(5));
+    for host in 1..3 {
+        fixture.call(&from(host), FAILED, secs(5));
+    }
+    fixture.call(&from(4), Outcome::Accepted, secs(5));
+    let left = fixture.0.backoff_left(&1, secs(5));
+    assert!(left.is_some(), "two may fail by themselves");
+    for host in 5..8 {
+        fixture.call(&from(host), FAILED, secs(6));
+    }
+    fixture.call(&unknown, FAILED, secs(6));
+    assert!(!fixture.0.is_open());
+    assert!(fixture.0.backoff_left(&5, secs(6)).is_some());
+    fixture.call(&from(9), Outcome::Accepted, secs(6));
+    for key in 5..8 {
+        assert_eq!(fixture.0.backoff_left(&key, secs(6)), None);
+    }
+    assert!(fixture.0.backoff_left(&99, secs(6)).is_some());
+}
+
+#[test]
 fn a_key_that_fails_backs_off_alone_and_a_response_ends_that() {
     let mut fixture = Fixture::new();
     let bad = from(1);
