@@ -229,7 +229,7 @@ async fn wait_until_ready(admin: u16) {
 
 fn request(token: Option<&str>) -> Vec<u8> {
     let authorization = token.map_or(String::new(), |t| format!("Authorization: Bearer {t}\r\n"));
-    format!("GET /api/queue/v1/task/abc?x=1 HTTP/1.1\r\nHost: proxy.example.com\r\nUser-Agent: bench\r\nAccept: */*\r\n{authorization}\r\n").into_bytes()
+    format!("GET /api/queue/v1/task/abc?x=1 HTTP/1.1\r\nHost: localhost\r\nUser-Agent: bench\r\nAccept: */*\r\n{authorization}\r\n").into_bytes()
 }
 
 fn start_nginx(
