@@ -192,12 +192,18 @@ impl<K: Clone + Hash + Eq> Policy<K> {
         if let Some(left) = self.backoff_left(&attempt.key, now) {
             return Admission::Reject(Rejected::Backoff { left });
         }
+        let Some(opened) = self.open.as_ref().map(|open| open.since) else {
+            return Admission::Proceed(None);
+        };
         let known = self.accepted_keys.contains(&attempt.key);
-        let clean = known || !self.has_setback(attempt);
+        let clean = if known {
+            !self.failed_before_outage(&attempt.key, opened)
+        } else {
+            !self.has_setback(attempt)
+        };
         let Some(open) = &mut self.open else {
             return Admission::Proceed(None);
         };
-        let opened = open.since;
         let elsewhere = open.probes(!known).running();
         let probes = open.probes(known);
         if probes.is_due(now, clean) {
@@ -209,6 +215,13 @@ impl<K: Clone + Hash + Eq> Policy<K> {
                 left: probes.time_left(now),
             }),
         }
+    }
+
+    /// Whether `key` has failed since long before the circuit was `opened`, so that nothing can be
+    /// learnt from its probes. In an outage, all known keys fail, which is no reason to doubt them.
+    fn failed_before_outage(&self, key: &K, opened: Duration) -> bool {
+        let from = opened.saturating_sub(window::SPAN);
+        self.failures.get(key).is_some_and(|f| f.first < from)
     }
 
     /// Whether this key, or another one of the same origin, failed recently.

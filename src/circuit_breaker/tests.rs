@@ -243,6 +243,23 @@ fn unknown_callers_cannot_use_up_the_probes_of_known_ones() {
 }
 
 #[test]
+fn known_keys_that_failed_long_before_the_circuit_opened_let_others_probe_first() {
+    let mut fixture = Fixture::new();
+    for host in 1..5 {
+        fixture.call(&from(host), Outcome::Accepted, secs(1));
+    }
+    for second in [10, 60] {
+        assert!(!fixture.0.is_open());
+        for dead in 1..4 {
+            fixture.call(&from(dead), FAILED, secs(second));
+        }
+    }
+    assert!(fixture.0.is_open());
+    fixture.rejected(&from(1), secs(61));
+    assert!(fixture.proceeds(&from(4), secs(61)).is_some());
+}
+
+#[test]
 fn anybody_probes_if_no_clean_caller_comes() {
     let mut fixture = Fixture::open(secs(10));
     fixture.rejected(&from(101), secs(11));
