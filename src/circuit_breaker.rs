@@ -98,9 +98,9 @@ impl fmt::Display for Rejected {
 #[derive(Clone, Debug)]
 pub struct Limits {
     /// Calls that run at once; 0 counts as 1. A quarter of them for each origin that has never
-    /// been accepted.
+    /// been accepted, and all but a quarter for any other.
     pub concurrency: usize,
-    /// Calls that run or wait, and a quarter of them likewise.
+    /// Calls that run or wait, and the same shares of them.
     pub max_calls: usize,
     /// The longest wait before a call starts, and the longest time that it then takes, retries
     /// included.
@@ -173,8 +173,8 @@ impl<K: Clone + Hash + Eq> CircuitBreaker<K> {
         let now = self.clock.monotonic();
         let mut state = self.state();
         state.policy.check(&attempt, now)?;
-        let limited = state.policy.is_limited(&attempt);
-        let permits = state.capacity.add(attempt.origin, limited);
+        let share = state.policy.share(&attempt);
+        let permits = state.capacity.add(attempt.origin, share);
         let permits = permits.ok_or(Rejected::Overloaded)?;
         Ok(Call {
             breaker: Arc::clone(self),

@@ -299,7 +299,8 @@ impl Gateway {
         admission.require_exchange()?;
         admission.acquire_lease().await?;
         if unsigned {
-            admission.lease = None;
+            let proof = admission.lease.take();
+            admission.proved_until = proof.as_ref().map(Lease::usable_until);
         }
         Ok(())
     }

@@ -7,8 +7,32 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::Origin;
 
-/// The part of the capacity that an origin gets which has never been accepted.
+/// The part of the capacity that an origin gets which has never been accepted. Any other one
+/// leaves as much to others: to have been accepted once is no reason to get all.
 const QUOTA: usize = 4;
+
+/// How much of the capacity a call may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Share {
+    /// All: its key was accepted before, and has one call at a time.
+    All,
+    /// All but a quarter, with the other calls of its origin, which was accepted before.
+    KnownOrigin,
+    /// A quarter, likewise.
+    UnknownOrigin,
+}
+
+impl Share {
+    /// What one origin can take of `all`.
+    fn of(self, all: usize) -> usize {
+        let quarter = (all / QUOTA).max(1);
+        match self {
+            Self::All => all,
+            Self::KnownOrigin => all.saturating_sub(quarter).max(1),
+            Self::UnknownOrigin => quarter,
+        }
+    }
+}
 
 /// Counts calls. Holds an entry only for origins that have calls.
 #[derive(Debug)]
@@ -23,7 +47,8 @@ pub(super) struct Capacity {
 #[derive(Debug)]
 struct OriginCalls {
     calls: usize,
-    quota: Arc<Semaphore>,
+    known: Arc<Semaphore>,
+    unknown: Arc<Semaphore>,
 }
 
 /// The permits that a call acquires before it runs.
@@ -52,24 +77,28 @@ impl Capacity {
         }
     }
 
-    /// Adds a call by `origin`, unless there are too many. A `limited` origin gets a quarter of
-    /// everything.
-    pub(super) fn add(&mut self, origin: Origin, limited: bool) -> Option<Permits> {
+    /// Adds a call by `origin`, unless there are too many for its `share`.
+    pub(super) fn add(&mut self, origin: Origin, share: Share) -> Option<Permits> {
         let of_origin = self.origins.get(&origin).map_or(0, |o| o.calls);
-        let exceeds_quota = limited && of_origin >= (self.max_calls / QUOTA).max(1);
-        if self.calls >= self.max_calls || exceeds_quota {
+        if self.calls >= self.max_calls || of_origin >= share.of(self.max_calls) {
             return None;
         }
-        let concurrency = (self.concurrency / QUOTA).max(1);
+        let quota = |share: Share| Arc::new(Semaphore::new(share.of(self.concurrency)));
         let entry = self.origins.entry(origin).or_insert_with(|| OriginCalls {
             calls: 0,
-            quota: Arc::new(Semaphore::new(concurrency)),
+            known: quota(Share::KnownOrigin),
+            unknown: quota(Share::UnknownOrigin),
         });
         entry.calls += 1;
         self.calls += 1;
+        let quota = match share {
+            Share::All => None,
+            Share::KnownOrigin => Some(&entry.known),
+            Share::UnknownOrigin => Some(&entry.unknown),
+        };
         Some(Permits {
             all: Arc::clone(&self.permits),
-            quota: limited.then(|| Arc::clone(&entry.quota)),
+            quota: quota.map(Arc::clone),
         })
     }
 
@@ -110,12 +139,16 @@ mod tests {
     fn a_limited_origin_gets_a_quarter_and_leaves_the_rest_to_others() {
         let (one, other) = (Origin::Subject([1; 32]), Origin::Subject([2; 32]));
         let mut capacity = Capacity::new(8, 40);
-        let calls: Vec<_> = (0..20).filter_map(|_| capacity.add(one, true)).collect();
+        let calls: Vec<_> = (0..20)
+            .filter_map(|_| capacity.add(one, Share::UnknownOrigin))
+            .collect();
         assert_eq!(calls.len(), 10);
         let run = |permits: &Permits| permits.acquire().now_or_never();
         let mut running: Vec<_> = calls.iter().filter_map(run).collect();
         assert_eq!(running.len(), 2);
-        let calls: Vec<_> = (0..40).filter_map(|_| capacity.add(other, false)).collect();
+        let calls: Vec<_> = (0..40)
+            .filter_map(|_| capacity.add(other, Share::All))
+            .collect();
         assert_eq!(calls.len(), 30);
         running.extend(calls.iter().filter_map(run));
         assert_eq!(running.len(), 8);
@@ -126,5 +159,22 @@ mod tests {
             capacity.remove(other);
         }
         assert_eq!((capacity.calls, capacity.origins.len()), (0, 0));
+    }
+
+    #[test]
+    fn an_origin_that_was_accepted_leaves_a_quarter_to_others() {
+        let (one, other) = (Origin::Subject([1; 32]), Origin::Subject([2; 32]));
+        let mut capacity = Capacity::new(8, 40);
+        let mut add = |origin, share| {
+            let added = (0..50).filter_map(|_| capacity.add(origin, share));
+            added.collect::<Vec<_>>()
+        };
+        let calls = add(one, Share::KnownOrigin);
+        let others = add(other, Share::UnknownOrigin);
+        assert_eq!((calls.len(), others.len()), (30, 10));
+        let run = |permits: &Permits| permits.acquire().now_or_never();
+        let running: Vec<_> = calls.iter().filter_map(run).collect();
+        let served: Vec<_> = others.iter().filter_map(run).collect();
+        assert_eq!((running.len(), served.len()), (6, 2));
     }
 }

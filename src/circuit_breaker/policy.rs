@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::aging_map::AgingMap;
 use super::backoff::{self, Jitter};
+use super::capacity::Share;
 use super::probe::{ProbeEnd, Probes};
 use super::retry_budget::RetryBudget;
 use super::window::{self, Votes, Window};
@@ -38,7 +39,9 @@ enum Voter<K> {
 struct KeyFailures {
     /// In a row.
     count: u32,
-    /// When the last one was, in monotonic time like all times here.
+    /// When the first one of these was, in monotonic time like all times here.
+    first: Duration,
+    /// When the last one was.
     last: Duration,
     backoff_until: Duration,
     /// Whether the peer asked for the backoff, with `Retry-After`.
@@ -136,27 +139,35 @@ impl<K: Clone + Hash + Eq> Policy<K> {
     /// The time for which `key` still backs off.
     pub(super) fn backoff_left(&self, key: &K, now: Duration) -> Option<Duration> {
         let failures = self.failures.get(key)?;
-        if !failures.requested && self.failed_in_outage(key, failures.last) {
+        if !failures.requested && self.failed_in_outage(key, failures) {
             return None;
         }
         let left = failures.backoff_until.checked_sub(now);
         left.filter(|left| !left.is_zero())
     }
 
-    /// Whether `key` failed at `at` because the peer was down. Then it need not wait once others are
-    /// served again. An interruption is no excuse for keys that were never accepted: there may be
-    /// any number of them, and they may fail for reasons of their own.
-    fn failed_in_outage(&self, key: &K, at: Duration) -> bool {
-        let covers = |outage: Outage| (outage.from..=outage.to).contains(&at);
-        self.last_outage.is_some_and(covers)
-            || (self.last_interruption.is_some_and(covers) && self.accepted_keys.contains(key))
+    /// Whether `key` failed because the peer was down. Then it need not wait once others are served
+    /// again. An interruption is no excuse for keys that were never accepted: there may be any
+    /// number of them, and they may fail for reasons of their own. Nor is it one for a key that
+    /// failed before: a few that always fail look like an interruption whenever responses are
+    /// rare, and would never back off.
+    fn failed_in_outage(&self, key: &K, failures: &KeyFailures) -> bool {
+        let covers = |outage: Outage, at: Duration| (outage.from..=outage.to).contains(&at);
+        let interrupted = |outage| covers(outage, failures.first) && covers(outage, failures.last);
+        self.last_outage
+            .is_some_and(|outage| covers(outage, failures.last))
+            || (self.last_interruption.is_some_and(interrupted) && self.accepted_keys.contains(key))
     }
 
-    /// Whether the caller gets only a part of the capacity, because neither its key nor its
-    /// origin has ever been accepted.
-    pub(super) fn is_limited(&self, attempt: &Attempt<K>) -> bool {
-        !self.accepted_keys.contains(&attempt.key)
-            && !self.accepted_origins.contains(&attempt.origin)
+    /// How much of the capacity the attempt may use.
+    pub(super) fn share(&self, attempt: &Attempt<K>) -> Share {
+        if self.accepted_keys.contains(&attempt.key) {
+            Share::All
+        } else if self.accepted_origins.contains(&attempt.origin) {
+            Share::KnownOrigin
+        } else {
+            Share::UnknownOrigin
+        }
     }
 
     /// Fails if [`Self::admit`] would reject the attempt, without starting a probe.
@@ -181,12 +192,18 @@ impl<K: Clone + Hash + Eq> Policy<K> {
         if let Some(left) = self.backoff_left(&attempt.key, now) {
             return Admission::Reject(Rejected::Backoff { left });
         }
+        let Some(opened) = self.open.as_ref().map(|open| open.since) else {
+            return Admission::Proceed(None);
+        };
         let known = self.accepted_keys.contains(&attempt.key);
-        let clean = known || !self.has_setback(attempt);
+        let clean = if known {
+            !self.failed_before_outage(&attempt.key, opened)
+        } else {
+            !self.has_setback(attempt)
+        };
         let Some(open) = &mut self.open else {
             return Admission::Proceed(None);
         };
-        let opened = open.since;
         let elsewhere = open.probes(!known).running();
         let probes = open.probes(known);
         if probes.is_due(now, clean) {
@@ -198,6 +215,13 @@ impl<K: Clone + Hash + Eq> Policy<K> {
                 left: probes.time_left(now),
             }),
         }
+    }
+
+    /// Whether `key` has failed since long before the circuit was `opened`, so that nothing can be
+    /// learnt from its probes. In an outage, all known keys fail, which is no reason to doubt them.
+    fn failed_before_outage(&self, key: &K, opened: Duration) -> bool {
+        let from = opened.saturating_sub(window::SPAN);
+        self.failures.get(key).is_some_and(|f| f.first < from)
     }
 
     /// Whether this key, or another one of the same origin, failed recently.
@@ -250,11 +274,13 @@ impl<K: Clone + Hash + Eq> Policy<K> {
         retry_after: Option<Duration>,
         now: Duration,
     ) {
-        let before = self.failures.get(&attempt.key).map_or(0, |f| f.count);
-        let count = before.saturating_add(1);
+        let before = self.failures.get(&attempt.key);
+        let count = before.map_or(0, |f| f.count).saturating_add(1);
+        let first = before.map_or(now, |f| f.first);
         let wait = backoff::after_failures(count, retry_after, self.jitter);
         let failures = KeyFailures {
             count,
+            first,
             last: now,
             backoff_until: now.saturating_add(wait),
             requested: retry_after.is_some(),

@@ -149,6 +149,26 @@ fn known_keys_that_failed_together_do_not_back_off_once_one_is_served() {
 }
 
 #[test]
+fn known_keys_that_always_fail_back_off_even_if_responses_are_rare() {
+    let mut fixture = Fixture::new();
+    for host in 1..50 {
+        fixture.call(&from(host), Outcome::Accepted, secs(1));
+    }
+    let mut calls = 0;
+    for second in 2..62 {
+        for dead in 1..11 {
+            if fixture.0.check(&from(dead), secs(second)).is_ok() {
+                fixture.call(&from(dead), FAILED, secs(second));
+                calls += 1;
+            }
+        }
+        fixture.call(&from(11), Outcome::Accepted, secs(second));
+    }
+    // Each is forgiven once: at 2, 3, 4, 6, 10, 18, 34 s and so on.
+    assert!(calls <= 10 * 8, "{calls}");
+}
+
+#[test]
 fn a_key_that_fails_backs_off_alone_and_a_response_ends_that() {
     let mut fixture = Fixture::new();
     let bad = from(1);
@@ -220,6 +240,23 @@ fn unknown_callers_cannot_use_up_the_probes_of_known_ones() {
         .0
         .record(&from(1), Outcome::Accepted, probe, secs(65));
     assert!(!fixture.0.is_open());
+}
+
+#[test]
+fn known_keys_that_failed_long_before_the_circuit_opened_let_others_probe_first() {
+    let mut fixture = Fixture::new();
+    for host in 1..5 {
+        fixture.call(&from(host), Outcome::Accepted, secs(1));
+    }
+    for second in [10, 60] {
+        assert!(!fixture.0.is_open());
+        for dead in 1..4 {
+            fixture.call(&from(dead), FAILED, secs(second));
+        }
+    }
+    assert!(fixture.0.is_open());
+    fixture.rejected(&from(1), secs(61));
+    assert!(fixture.proceeds(&from(4), secs(61)).is_some());
 }
 
 #[test]
@@ -312,4 +349,17 @@ async fn a_call_that_cannot_start_in_time_is_rejected_and_not_recorded() {
     assert_eq!(end, Err(Rejected::Overloaded));
     assert_eq!(breaker.backoff_left(&2), Duration::ZERO);
     hanging.abort();
+}
+
+#[tokio::test]
+async fn an_origin_that_was_accepted_leaves_calls_to_others() {
+    let breaker = breaker(4);
+    let call = breaker.begin(key(0, 1)).unwrap();
+    let end = call.run(false, |_| async {}, |()| Outcome::Accepted).await;
+    assert_eq!(end, Ok(()));
+    let calls: Vec<_> = (1..200)
+        .filter_map(|n| breaker.begin(key(n, 1)).ok())
+        .collect();
+    assert_eq!(calls.len(), 75);
+    assert!(breaker.begin(from(2)).is_ok());
 }

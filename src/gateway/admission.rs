@@ -39,6 +39,8 @@ pub struct Admission {
     pub(super) rejecting_issuer: Option<Arc<str>>,
     pub(super) decision: Option<Arc<Decision>>,
     pub(super) lease: Option<Lease>,
+    /// When the credential ends that proved the caller of a request that is not signed.
+    pub(super) proved_until: Option<UnixMillis>,
     pub(super) recovery_code: Option<SecretString>,
     /// The target to send, if it differs from the one received.
     pub(super) target: Option<String>,
@@ -187,6 +189,7 @@ impl Admission {
             rejecting_issuer: None,
             decision: None,
             lease: None,
+            proved_until: None,
             recovery_code: None,
             target: None,
             corrected_clock: None,
@@ -211,7 +214,8 @@ impl Admission {
         match &self.caller {
             Caller::Verified(token) => Some(token.accepted_until()),
             Caller::Delegated { .. } | Caller::Password { .. } => {
-                self.lease.as_ref().map(Lease::usable_until)
+                let lease = self.lease.as_ref().map(Lease::usable_until);
+                lease.or(self.proved_until)
             }
             Caller::Anonymous => None,
         }

@@ -18,6 +18,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use super::outcome::UnauthorizedReason as Reason;
+use super::path;
 use super::reason;
 use super::rejection::Rejection;
 use super::route::Upstream;
@@ -145,8 +146,9 @@ impl Gateway {
         }
         let clock = &admission.route.upstream.clock;
         if admission.corrected_clock.is_some() {
-            clock.pause(caller_key(admission), now.monotonic);
-        } else if let Some(time) = skew(admission, response.date, now) {
+            let (caller, path) = pause_keys(admission, response.target);
+            clock.pause(caller, path, now.monotonic);
+        } else if let Some(time) = skew(admission, response, now) {
             // A machine whose own clock was never set has nothing better to go by. Otherwise the
             // time counts once it has helped, or if that cannot be tried.
             if !now.wall.is_credible() || replayable != Replayable::Yes {
@@ -248,10 +250,11 @@ fn passes_401(admission: &Admission, target: &str) -> bool {
 
 /// The upstream's time, if it differs from the time that the request was signed with by enough to
 /// have caused the 401. Only signatures carry a time; clock skew does not affect bearer tokens.
-fn skew(admission: &Admission, date: Option<UnixMillis>, now: Now) -> Option<PeerTime> {
-    let date = date.filter(|date| date.is_credible())?;
+fn skew(admission: &Admission, response: UnauthorizedResponse<'_>, now: Now) -> Option<PeerTime> {
+    let date = response.date.filter(|date| date.is_credible())?;
     let clock = &admission.route.upstream.clock;
-    if admission.injected().is_some() || clock.is_paused(caller_key(admission), now.monotonic) {
+    let (caller, path) = pause_keys(admission, response.target);
+    if admission.injected().is_some() || clock.is_paused(caller, path, now.monotonic) {
         return None;
     }
     let signed = now.wall.offset_by(clock.offset(now));
@@ -274,8 +277,8 @@ fn adopt(admission: &Admission, time: PeerTime, now: Now) {
     );
 }
 
-/// Identifies the caller among those whose clock corrections did not help.
-fn caller_key(admission: &Admission) -> u64 {
+/// Identifies the caller, and the path, among those whom another time did not help.
+fn pause_keys(admission: &Admission, target: &str) -> (u64, u64) {
     static KEYS: LazyLock<std::hash::RandomState> = LazyLock::new(Default::default);
     let mut hasher = KEYS.build_hasher();
     admission
@@ -290,7 +293,8 @@ fn caller_key(admission: &Admission) -> u64 {
         Caller::Password { credentials, .. } => credentials.username().hash(&mut hasher),
         Caller::Anonymous => {}
     }
-    hasher.finish()
+    let target = admission.target().unwrap_or(target);
+    (hasher.finish(), KEYS.hash_one(path::without_query(target)))
 }
 
 /// Lets the next request of this caller replace the credentials.

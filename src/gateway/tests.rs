@@ -510,6 +510,11 @@ async fn a_request_with_a_bewit_is_not_signed_after_its_token_was_proved() {
         assert_eq!(admission.lookup, Some(lookup));
         let header = fixture.gateway.sign(&admission, &Method::GET, target);
         assert!(header.unwrap().is_none());
+        // An upgraded connection ends with what proved the token all the same.
+        assert_eq!(
+            admission.valid_until(),
+            Some(NOW.plus(Duration::from_hours(1)))
+        );
         let recovery = fixture.recover(&mut admission, None, REPLAYABLE).await;
         assert_eq!(passed_through(&recovery), UnauthorizedReason::NotSigned);
     }

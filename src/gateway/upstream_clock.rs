@@ -12,8 +12,14 @@ use crate::clock::{Now, UnixMillis};
 /// as a long poll, so the limit is a little below the smaller of the two.
 pub(super) const MIN_SKEW: Duration = Duration::from_mins(4);
 
-/// How long no request of a caller is signed again with another time after that did not help.
+/// How long no request of a caller for a path is signed again with another time after that did not
+/// help.
 const PAUSE: Duration = Duration::from_secs(30);
+
+/// For how many paths that applies separately. One path that always answers 401 must not keep the
+/// clock from being learnt with others, which matters most where all callers are one, namely
+/// anonymous. If so many did not help, the caller's requests for any path are not signed again.
+const MAX_PATHS: usize = 3;
 
 /// Maximum number of callers whose pauses are remembered; the pause that ends first is dropped.
 const MAX_PAUSES: usize = 1024;
@@ -44,13 +50,22 @@ impl PeerTime {
 /// How often a change of an upstream's clock is logged.
 const LOG_INTERVAL: Duration = Duration::from_mins(1);
 
+/// The paths for which another time did not help a caller.
+#[derive(Debug)]
+struct Pause {
+    /// In monotonic time.
+    until: Duration,
+    /// At most [`MAX_PATHS`].
+    paths: Vec<u64>,
+}
+
 /// An upstream's clock as far as it is known, and the callers whom it did not help.
 #[derive(Debug)]
 pub struct UpstreamClock {
     /// A [`PeerTime`], or [`UNKNOWN`].
     learnt: AtomicI64,
-    /// Until when, in monotonic time, a caller's requests are not signed again with another time.
-    pauses: Mutex<HashMap<u64, Duration>>,
+    /// Of callers whose requests are not signed again with another time.
+    pauses: Mutex<HashMap<u64, Pause>>,
     /// When a change may be logged again, in monotonic milliseconds.
     next_log: AtomicI64,
 }
@@ -95,27 +110,40 @@ impl UpstreamClock {
         self.learnt.store(UNKNOWN, Ordering::Relaxed);
     }
 
-    /// Whether another time recently did not help `caller`, at a monotonic time.
-    pub(super) fn is_paused(&self, caller: u64, now: Duration) -> bool {
-        self.pauses().get(&caller).is_some_and(|until| now < *until)
+    /// Whether another time recently did not help `caller`, for `path` or too many other ones.
+    pub(super) fn is_paused(&self, caller: u64, path: u64, now: Duration) -> bool {
+        let applies = |pause: &Pause| {
+            now < pause.until && (pause.paths.len() >= MAX_PATHS || pause.paths.contains(&path))
+        };
+        self.pauses().get(&caller).is_some_and(applies)
     }
 
-    /// Records that another time did not help `caller`.
-    pub(super) fn pause(&self, caller: u64, now: Duration) {
+    /// Records that another time did not help `caller` for `path`.
+    pub(super) fn pause(&self, caller: u64, path: u64, now: Duration) {
         let mut pauses = self.pauses();
         if pauses.len() >= MAX_PAUSES && !pauses.contains_key(&caller) {
-            pauses.retain(|_, until| now < *until);
-            let first = pauses.iter().min_by_key(|(_, until)| **until);
+            pauses.retain(|_, pause| now < pause.until);
+            let first = pauses.iter().min_by_key(|(_, pause)| pause.until);
             if let Some(first) = first.map(|(caller, _)| *caller)
                 && pauses.len() >= MAX_PAUSES
             {
                 pauses.remove(&first);
             }
         }
-        pauses.insert(caller, now.saturating_add(PAUSE));
+        let new = || Pause {
+            until: now.saturating_add(PAUSE),
+            paths: Vec::new(),
+        };
+        let pause = pauses.entry(caller).or_insert_with(new);
+        if pause.until <= now {
+            *pause = new();
+        }
+        if pause.paths.len() < MAX_PATHS && !pause.paths.contains(&path) {
+            pause.paths.push(path);
+        }
     }
 
-    fn pauses(&self) -> MutexGuard<'_, HashMap<u64, Duration>> {
+    fn pauses(&self) -> MutexGuard<'_, HashMap<u64, Pause>> {
         self.pauses.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -163,14 +191,21 @@ mod tests {
     fn pauses_end_and_are_bounded() {
         let upstream = UpstreamClock::default();
         let second = Duration::from_secs(1);
-        upstream.pause(1, second);
-        assert!(upstream.is_paused(1, PAUSE));
-        assert!(!upstream.is_paused(1, PAUSE + second));
-        assert!(!upstream.is_paused(2, PAUSE));
+        upstream.pause(1, 1, second);
+        assert!(upstream.is_paused(1, 1, PAUSE));
+        assert!(!upstream.is_paused(1, 1, PAUSE + second));
+        assert!(!upstream.is_paused(2, 1, PAUSE));
+        assert!(!upstream.is_paused(1, 2, PAUSE));
+        for path in 2..=MAX_PATHS as u64 {
+            upstream.pause(1, path, second * 2);
+        }
+        assert!(upstream.is_paused(1, 100, PAUSE), "too many paths");
+        assert!(!upstream.is_paused(1, 1, PAUSE + second), "not extended");
         for caller in 0..3 * MAX_PAUSES as u64 {
-            upstream.pause(caller, second * 2);
+            upstream.pause(caller, caller, second * 2);
         }
         assert_eq!(upstream.pauses().len(), MAX_PAUSES);
-        assert!(upstream.is_paused(3 * MAX_PAUSES as u64 - 1, PAUSE));
+        let last = 3 * MAX_PAUSES as u64 - 1;
+        assert!(upstream.is_paused(last, last, PAUSE));
     }
 }

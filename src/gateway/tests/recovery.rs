@@ -156,6 +156,30 @@ async fn a_date_that_keeps_changing_costs_one_replay_in_each_interval() {
     assert_eq!(replayed(&later.await), ClockSkew);
 }
 
+/// For example, a task that polls a path that is never allowed, on a machine whose clock is wrong.
+#[tokio::test]
+async fn a_path_that_always_answers_401_does_not_keep_the_clock_from_being_learnt() {
+    let fixture = fixture(ScriptedSource::default());
+    for _ in 0..3 {
+        let mut admission = fixture.admitted().await;
+        while let Recovery::Replay(_) = fixture
+            .recover(&mut admission, Some(HOUR), REPLAYABLE)
+            .await
+        {}
+        assert_eq!(fixture.offset(&admission), 0);
+    }
+    let mut other = fixture.admit("/api/other").await.unwrap();
+    let response = UnauthorizedResponse {
+        date: Some(NOW.offset_by(HOUR * 1000)),
+        target: "/api/other?query",
+        ..unauthorized()
+    };
+    let recovery = fixture.gateway.recover(&mut other, response, REPLAYABLE);
+    assert_eq!(replayed(&recovery.await), ClockSkew);
+    fixture.gateway.accepted(&other);
+    assert_eq!(fixture.offset(&other), HOUR * 1000);
+}
+
 #[tokio::test]
 async fn a_clock_that_was_never_set_is_healed_and_followed() {
     let fixture = fixture(ScriptedSource::default());
