@@ -1,8 +1,9 @@
 //! Receives records of other crates through the `log` facade.
 //!
-//! pingora's messages are withheld, because its errors quote the buffer that could not be parsed
-//! (`buf: …` in its HTTP/1 reader and body parser) and its summaries quote the path and query. Only
-//! the source location is logged, as `module:line`; look it up in pingora's source.
+//! Their messages are withheld, as in [`super::tracing_layer`]: pingora's errors quote the buffer
+//! that could not be parsed (`buf: …` in its HTTP/1 reader and body parser), its summaries quote
+//! the path and query, and other crates quote what peers sent. hawkgate itself logs through
+//! `tracing` only.
 
 use log::{LevelFilter, Log, Metadata, Record};
 use tracing::Level;
@@ -48,11 +49,6 @@ fn level(level: log::Level) -> Option<(Level, &'static str)> {
     }
 }
 
-fn is_pingora(record: &Record<'_>) -> bool {
-    let sources = [Some(record.target()), record.module_path()];
-    sources.iter().flatten().any(|p| p.starts_with("pingora"))
-}
-
 impl Log for FacadeLogger {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         level(metadata.level()).is_some_and(|(level, _)| {
@@ -69,16 +65,8 @@ impl Log for FacadeLogger {
         };
         let now = self.clock.now();
         let line = line::build(self.format, now, level, record.target(), |line| {
-            if is_pingora(record) {
-                line.message(
-                    "pingora reported a problem; its message is withheld because it may quote a request",
-                );
-                let module = record.module_path().unwrap_or("pingora");
-                let number = record.line().unwrap_or(0);
-                line.field("at", &format_args!("{module}:{number}"));
-            } else {
-                line.message(record.args());
-            }
+            let module = record.module_path().unwrap_or(record.target());
+            line.withheld(module, record.line());
         });
         self.sink.push(&line);
     }
@@ -116,28 +104,31 @@ mod tests {
     }
 
     #[test]
-    fn pingoras_messages_are_withheld() {
-        let text = logged_via_facade(
-            log::Level::Error,
-            "pingora_proxy",
-            "pingora_proxy::proxy_h1",
-            "Fail to proxy: buf: GET /?bewit=c2VjcmV0 Authorization: Bearer s3cret",
-        );
-        assert!(text.contains("pingora_proxy::proxy_h1:7"), "{text}");
-        assert!(
-            !text.contains("bewit") && !text.contains("s3cret"),
-            "{text}"
-        );
-        let text = logged_via_facade(log::Level::Warn, "other", "pingora_core::x", "s3cret");
-        assert!(!text.contains("s3cret"), "{text}");
+    fn messages_of_other_crates_are_withheld() {
+        for (target, module) in [
+            ("pingora_proxy", "pingora_proxy::proxy_h1"),
+            ("other", "pingora_core::x"),
+            ("rustls", "rustls::client"),
+        ] {
+            for (level, name) in [(log::Level::Error, "error"), (log::Level::Warn, "warn")] {
+                let quoted = "buf: GET /?bewit=c2VjcmV0 Authorization: Bearer s3cret";
+                let text = logged_via_facade(level, target, module, quoted);
+                let line: serde_json::Value = serde_json::from_str(text.trim_end()).unwrap();
+                assert_eq!(line["at"], format!("{module}:7"));
+                assert_eq!(
+                    (&line["level"], &line["target"]),
+                    (&name.into(), &target.into())
+                );
+                assert!(
+                    !text.contains("bewit") && !text.contains("s3cret"),
+                    "{text}"
+                );
+            }
+        }
     }
 
     #[test]
-    fn other_crates_are_logged_at_warn_and_above() {
-        assert!(
-            logged_via_facade(log::Level::Warn, "rustls", "rustls", "no roots")
-                .contains("no roots")
-        );
+    fn other_crates_are_not_logged_below_warn() {
         assert_eq!(
             logged_via_facade(log::Level::Info, "rustls", "rustls", "x"),
             ""

@@ -71,9 +71,7 @@ impl FromStr for Levels {
             (AUDIT.to_owned(), LevelFilter::OFF),
         ];
         let named = named.into_iter().map(|(target, level)| {
-            let is_ours =
-                [ACCESS, AUDIT, CRATE].contains(&&*target) || target.starts_with("hawkgate::");
-            let level = if is_ours {
+            let level = if is_own_target(&target) {
                 level
             } else {
                 level.min(LevelFilter::WARN)
@@ -83,6 +81,11 @@ impl FromStr for Levels {
         let targets = Targets::new().with_default(others).with_targets(base);
         Ok(Self(targets.with_targets(named)))
     }
+}
+
+/// Whether events with this target are hawkgate's own.
+pub(super) fn is_own_target(target: &str) -> bool {
+    [ACCESS, AUDIT, CRATE].contains(&target) || target.starts_with("hawkgate::")
 }
 
 fn level(name: &str) -> Option<LevelFilter> {

@@ -105,6 +105,16 @@ impl Line<'_> {
             }
         }
     }
+
+    /// Adds a message that replaces one of another crate, and where the original is written in that
+    /// crate's source.
+    pub(super) fn withheld(&mut self, module: &str, line: Option<u32>) {
+        self.message(
+            "a library reported a problem; its message is withheld because it may quote a request or a peer",
+        );
+        let line = line.unwrap_or(0);
+        self.field("at", &format_args!("{module}:{line}"));
+    }
 }
 
 /// Whether `text` needs no escaping in a JSON string (RFC 8259 §7).

@@ -1,4 +1,5 @@
-//! A `tracing` layer that writes each event as a log line.
+//! A `tracing` layer that writes each event as a log line. The messages and fields of other crates
+//! are withheld, because they may quote what callers and peers sent; where they come from is logged.
 
 use std::fmt;
 
@@ -7,6 +8,7 @@ use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 
+use super::level::is_own_target;
 use super::line::{self, Line};
 use super::sink::Sink;
 use crate::clock::SharedClock;
@@ -35,7 +37,11 @@ impl<S: Subscriber> Layer<S> for EventLayer {
         let (level, target) = (level(*meta.level()), meta.target());
         let now = self.clock.now();
         let line = line::build(self.format, now, level, target, |line| {
-            event.record(&mut Fields(line));
+            if is_own_target(target) {
+                event.record(&mut Fields(line));
+            } else {
+                line.withheld(meta.module_path().unwrap_or(target), meta.line());
+            }
         });
         self.sink.push(&line);
     }
@@ -134,6 +140,20 @@ mod tests {
             "message": "keys\nfetched", "issuer": "auth0", "keys": 3, "stale": true, "cause": "a\nb",
         });
         assert_eq!(line, expected);
+    }
+
+    #[test]
+    fn messages_and_fields_of_other_crates_are_withheld() {
+        let text = logged(LogFormat::Json, "info", || {
+            tracing::warn!(target: "h2::codec", frame = "s3cret", "received s3cret");
+            tracing::warn!(target: "hawkgated", "s3cret");
+        });
+        assert_eq!(text.lines().count(), 2);
+        assert!(
+            text.contains("h2::codec") && text.contains("tracing_layer::tests:"),
+            "{text}"
+        );
+        assert!(!text.contains("s3cret"), "{text}");
     }
 
     #[test]

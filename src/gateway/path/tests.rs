@@ -396,6 +396,23 @@ fn encoded_names_of_taskcluster_pass() {
         ("/api/x//a///b/", "api"),
         ("/api/x/...", "api"),
         (
+            "/api/queue/v1/task/x/runs/0/artifacts/public/logs/live.log",
+            "api",
+        ),
+        ("/api/queue/v1/task/x/artifacts/public/build/a..b", "api"),
+        (
+            "/api/queue/v1/task/x/artifacts/public/%E2%82%AC%20(1)+2;v=1.txt",
+            "api",
+        ),
+        (
+            "/api/queue/v1/task/x/artifacts/public%2Fc%2B%2B%20%23%3F%20%E2%82%AC;.txt",
+            "api",
+        ),
+        (
+            "/api/queue/v1/task/x/artifacts/public//build%2F%2Fa%26b%3Dc",
+            "api",
+        ),
+        (
             "/login/oauth/authorize?redirect_uri=https%3A%2F%2Fx%2F..%2F%00",
             "root",
         ),
