@@ -214,7 +214,7 @@ async fn wait_until_ready(admin: u16) {
     for _ in 0..20_000 {
         if let Ok(mut stream) = TcpStream::connect(("127.0.0.1", admin)).await {
             let _ = stream
-                .write_all(b"GET /readyz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+                .write_all(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
                 .await;
             let mut response = String::new();
             let _ = stream.read_to_string(&mut response).await;
