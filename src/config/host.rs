@@ -12,11 +12,11 @@ pub(super) fn problem(host: &str, wildcard: &str) -> Option<(&'static str, Strin
         let remedy = format!("write {}", quoted(&canonical));
         return (canonical != host).then_some(("is not in canonical form", remedy));
     }
-    Some(if host.contains("://") || host.contains('/') {
-        (
-            "is a URL",
-            "write the host alone, without scheme or path".to_owned(),
-        )
+    let alone = || "write the host alone, without scheme or path".to_owned();
+    Some(if host.contains("://") {
+        ("is a URL", alone())
+    } else if host.contains('/') {
+        ("contains a slash", alone())
     } else if host.contains('*') {
         ("has a wildcard", wildcard.to_owned())
     } else if host.contains('[') {

@@ -46,8 +46,9 @@ section! {
         /// most 1GiB; with "0B", only requests without a body are replayed. The default is Taskcluster's
         /// own limit.
         replay_body: Size = [default "'10MiB'"],
-        /// Memory for all buffered bodies together; at least replay_body. When it is exhausted, bodies are
-        /// streamed as if they were too large. Keep it below the process's memory limit.
+        /// Memory for all buffered bodies together; at least replay_body. One client address may use half of
+        /// it, or replay_body if that is more. When it is exhausted, bodies are streamed as if they were
+        /// too large. Keep it below the process's memory limit.
         replay_memory: Size = [default "'256MiB'"],
         /// Rate limit of each client, over all routes and `[login]` together; unlimited when left out.
         rate: Nested<Rate> = [optional],

@@ -242,7 +242,7 @@ impl Tour<'_> {
         self.step(FROM_API, &format!("401 {refusal}"))?;
         self.step(
             "hawkgate",
-            "drops the credentials, exchanges the token again and signs the request again",
+            "exchanges the token again and signs the request with the new credentials",
         )?;
         self.step(
             TO_API,

@@ -201,7 +201,7 @@ impl ConnectionLimit {
             open,
             refused,
             evicted,
-            "a limit of connections is reached; refused and evicted count since the last such message"
+            "a limit of connections is reached; refused and evicted are totals since the last such message"
         );
     }
 

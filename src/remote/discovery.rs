@@ -61,7 +61,7 @@ impl DiscoveryFetcher {
         let oauth = get_json(&self.client, &oauth_authorization_server(&issuer), None).await;
         oauth
             .and_then(|response| self.jwks_uri(&issuer, &response.body))
-            .map_err(|second| KeyFetchError(format!("discovery failed: {first}; {second}")))
+            .map_err(|second| discovery_failed(&first, &second))
     }
 
     /// The `jwks_uri` of a metadata document, provided that the document is the issuer's own
@@ -113,6 +113,16 @@ impl DiscoveryFetcher {
             .fetch()
             .await
     }
+}
+
+/// The error of a discovery for which neither document could be used. A cause that both share
+/// is named once.
+fn discovery_failed(oidc: &KeyFetchError, oauth: &KeyFetchError) -> KeyFetchError {
+    KeyFetchError(if oidc.0 == oauth.0 {
+        format!("discovery failed: {oidc}")
+    } else {
+        format!("discovery failed: {oidc}; as an OAuth authorization server: {oauth}")
+    })
 }
 
 #[async_trait]

@@ -189,3 +189,14 @@ async fn a_jwks_uri_is_not_quoted() {
         assert!(!text.contains("text-of-the-issuer"), "{text}");
     }
 }
+
+#[test]
+fn a_cause_that_both_documents_share_is_named_once() {
+    let error = |text: &str| KeyFetchError(text.to_owned());
+    let failed = |oidc, oauth| discovery_failed(&error(oidc), &error(oauth)).to_string();
+    assert_eq!(failed("no name", "no name"), "discovery failed: no name");
+    assert_eq!(
+        failed("no name", "404"),
+        "discovery failed: no name; as an OAuth authorization server: 404"
+    );
+}
