@@ -1,6 +1,6 @@
 //! Caches that are bounded both in entries and in the memory that their entries take.
 //!
-//! Bounding entries alone lets whoever controls the size of an entry control how much memory a
+//! Bounding entries alone lets those who control the size of an entry control how much memory a
 //! cache takes: the parsed claims of a token of 5 KB can take more than 100 times that.
 
 pub mod heap_size;

@@ -1,11 +1,11 @@
 //! Limits open connections, in total and for each address, and decides which connections are
 //! closed when room is needed.
 //!
-//! Whoever opens connections pays for them: an address at its own limit gives up a connection of
-//! its own, and at the total limit the address that holds the most gives way. Connections on
-//! which no request was admitted go first, then those that have not sent a request yet, then idle
-//! ones. A connection is never closed while an admitted request on
-//! it is being served.
+//! The address that opens connections pays for them: at its own limit it loses one of its own
+//! connections, and at the total limit the address with the most connections loses one.
+//! Connections on which no request was admitted go first, then those that have not sent a request
+//! yet, then idle ones. A connection is never closed while an admitted request on it is being
+//! served.
 
 mod origin;
 mod table;

@@ -132,7 +132,7 @@ fn at_the_total_limit_the_address_with_the_most_gives_way() {
     let greedy: Vec<_> = (0..4).map(|_| unadmitted(&limit, address(2))).collect();
     let newcomer = admitted(&limit, address(3));
     assert_eq!((evicted(&modest), evicted(&greedy)), (vec![], vec![0]));
-    // Whoever has most pays, also if it is the newcomer itself.
+    // The address with the most connections pays, even if the new connection is its own.
     let greedier = unadmitted(&limit, address(2));
     assert_eq!((evicted(&modest), evicted(&greedy)), (vec![], vec![0, 1]));
     assert!(!newcomer.is_evicted() && !greedier.is_evicted());

@@ -59,7 +59,7 @@ impl<'a> FieldChecker<'a> {
                 Ok(())
             }
             17 if is(b"transfer-encoding") => self.transfer_encoding(value),
-            // `Content_Length`: whoever reads it as the real one frames the message differently.
+            // A server that reads `Content_Length` as the real field frames the message differently.
             14 | 17 if FRAMING.iter().any(|known| reads_as(name, known)) => Err(bad_request(
                 "a field name that some servers read as framing",
             )),
