@@ -202,7 +202,7 @@ pub struct Call<K: Clone + Hash + Eq> {
 impl<K: Clone + Hash + Eq> Call<K> {
     /// Waits for a permit, and for the probe in progress if the circuit is open, and then makes
     /// the call with `send`, which receives the time that it may take. If it fails and is
-    /// `repeatable`, it is repeated within a [retry budget](retry_budget). `outcome` says how an
+    /// `repeatable`, it is repeated within a retry budget. `outcome` says how an
     /// attempt ended.
     ///
     /// # Errors

@@ -27,7 +27,7 @@ pub struct TaskclusterProxy {
     pub port: u16,
     /// The address for metrics, health checks and `PUT /credentials`.
     pub admin: String,
-    /// Further host names by which programs reach this proxy; see [`TASK_HOST`].
+    /// Further host names by which programs reach this proxy; see `TASK_HOST`.
     pub local_hosts: Vec<String>,
     /// `--allowed-user`; root is always allowed as well.
     pub allowed_user: Option<String>,

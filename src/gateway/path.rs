@@ -92,7 +92,7 @@ pub(super) fn lower_case(path: &str) -> Cow<'_, str> {
     }
 }
 
-/// Whether every server reads the path in the same way: none of [`TRANSFORMATIONS`] would change
+/// Whether every server reads the path in the same way: none of `TRANSFORMATIONS` would change
 /// it.
 pub fn is_plain(path: &str) -> bool {
     let mut previous = b' ';
