@@ -22,6 +22,7 @@ use pingora::server::ShutdownWatch;
 use tokio::time::timeout;
 
 use super::client::ConnMetadata;
+use super::connection_limit::ConnState;
 use super::hooks::host;
 use super::listener::{BindError, InheritedSockets};
 use super::server::BoundServer;
@@ -238,6 +239,13 @@ impl<P: AdminPages> Admin<P> {
     }
 }
 
+/// The state of the connection of `session`.
+fn conn_state(session: &ServerSession) -> Option<&ConnState> {
+    let digest = session.digest()?;
+    let metadata = ConnMetadata::from_digest(digest.proxy_digest.as_ref())?;
+    metadata.state.as_deref()
+}
+
 #[async_trait]
 impl<P: AdminPages> HttpServerApp for Admin<P> {
     async fn process_new_http(
@@ -254,9 +262,7 @@ impl<P: AdminPages> HttpServerApp for Admin<P> {
         // The same for all requests, so that slow callers cannot keep probes out.
         let answer = self.answer(&mut session);
         let status = timeout(RESPONSE_TIMEOUT, answer).await.ok()?.ok()?;
-        let digest = session.digest();
-        let metadata = digest.and_then(|d| ConnMetadata::from_digest(d.proxy_digest.as_ref()));
-        if let Some(state) = metadata.and_then(|metadata| metadata.state.as_ref())
+        if let Some(state) = conn_state(&session)
             && status.is_success()
         {
             state.request_admitted();

@@ -190,6 +190,7 @@ impl FastPath {
                     .await
             }
             Err(overloaded) => {
+                caller.state.release_request();
                 self.reject(caller, &mut context, &request, overloaded, &mut sent)
                     .await
             }

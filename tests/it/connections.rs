@@ -35,6 +35,8 @@ impl Fixture {
             "[\"127.0.0.1:0\", { address = \"127.0.0.1:0\", h2c = true }]",
         );
         let api = api_route(&issuer, "", &upstream, "");
+        let kind = "kind = \"taskcluster-static\"";
+        let api = api.replace(kind, &format!("{kind}\ncredentials_update = true"));
         let text = format!("{server}{api}[limits]\nconnections = {CONNECTIONS}\n");
         let gateway = TestGateway::start_with(&text, ConfigDir::new(), SystemClock::shared()).await;
         let now = SystemClock::shared().now().as_secs();
@@ -201,5 +203,26 @@ async fn probes_succeed_while_others_hold_connections_to_the_admin_listener() {
             let response = client.request(&Request::get("/readyz")).await.unwrap();
             assert_eq!(response.status, 200);
         }
+    }
+}
+
+#[tokio::test]
+async fn probes_succeed_while_others_send_credentials_slowly_to_the_admin_listener() {
+    let fixture = Fixture::set_up().await;
+    let admin = &fixture.gateway.running.admin;
+    let slow_put = b"PUT /credentials HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n";
+    let mut connections = Vec::new();
+    for host in 10..20 {
+        for _ in 0..20 {
+            let mut slow = Client::over(connect([127, 0, 0, host], admin).await);
+            // It may have been closed to make room.
+            let _ = slow.send(slow_put).await;
+            connections.push(slow);
+        }
+    }
+    for source in [GOOD, [127, 0, 0, 19]] {
+        let mut client = Client::over(connect(source, admin).await);
+        let response = client.request(&Request::get("/readyz")).await.unwrap();
+        assert_eq!(response.status, 200);
     }
 }

@@ -7,7 +7,7 @@ use http::{Method, StatusCode};
 use pingora::protocols::http::ServerSession;
 use zeroize::Zeroizing;
 
-use super::{Admin, AdminPages, Page, PutCredentials};
+use super::{Admin, AdminPages, Page, PutCredentials, conn_state};
 
 /// Maximum size of the request body, in bytes.
 pub(super) const MAX_BODY: usize = 64 * 1024;
@@ -41,6 +41,10 @@ impl<P: AdminPages> Admin<P> {
         // rebinding).
         if session.req_header().headers.contains_key("origin") {
             return Page::plain(StatusCode::FORBIDDEN, "not for browsers\n");
+        }
+        // The body may be slow, and must not keep probes out.
+        if let Some(state) = conn_state(session) {
+            state.release_request();
         }
         let body = match tokio::time::timeout(BODY_TIMEOUT, read_body(session)).await {
             Ok(Ok(body)) => body,
