@@ -9,7 +9,6 @@
 //! declined before they have had any effect, and are served through [`super::hooks`].
 
 mod attempt;
-mod fields;
 mod look_ahead;
 mod pool;
 mod request;

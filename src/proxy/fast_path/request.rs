@@ -3,7 +3,7 @@
 use bytes::{Bytes, BytesMut};
 use http::Method;
 
-use super::fields::FieldList;
+use crate::proxy::head::FieldList;
 use crate::proxy::validate::MAX_FIELDS;
 
 /// The head of a request without a body and without connection-specific fields. Not `Debug`,

@@ -3,9 +3,9 @@
 use bytes::{Buf, BytesMut};
 use http::{Method, StatusCode, header};
 
-use super::fields::FieldList;
 use crate::header_fields::{Repeated, all, only};
 use crate::proxy::connection::decode::{ChunkedState, MalformedChunk};
+use crate::proxy::head::FieldList;
 use crate::proxy::headers::SentCredentials;
 
 /// Maximum size of a response head, in bytes.

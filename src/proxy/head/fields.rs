@@ -18,7 +18,7 @@ const MAX_STACK_NAME: usize = 64;
 
 /// The field lines of a head. Not `Debug`, because they can contain cookies and tokens.
 #[derive(Default)]
-pub(super) struct FieldList {
+pub(in crate::proxy) struct FieldList {
     text: Vec<u8>,
     fields: Vec<Field>,
 }
@@ -32,7 +32,7 @@ struct Field {
 impl FieldList {
     /// Collects `fields`, pairs of names and values in order, whose total length is about
     /// `bytes` bytes.
-    pub(super) fn of<'f>(
+    pub(in crate::proxy) fn of<'f>(
         fields: impl ExactSizeIterator<Item = (&'f [u8], &'f [u8])>,
         bytes: usize,
     ) -> Self {
@@ -48,13 +48,13 @@ impl FieldList {
     }
 
     /// Whether there is a field named `name`.
-    pub(super) fn contains(&self, name: &HeaderName) -> bool {
+    pub(in crate::proxy) fn contains(&self, name: &HeaderName) -> bool {
         self.first(name).is_some()
     }
 
     /// Replaces all field lines named `name` with one, which keeps the position and spelling of
     /// the first. Appends one if there are none.
-    pub(super) fn set(&mut self, name: &HeaderName, value: &[u8]) {
+    pub(in crate::proxy) fn set(&mut self, name: &HeaderName, value: &[u8]) {
         let span = self.append(value);
         let text = &self.text;
         let mut found = false;
@@ -74,14 +74,14 @@ impl FieldList {
     }
 
     /// Removes all field lines named `name`.
-    pub(super) fn remove(&mut self, name: &HeaderName) {
+    pub(in crate::proxy) fn remove(&mut self, name: &HeaderName) {
         let text = &self.text;
         self.fields
             .retain(|field| !name_matches(text, &field.name, name));
     }
 
     /// Encodes all field lines.
-    pub(super) fn encode(&self, wire: &mut BytesMut) {
+    pub(in crate::proxy) fn encode(&self, wire: &mut BytesMut) {
         for field in &self.fields {
             for part in [
                 slice(&self.text, &field.name),
