@@ -2,7 +2,6 @@
 //! current request, coalesces small writes, fails a write that makes no progress, and hands its
 //! socket back when it is dropped.
 
-pub(super) mod decode;
 #[cfg(test)]
 mod tests;
 mod write_buffer;
@@ -26,8 +25,8 @@ use pingora::protocols::{
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::Sleep;
 
+use super::h1::decode::BodyDecoder;
 use super::validate::Framing;
-use decode::BodyDecoder;
 use write_buffer::WriteBuffer;
 
 /// Maximum number of bytes read from the socket at once for a head, or beyond the current
@@ -113,7 +112,7 @@ impl Connection {
     pub(super) fn http2(stream: Stream, write_stall: Duration, preface: Duration) -> Self {
         let prior_knowledge = stream.get_ssl_digest().is_none();
         let mut this = Self::http1(stream, write_stall, Handoff::default());
-        this.body = BodyDecoder::Tunnel;
+        this.body = BodyDecoder::UntilClose;
         this.out = WriteBuffer::unbuffered(write_stall);
         this.prior_knowledge = prior_knowledge;
         this.preface = Some((PREFACE_BYTES, Box::pin(tokio::time::sleep(preface))));
@@ -179,7 +178,7 @@ impl Connection {
     /// Whether the current request has been read to its end, so that any further bytes belong to
     /// the next one.
     pub(super) fn is_between_requests(&self) -> bool {
-        self.deliverable == 0 && (self.body.is_done() || self.body == BodyDecoder::Tunnel)
+        self.deliverable == 0 && (self.body.is_done() || self.body == BodyDecoder::UntilClose)
     }
 
     /// Whether the connection uses TLS.

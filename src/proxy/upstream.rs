@@ -1,6 +1,7 @@
 //! The upstream's side of one attempt, in HTTP/1 or HTTP/2.
 
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderMap;
@@ -96,5 +97,14 @@ impl Upstream {
     /// dropped (RFC 9110 §6.5.1).
     pub(super) fn take_trailers(&mut self) -> Option<HeaderMap> {
         each!(self, s => s.take_trailers())
+    }
+
+    /// Returns the connection to its pool at monotonic time `now`, if the exchange is complete and
+    /// the connection can be used again. Must be called at the end of a complete exchange.
+    pub(super) fn release(&mut self, now: Duration) {
+        match self {
+            Upstream::H1(session) => session.release(now),
+            Upstream::H2(_) => {}
+        }
     }
 }

@@ -21,6 +21,7 @@ use crate::gateway::route::Upstream;
 use crate::gateway::{Admission, UnauthorizedResponse};
 use crate::proxy::context::Context;
 use crate::proxy::deadline::Deadline;
+use crate::proxy::error::ErrorKind;
 use crate::proxy::hooks::{self, ATTEMPTS};
 use crate::proxy::local_response;
 use crate::proxy::transport::Transport;
@@ -141,7 +142,17 @@ impl FastPath {
             self.connector.new_stream(&peer).await
         } else {
             let connected = Transport::connect(address, upstream.timeouts.connect).await;
-            connected.map(|transport| Box::new(transport) as Stream)
+            connected
+                .map(|transport| Box::new(transport) as Stream)
+                .map_err(|error| {
+                    let kind = match error.kind {
+                        ErrorKind::ConnectTimeout => ErrorType::ConnectTimedout,
+                        ErrorKind::ConnectRefused => ErrorType::ConnectRefused,
+                        ErrorKind::NoRoute => ErrorType::ConnectNoRoute,
+                        _ => ErrorType::ConnectError,
+                    };
+                    Error::explain(kind, error.describe())
+                })
         };
         connected.map_err(|mut error| {
             error.as_up();

@@ -4,7 +4,7 @@ use bytes::{Buf, BytesMut};
 use http::{Method, StatusCode, header};
 
 use crate::header_fields::{Repeated, all, only};
-use crate::proxy::connection::decode::{ChunkedState, MalformedChunk};
+use crate::proxy::h1::decode::{ChunkedState, MalformedChunk};
 use crate::proxy::head::FieldList;
 use crate::proxy::headers::SentCredentials;
 
