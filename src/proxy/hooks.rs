@@ -293,7 +293,8 @@ impl ProxyHttp for Hooks {
         context: &mut Context,
     ) -> Result<()> {
         headers::sanitize_trailers(trailers)?;
-        headers::remove_echoes_from_trailers(trailers, &context.sent)
+        headers::remove_echoes_from_trailers(trailers, &context.sent)?;
+        Ok(())
     }
 
     fn fail_to_connect(
