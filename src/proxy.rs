@@ -33,6 +33,7 @@ mod local_response;
 mod peer;
 pub mod preview;
 mod record;
+mod relay;
 mod replay;
 pub mod server;
 mod service;
@@ -54,6 +55,7 @@ pub use hooks::Hooks;
 pub use in_flight::InFlight;
 pub use peer::{PlatformCaError, check_platform_cas};
 pub use record::Recorder;
+pub use relay::Relay;
 pub use replay::Budget;
 
 /// Maximum number of upstream connection pools. Each pool holds its own copy of the platform's

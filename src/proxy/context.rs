@@ -69,6 +69,8 @@ pub(super) struct Attempts {
     pub(super) stale: usize,
     /// Set from a 401 that causes a replay until the replay begins.
     pub(super) replaying: bool,
+    /// Set once the upstream has asked for HTTP/1.1.
+    pub(super) http1: bool,
     /// Set once the next 401 is passed on, whatever it says.
     pub(super) last: bool,
 }

@@ -55,6 +55,9 @@ pub(super) enum Retry {
     IfReused,
     /// Always: the upstream said that it did not process the request (RFC 9113 §8.7).
     Unprocessed,
+    /// Always, but in HTTP/1.1: the upstream does not serve this request in HTTP/2 (RFC 9113 §7,
+    /// `HTTP_1_1_REQUIRED`).
+    WithHttp1,
 }
 
 #[derive(Debug)]

@@ -3,6 +3,7 @@
 use pingora::{Error, ErrorSource, ErrorType, ImmutStr};
 
 use super::context::Context;
+use super::record::RequestError;
 use crate::gateway::reason::Reason;
 use crate::gateway::rejection::Rejection;
 use crate::peer_text;
@@ -27,15 +28,6 @@ pub(super) fn classify(error: &Error) -> Failure {
         ErrorSource::Internal | ErrorSource::Unset => Reason::Internal,
     };
     Failure::Reject(Rejection::from(reason).with_cause(cause(error)))
-}
-
-/// The error with which a request ended early.
-#[derive(Debug)]
-pub(super) struct RequestError {
-    /// Whether the caller caused it by disconnecting.
-    pub(super) by_caller: bool,
-    /// The cause, for operators. It contains no secret.
-    pub(super) cause: String,
 }
 
 impl From<&Error> for RequestError {

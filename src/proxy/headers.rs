@@ -132,6 +132,25 @@ pub(super) fn is_upgrade(head: &RequestHeader) -> bool {
     head.headers.contains_key(header::UPGRADE) && head.version == Version::HTTP_11
 }
 
+/// Whether a request asks to switch to WebSocket, the only upgrade that is forwarded.
+pub(super) fn asks_for_upgrade(fields: &impl HeaderFields, version: Version) -> bool {
+    version == Version::HTTP_11
+        && lists(fields, &header::UPGRADE, b"websocket")
+        && lists(fields, &header::CONNECTION, b"upgrade")
+}
+
+/// Whether a request says `TE: trailers` (RFC 9110 §10.1.4).
+pub(super) fn accepts_trailers(fields: &impl HeaderFields) -> bool {
+    lists(fields, &header::TE, b"trailers")
+}
+
+/// Whether the list in all fields named `name` has this member, in any case.
+fn lists(fields: &impl HeaderFields, name: &HeaderName, member: &[u8]) -> bool {
+    all(fields, name)
+        .flat_map(|value| value.split(|b| *b == b','))
+        .any(|found| found.trim_ascii().eq_ignore_ascii_case(member))
+}
+
 /// Turns the caller's head into the one sent upstream, except for the credential. Idempotent,
 /// because it is applied once per attempt. `upgrade` is the result of [`is_upgrade`].
 pub(super) fn prepare_request(
@@ -144,6 +163,11 @@ pub(super) fn prepare_request(
 ) -> Result<()> {
     strip(head, |name| policy::request_action(name, upgrade, stripped))?;
     join_cookies(head)?;
+    if upgrade {
+        // The options that concern the caller's own connection are not those of the next hop.
+        head.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"))?;
+        head.insert(header::UPGRADE, HeaderValue::from_static("websocket"))?;
+    }
     head.insert(header::HOST, upstream.authority.clone())?;
     let scheme = if upstream.tls { "https" } else { "http" };
     head.insert(X_FORWARDED_PROTO, HeaderValue::from_static(scheme))?;

@@ -27,12 +27,12 @@ use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
 
 use super::context::Context;
-use super::failure::{self, RequestError};
+use super::failure;
 use super::headers::{self, HeaderFieldsMut};
 use super::in_flight::InFlight;
 use super::local_response;
 use super::peer::{Peers, UPGRADED_IDLE};
-use super::record::{Exchange, Recorder};
+use super::record::{Exchange, Recorder, RequestError};
 use super::replay::{Budget, Replay};
 use crate::clock::SharedClock;
 use crate::gateway::rejection::{RECOVERY_CODE, Rejection};

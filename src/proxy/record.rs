@@ -10,7 +10,7 @@ use pingora::proxy::Session;
 
 use super::client::{ConnMetadata, PeerInfo};
 use super::context::Context;
-use super::failure::RequestError;
+use super::error::RelayError;
 use super::validate::RejectedHead;
 use crate::gateway::outcome::{Ending, Outcome, Traced, Unauthorized, UnauthorizedAction};
 use crate::gateway::reason::Reason;
@@ -18,6 +18,24 @@ use crate::gateway::rejection::ErrorResponse;
 
 /// A callback that receives the outcome of each request.
 pub type Recorder = Arc<dyn Fn(&Outcome) + Send + Sync>;
+
+/// The error with which a request ended early.
+#[derive(Debug)]
+pub(super) struct RequestError {
+    /// Whether the caller caused it by disconnecting.
+    pub(super) by_caller: bool,
+    /// The cause, for operators. It contains no secret.
+    pub(super) cause: String,
+}
+
+impl From<&RelayError> for RequestError {
+    fn from(error: &RelayError) -> Self {
+        Self {
+            by_caller: error.to_rejection().is_none(),
+            cause: error.describe(),
+        }
+    }
+}
 
 /// The request and response as exchanged with the caller.
 pub(super) struct Exchange {

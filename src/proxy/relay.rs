@@ -105,11 +105,7 @@ impl Service for Relay {
         transaction.record(ended)
     }
 
-    fn peer_address(
-        &self,
-        peer: Option<IpAddr>,
-        metadata: &ConnMetadata,
-    ) -> Option<Arc<Address>> {
+    fn peer_address(&self, peer: Option<IpAddr>, metadata: &ConnMetadata) -> Option<Arc<Address>> {
         let peer = peer.filter(|_| metadata.trusted_proxies.is_none())?;
         Some(self.0.in_flight.address(peer))
     }

@@ -15,6 +15,8 @@ mod session;
 mod tests;
 
 pub use budget::Budget;
+pub(super) use budget::Reservation;
+pub(super) use buffer::{Played, ReplayBuffer};
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -27,8 +29,6 @@ use tokio::time::{Instant, sleep};
 use crate::gateway::Replayable;
 use crate::proxy::in_flight::Address;
 use crate::proxy::settings::{Limits, MinRate};
-use budget::Reservation;
-use buffer::ReplayBuffer;
 use hold::Hold;
 use session::ReplaySession;
 

@@ -3,20 +3,27 @@
 
 use std::time::Duration;
 
-use http::{HeaderMap, Method};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use pingora::protocols::l4::socket::SocketAddr;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType};
 
 use super::context::Context;
+use super::error::RelayError;
 use super::failure::{self, Failure};
 use crate::gateway::outcome::{Ending, Outcome};
 use crate::gateway::reason::Reason;
+use crate::header_fields::{self, HeaderFields};
 use crate::label::Label;
-use crate::trace::{Attempt, Attribute, RequestSummary, SpanContext};
+use crate::trace::{
+    Attempt, Attribute, RequestSummary, SpanContext, TASKCLUSTER_TRACE_ID, TRACEPARENT, TRACESTATE,
+};
 
 /// Maximum length of a recorded path, in bytes.
 const MAX_PATH: usize = 1024;
+
+/// The fields that continue a trace.
+const TRACE_HEADERS: [HeaderName; 3] = [TRACEPARENT, TRACESTATE, TASKCLUSTER_TRACE_ID];
 
 impl Context {
     /// Starts the request's trace if `[trace]` is enabled, and returns the span for admission.
@@ -24,6 +31,34 @@ impl Context {
         let tracer = self.gateway.observability.trace.as_ref()?;
         self.trace = tracer.begin(headers);
         self.trace.as_ref().map(|trace| trace.admission_span())
+    }
+
+    /// Like [`Self::begin_trace`], for fields of any type.
+    pub(super) fn begin_trace_of(&mut self, fields: &dyn HeaderFields) -> Option<SpanContext> {
+        let tracer = self.gateway.observability.trace.as_ref()?;
+        let mut headers = HeaderMap::new();
+        for name in TRACE_HEADERS {
+            for value in header_fields::all(fields, &name) {
+                if let Ok(value) = HeaderValue::from_bytes(value) {
+                    headers.append(name.clone(), value);
+                }
+            }
+        }
+        self.trace = tracer.begin(&headers);
+        self.trace.as_ref().map(|trace| trace.admission_span())
+    }
+
+    /// Records that the current attempt ended with `error`, or, without one, with a 401 that is
+    /// not forwarded.
+    pub(super) fn attempt_ended(&mut self, error: Option<&RelayError>, now: Duration) {
+        if let Some(trace) = &mut self.trace {
+            let why = match error.map(RelayError::to_rejection) {
+                None => "unauthorized",
+                Some(None) => Ending::CallerGone.label(),
+                Some(Some(rejection)) => rejection.reason.label(),
+            };
+            trace.end_attempt(now, Some(why));
+        }
     }
 
     /// Records the beginning of an attempt to reach `peer`.

@@ -3,8 +3,8 @@
 
 use std::ops::Range;
 
-use bytes::BytesMut;
-use http::{HeaderName, HeaderValue};
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::header_fields::HeaderFields;
 use crate::proxy::headers::{HeaderFieldsMut, InvalidField};
@@ -46,6 +46,48 @@ impl FieldList {
             this.fields.push(Field { name, value });
         }
         this
+    }
+
+    /// Creates an empty list for this number of field lines of about `bytes` bytes in all.
+    pub(in crate::proxy) fn with_capacity(fields: usize, bytes: usize) -> Self {
+        Self {
+            text: Vec::with_capacity(bytes + EXTRA_BYTES),
+            fields: Vec::with_capacity(fields + 2),
+        }
+    }
+
+    /// Appends a field line.
+    pub(in crate::proxy) fn push(&mut self, name: &[u8], value: &[u8]) {
+        let (name, value) = (self.append(name), self.append(value));
+        self.fields.push(Field { name, value });
+    }
+
+    /// Returns the names and values of all field lines, in order.
+    pub(in crate::proxy) fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        let text = &self.text;
+        let pair = |field: &Field| (slice(text, &field.name), slice(text, &field.value));
+        self.fields.iter().map(pair)
+    }
+
+    /// Copies the field lines for which `keep`, called with the lower-case name and the value,
+    /// returns true. All values share one allocation.
+    ///
+    /// # Errors
+    /// If a name or a value cannot be sent.
+    pub(in crate::proxy) fn to_map(
+        &self,
+        keep: impl Fn(&str, &[u8]) -> bool,
+    ) -> std::result::Result<HeaderMap, http::Error> {
+        let text = Bytes::copy_from_slice(&self.text);
+        let mut map = HeaderMap::with_capacity(self.fields.len() + 2);
+        for field in &self.fields {
+            let name = HeaderName::from_bytes(slice(&text, &field.name))?;
+            if keep(name.as_str(), slice(&text, &field.value)) {
+                let value = HeaderValue::from_maybe_shared(text.slice(field.value.clone()))?;
+                map.append(name, value);
+            }
+        }
+        Ok(map)
     }
 
     /// Whether there is a field named `name`.

@@ -9,10 +9,10 @@ use http::{HeaderName, Method, Version, header};
 use super::body::TrailerPolicy;
 use super::{State, Transaction};
 use crate::clock::Now;
-use crate::gateway::rejection::Rejection;
 use crate::gateway::reason::Reason;
+use crate::gateway::rejection::Rejection;
 use crate::gateway::route::Route;
-use crate::gateway::{AdmissionError, Admission, Head, LocalResponse, OTP};
+use crate::gateway::{Admission, AdmissionError, Head, LocalResponse, OTP};
 use crate::header_fields::HeaderFields;
 use crate::proxy::client::PeerInfo;
 use crate::proxy::error::RelayError;
@@ -39,13 +39,16 @@ impl Transaction<'_> {
         self.context.request_id = self.relay.request_id(&self.head.fields);
         let own = match &self.conn.address {
             Some(_) => None,
-            None => self.peer.accountable.map(|ip| self.relay.in_flight.address(ip)),
+            None => self
+                .peer
+                .accountable
+                .map(|ip| self.relay.in_flight.address(ip)),
         };
         let address = own.as_ref().or(self.conn.address.as_ref());
         let counted = Counted::begin(&self.relay.in_flight, address.map(|address| &**address));
         let admitted = match &counted {
             Err(overloaded) => Err(overloaded.clone()),
-            Ok(_) => match self.context.begin_trace(&self.head.fields) {
+            Ok(_) => match self.context.begin_trace_of(&self.head.fields) {
                 None => self.admit(address).await,
                 Some(span) => Box::pin(trace::in_span(span, self.admit(address))).await,
             },

@@ -12,7 +12,7 @@ use super::tunnel::{self, TunnelEnd};
 use super::unauthorized::{self, Watched};
 use super::{Stop, Transaction, internal};
 use crate::gateway::Admission;
-use crate::gateway::route::{Upstream as Target, UpgradeExpiry};
+use crate::gateway::route::{UpgradeExpiry, Upstream as Target};
 use crate::proxy::context::Context;
 use crate::proxy::error::{ErrorKind, RelayError, Side};
 use crate::proxy::head::ResponseHead;
@@ -39,7 +39,7 @@ impl Transaction<'_> {
     /// Sends the request upstream, again if necessary, and forwards the answer.
     pub(super) async fn forward(&mut self) -> Result<(), RelayError> {
         let mut asks = Asks {
-            upgrade: headers::is_upgrade(&self.head.fields, self.head.version),
+            upgrade: headers::asks_for_upgrade(&self.head.fields, self.head.version),
             trailers: self.head.version == Version::HTTP_2
                 && headers::accepts_trailers(&self.head.fields),
             prepared: false,
@@ -123,8 +123,8 @@ impl Transaction<'_> {
     fn attempt_failed(&mut self, stop: Stop) -> Stop {
         let now = self.relay.clock.monotonic();
         match &stop {
-            Stop::Fail(error) => self.context.attempt_failed(Some(error), now),
-            Stop::Again | Stop::Reject(_) => self.context.attempt_failed(None, now),
+            Stop::Fail(error) => self.context.attempt_ended(Some(error), now),
+            Stop::Again | Stop::Reject(_) => self.context.attempt_ended(None, now),
         }
         stop
     }
@@ -199,7 +199,9 @@ impl Transaction<'_> {
             && !duplex.caller.downstream.is_body_done();
         let close = self.answer.close;
         duplex.caller.downstream.queue_head(head, close)?;
-        let look = watched.as_mut().map(|watched: &mut Watched| &mut watched.look);
+        let look = watched
+            .as_mut()
+            .map(|watched: &mut Watched| &mut watched.look);
         let answered = duplex.answer(look, &context.sent).await;
         if let Some(watched) = &watched {
             unauthorized::finish_watch(watched, request, replayable, context);

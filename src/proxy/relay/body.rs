@@ -71,7 +71,11 @@ impl RequestBody {
 
     /// Whether the caller has begun to send the body or may do so, or there is none.
     pub(super) fn is_under_way(&self) -> bool {
-        self.continued || self.recording.as_ref().is_none_or(ReplayBuffer::has_started)
+        self.continued
+            || self
+                .recording
+                .as_ref()
+                .is_none_or(ReplayBuffer::has_started)
     }
 
     /// Whether the caller should be sending the body: it need not before the 100 Continue that
@@ -109,7 +113,10 @@ impl RequestBody {
 
     /// Whether nothing follows the pieces that were returned so far in this attempt.
     pub(super) fn is_done(&self, downstream: &Downstream<'_>) -> bool {
-        let played = self.recording.as_ref().is_none_or(ReplayBuffer::is_playback_done);
+        let played = self
+            .recording
+            .as_ref()
+            .is_none_or(ReplayBuffer::is_playback_done);
         played && downstream.is_body_done()
     }
 

@@ -361,10 +361,7 @@ impl<'d, 'r> Duplex<'d, 'r> {
     ///
     /// # Errors
     /// If the caller is gone or its body is not acceptable.
-    pub(super) async fn look(
-        &mut self,
-        look: &mut Look,
-    ) -> Result<Looked, RelayError> {
+    pub(super) async fn look(&mut self, look: &mut Look) -> Result<Looked, RelayError> {
         self.waits.end(Wait::Look);
         let looked = poll_fn(|cx| self.poll_look(look, cx)).await;
         self.waits.end(Wait::Look);
@@ -529,12 +526,14 @@ impl<'d, 'r> Duplex<'d, 'r> {
         Poll::Ready(Ok(last && written == length))
     }
 
-    fn track_write(
+    pub(super) fn track_write(
         &mut self,
         written: Poll<Result<usize, RelayError>>,
     ) -> Poll<Result<usize, RelayError>> {
         match &written {
-            Poll::Pending => self.waits.begin(Wait::CallerWrite, self.caller.write_timeout),
+            Poll::Pending => self
+                .waits
+                .begin(Wait::CallerWrite, self.caller.write_timeout),
             Poll::Ready(Ok(bytes)) => {
                 self.waits.end(Wait::CallerWrite);
                 self.caller.sent += *bytes as u64;
@@ -544,12 +543,14 @@ impl<'d, 'r> Duplex<'d, 'r> {
         written
     }
 
-    fn track_finish(
+    pub(super) fn track_finish(
         &mut self,
         finished: Poll<Result<(), RelayError>>,
     ) -> Poll<Result<(), RelayError>> {
         match &finished {
-            Poll::Pending => self.waits.begin(Wait::CallerWrite, self.caller.write_timeout),
+            Poll::Pending => self
+                .waits
+                .begin(Wait::CallerWrite, self.caller.write_timeout),
             Poll::Ready(_) => self.waits.end(Wait::CallerWrite),
         }
         finished
@@ -558,7 +559,8 @@ impl<'d, 'r> Duplex<'d, 'r> {
     /// Whether the rest of the body is read and discarded while the answer is written, so that the
     /// caller can read the answer. Not in HTTP/2, where a stream can be reset after its end.
     fn discards(&self) -> bool {
-        matches!(self.caller.downstream, Downstream::H1(_)) && !self.caller.downstream.is_body_done()
+        matches!(self.caller.downstream, Downstream::H1(_))
+            && !self.caller.downstream.is_body_done()
     }
 
     fn poll_discard(&mut self, cx: &mut Context<'_>) -> Result<Poll<()>, RelayError> {

@@ -72,8 +72,9 @@ pub(super) fn sanitize_response(
     target: &str,
     context: &mut Context,
 ) -> Result<(), RelayError> {
-    sanitize(fields, status, target, context)
-        .map_err(|InvalidField(cause)| RelayError::new(Side::Upstream, ErrorKind::InvalidMessage, cause))
+    sanitize(fields, status, target, context).map_err(|InvalidField(cause)| {
+        RelayError::new(Side::Upstream, ErrorKind::InvalidMessage, cause)
+    })
 }
 
 fn sanitize(

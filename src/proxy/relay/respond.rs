@@ -10,7 +10,6 @@ use crate::gateway::LocalResponse;
 use crate::gateway::rejection::{ErrorResponse, Rejection};
 use crate::proxy::error::{ErrorKind, RelayError, Side};
 use crate::proxy::head::{BodySize, FieldList, ResponseHead};
-use crate::proxy::headers::X_REQUEST_ID;
 use crate::proxy::local_response;
 
 /// Request bodies of at most this number of bytes are read to their end after a rejection, so
@@ -63,7 +62,11 @@ impl Transaction<'_> {
         let verified = self.context.admission.is_some() || served.details.issuer.is_some();
         self.context.own_endpoint = Some(Box::new(served.details));
         self.context.rejection = served.rejection;
-        let refused = self.context.rejection.as_ref().map(|rejection| rejection.reason);
+        let refused = self
+            .context
+            .rejection
+            .as_ref()
+            .map(|rejection| rejection.reason);
         match refused {
             None if verified => self.conn.state.request_admitted(),
             None => {}
@@ -121,13 +124,15 @@ impl Transaction<'_> {
         let mut digits = itoa::Buffer::new();
         let digits = digits.format(length).as_bytes();
         let id = self.context.request_id.as_bytes();
-        let own = headers.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes()));
+        let own = headers
+            .iter()
+            .map(|(name, value)| (name.as_bytes(), value.as_bytes()));
         let mut fields: Vec<(&[u8], &[u8])> = own.collect();
-        fields.push((X_REQUEST_ID.as_str().as_bytes(), id));
-        fields.push((header::DATE.as_str().as_bytes(), date.as_bytes()));
+        fields.push((b"x-request-id", id));
+        fields.push((b"date", date.as_bytes()));
         let bodiless = status == StatusCode::NO_CONTENT || self.head.method == Method::HEAD;
         if status != StatusCode::NO_CONTENT {
-            fields.push((header::CONTENT_LENGTH.as_str().as_bytes(), digits));
+            fields.push((b"content-length", digits));
         }
         let bytes = fields.iter().map(|(name, value)| name.len() + value.len());
         let bytes = bytes.sum();

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use http::{Method, header};
 
-use super::duplex::{Duplex, Look, Looked};
 use super::Stop;
+use super::duplex::{Duplex, Look, Looked};
 use crate::clock::UnixMillis;
 use crate::gateway::outcome::UnauthorizedAction::{PassedThrough, Refused, Replayed};
 use crate::gateway::outcome::UnauthorizedReason;
@@ -79,7 +79,9 @@ pub(super) fn finish_watch(
         target: request.target(),
         scopes_refused: watched.look.is_refusal(),
     };
-    let passed = context.gateway.pass_through(admission, response, replayable);
+    let passed = context
+        .gateway
+        .pass_through(admission, response, replayable);
     // It is too late for another attempt.
     let reason = passed.unwrap_or(UnauthorizedReason::StillUnauthorized);
     context.record_401(PassedThrough, reason);
