@@ -16,7 +16,6 @@ use std::net::IpAddr;
 
 use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, StatusCode, Version};
-use pingora::http::{RequestHeader, ResponseHeader};
 
 use crate::gateway::request_headers::{StrippedHeaders, is_identity};
 use crate::gateway::reserved_headers::{is_reserved, reads_as};
@@ -40,12 +39,6 @@ const MAX_REQUEST_ID: usize = 64;
 pub(super) struct InvalidField(pub(super) &'static str);
 
 type Result<T, E = InvalidField> = std::result::Result<T, E>;
-
-impl From<InvalidField> for Box<pingora::Error> {
-    fn from(error: InvalidField) -> Self {
-        pingora::Error::explain(pingora::ErrorType::InvalidHTTPHeader, error.0)
-    }
-}
 
 /// Write access to the header fields of a message, so that the same rules apply to all types
 /// that store them.
@@ -80,36 +73,6 @@ fn to_remove(
     to_remove
 }
 
-macro_rules! impl_header_fields {
-    ($head:ty) => {
-        impl HeaderFields for $head {
-            fn nth(&self, name: &HeaderName, index: usize) -> Option<&[u8]> {
-                self.headers.nth(name, index)
-            }
-        }
-
-        impl HeaderFieldsMut for $head {
-            fn retain(&mut self, keep: impl Fn(&str, &[u8]) -> bool) -> Result<()> {
-                for (name, kept) in to_remove(&self.headers, keep) {
-                    self.remove_header(&name);
-                    for value in kept {
-                        self.append_header(name.clone(), value)
-                            .map_err(|_| InvalidField("invalid header value"))?;
-                    }
-                }
-                Ok(())
-            }
-            fn insert(&mut self, name: HeaderName, value: HeaderValue) -> Result<()> {
-                self.insert_header(name, value)
-                    .map_err(|_| InvalidField("invalid header value"))
-            }
-        }
-    };
-}
-
-impl_header_fields!(RequestHeader);
-impl_header_fields!(ResponseHeader);
-
 impl HeaderFieldsMut for HeaderMap {
     fn retain(&mut self, keep: impl Fn(&str, &[u8]) -> bool) -> Result<()> {
         for (name, kept) in to_remove(self, keep) {
@@ -124,12 +87,6 @@ impl HeaderFieldsMut for HeaderMap {
         self.insert(name, value);
         Ok(())
     }
-}
-
-/// Whether a request asks to switch protocols. pingora keeps `Upgrade` only on WebSocket
-/// handshakes.
-pub(super) fn is_upgrade(head: &RequestHeader) -> bool {
-    head.headers.contains_key(header::UPGRADE) && head.version == Version::HTTP_11
 }
 
 /// Whether a request asks to switch to WebSocket, the only upgrade that is forwarded.
@@ -152,7 +109,7 @@ fn lists(fields: &impl HeaderFields, name: &HeaderName, member: &[u8]) -> bool {
 }
 
 /// Turns the caller's head into the one sent upstream, except for the credential. Idempotent,
-/// because it is applied once per attempt. `upgrade` is the result of [`is_upgrade`].
+/// because it is applied once per attempt. `upgrade` is the result of [`asks_for_upgrade`].
 pub(super) fn prepare_request(
     head: &mut impl HeaderFieldsMut,
     upgrade: bool,

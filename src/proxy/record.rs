@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Method, Version};
-use pingora::proxy::Session;
 
 use super::client::{ConnMetadata, PeerInfo};
 use super::context::Context;
@@ -50,26 +49,6 @@ pub(super) struct Exchange {
     pub(super) received: u64,
     /// The number of body bytes sent.
     pub(super) sent: u64,
-}
-
-impl Exchange {
-    /// Describes the exchange as recorded by pingora.
-    pub(super) fn from_session(session: &Session, context: &mut Context) -> Self {
-        let head = session.req_header();
-        let sent = session.response_written();
-        Self {
-            method: head.method.clone(),
-            path: path_of(&String::from_utf8_lossy(head.raw_path())),
-            version: head.version,
-            peer: context
-                .peer
-                .take()
-                .unwrap_or_else(|| PeerInfo::from_session(session)),
-            code: sent.map_or(0, |head| head.status.as_u16()),
-            received: session.body_bytes_read() as u64,
-            sent: session.body_bytes_sent() as u64,
-        }
-    }
 }
 
 /// Returns a target without its query. Taskcluster also finds a bewit in the path, after `&`, so

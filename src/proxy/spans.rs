@@ -4,13 +4,9 @@
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
-use pingora::protocols::l4::socket::SocketAddr;
-use pingora::upstreams::peer::HttpPeer;
-use pingora::{Error, ErrorType};
 
 use super::context::Context;
 use super::error::RelayError;
-use super::failure::{self, Failure};
 use crate::gateway::outcome::{Ending, Outcome};
 use crate::gateway::reason::Reason;
 use crate::header_fields::{self, HeaderFields};
@@ -27,14 +23,7 @@ const TRACE_HEADERS: [HeaderName; 3] = [TRACEPARENT, TRACESTATE, TASKCLUSTER_TRA
 
 impl Context {
     /// Starts the request's trace if `[trace]` is enabled, and returns the span for admission.
-    pub(super) fn begin_trace(&mut self, headers: &HeaderMap) -> Option<SpanContext> {
-        let tracer = self.gateway.observability.trace.as_ref()?;
-        self.trace = tracer.begin(headers);
-        self.trace.as_ref().map(|trace| trace.admission_span())
-    }
-
-    /// Like [`Self::begin_trace`], for fields of any type.
-    pub(super) fn begin_trace_of(&mut self, fields: &dyn HeaderFields) -> Option<SpanContext> {
+    pub(super) fn begin_trace(&mut self, fields: &dyn HeaderFields) -> Option<SpanContext> {
         let tracer = self.gateway.observability.trace.as_ref()?;
         let mut headers = HeaderMap::new();
         for name in TRACE_HEADERS {
@@ -56,30 +45,6 @@ impl Context {
                 None => "unauthorized",
                 Some(None) => Ending::CallerGone.label(),
                 Some(Some(rejection)) => rejection.reason.label(),
-            };
-            trace.end_attempt(now, Some(why));
-        }
-    }
-
-    /// Records the beginning of an attempt to reach `peer`.
-    pub(super) fn begin_attempt(&mut self, peer: &HttpPeer, now: Duration) {
-        if let Some(trace) = &mut self.trace {
-            let address = match peer._address {
-                SocketAddr::Inet(address) => Some(address),
-                SocketAddr::Unix(_) => None,
-            };
-            trace.begin_attempt(now, address);
-        }
-    }
-
-    /// Records that the current attempt failed, or received a response that will not be
-    /// forwarded.
-    pub(super) fn attempt_failed(&mut self, error: &Error, now: Duration) {
-        if let Some(trace) = &mut self.trace {
-            let why = match (error.etype(), failure::classify(error)) {
-                (ErrorType::HTTPStatus(401), _) => "unauthorized",
-                (_, Failure::CallerGone) => Ending::CallerGone.label(),
-                (_, Failure::Reject(rejection)) => rejection.reason.label(),
             };
             trace.end_attempt(now, Some(why));
         }

@@ -48,7 +48,7 @@ impl Transaction<'_> {
         let counted = Counted::begin(&self.relay.in_flight, address.map(|address| &**address));
         let admitted = match &counted {
             Err(overloaded) => Err(overloaded.clone()),
-            Ok(_) => match self.context.begin_trace_of(&self.head.fields) {
+            Ok(_) => match self.context.begin_trace(&self.head.fields) {
                 None => self.admit(address).await,
                 Some(span) => Box::pin(trace::in_span(span, self.admit(address))).await,
             },

@@ -46,8 +46,6 @@ pub(in crate::proxy) struct ReplayBuffer {
     /// Whether it was rewound although part of the recording is missing. Continuing would
     /// truncate the body.
     incomplete: bool,
-    /// Whether the caller was sent a 100 Continue.
-    pub(in crate::proxy) continued: bool,
 }
 
 /// The next thing to read.
@@ -82,7 +80,6 @@ impl ReplayBuffer {
             playing: None,
             read: false,
             incomplete: false,
-            continued: false,
         }
     }
 
