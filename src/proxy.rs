@@ -13,7 +13,6 @@ pub mod admin;
 mod audit;
 mod body_rate;
 mod client;
-pub mod connection;
 mod connection_limit;
 mod context;
 mod deadline;

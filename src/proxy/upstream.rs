@@ -104,18 +104,19 @@ impl Upstream {
         each!(self, s => s.ends_with_chunk())
     }
 
-    /// Returns the connection to its pool, if it can be reused after a complete exchange. `now` is
-    /// a monotonic time.
-    pub(super) fn release(&mut self, now: Duration) {
-        if let Self::H1(session) = self {
-            session.release(now);
-        }
-    }
-
     /// Takes the trailers after the end of the body: of HTTP/2 only, because those of HTTP/1 are
     /// dropped (RFC 9110 §6.5.1).
     pub(super) fn take_trailers(&mut self) -> Option<HeaderMap> {
         each!(self, s => s.take_trailers())
+    }
+
+    /// Returns the connection to its pool at monotonic time `now`, if the exchange is complete and
+    /// the connection can be used again. Must be called at the end of a complete exchange.
+    pub(super) fn release(&mut self, now: Duration) {
+        match self {
+            Upstream::H1(session) => session.release(now),
+            Upstream::H2(_) => {}
+        }
     }
 }
 
@@ -183,9 +184,7 @@ impl Connector {
         let http2 = target.http2 && !needs.http1;
         let limit = target.timeouts.connect;
         if !target.tls {
-            let transport = Transport::connect(address, limit)
-                .await
-                .map_err(connect_error)?;
+            let transport = Transport::connect(address, limit).await?;
             return match http2 {
                 true => self.begin_http2(target, address, transport).await,
                 false => Ok(self.begin_http1(target, address, Box::new(transport))),

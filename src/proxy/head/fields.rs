@@ -123,6 +123,13 @@ impl FieldList {
             .retain(|field| !name_matches(text, &field.name, name));
     }
 
+    /// Keeps the field lines for whose lower-case name `keep` returns true.
+    pub(in crate::proxy) fn keep(&mut self, keep: impl Fn(&str) -> bool) {
+        let text = &self.text;
+        self.fields
+            .retain(|field| with_lower_case(slice(text, &field.name), &keep));
+    }
+
     /// Encodes all field lines.
     pub(in crate::proxy) fn encode(&self, wire: &mut BytesMut) {
         for field in &self.fields {

@@ -340,7 +340,10 @@ async fn rejections_before_the_upstream_keep_the_connection_alive() {
     let response = client.send(&TestRequest::post(body(10_000))).await;
     assert_eq!(response.status, 502);
     assert!(!response.headers.contains_key("connection"));
-    assert_eq!(client.send(&TestRequest::post(body(10_000))).await.status, 502);
+    assert_eq!(
+        client.send(&TestRequest::post(body(10_000))).await.status,
+        502
+    );
     proxy.outcome().await;
     proxy.outcome().await;
     let head = TestRequest {

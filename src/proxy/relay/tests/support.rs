@@ -169,12 +169,7 @@ impl TestProxy {
             Address::Unix(_) => unreachable!(),
         };
         let (address, h2c) = (address(0), address(1));
-        let handle = listeners.serve(
-            Arc::new(relay),
-            clock.clone(),
-            recorder,
-            Workers::default(),
-        );
+        let handle = listeners.serve(Arc::new(relay), clock.clone(), recorder, Workers::default());
         Self {
             address,
             h2c,
