@@ -5,7 +5,7 @@ pub(super) mod connection;
 pub(super) mod decode;
 mod encode;
 mod head;
-mod lingering_close;
+pub(super) mod lingering_close;
 mod read;
 pub(super) mod server;
 pub(super) mod session;

@@ -5,10 +5,11 @@ use std::ops::Range;
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue};
-use pingora::{Error, ErrorType, Result};
 
 use crate::header_fields::HeaderFields;
-use crate::proxy::headers::HeaderFieldsMut;
+use crate::proxy::headers::{HeaderFieldsMut, InvalidField};
+
+type Result<T> = std::result::Result<T, InvalidField>;
 
 /// Extra capacity for added fields, in bytes.
 const EXTRA_BYTES: usize = 64;
@@ -178,7 +179,7 @@ impl HeaderFieldsMut for FieldList {
         // can vectorize the loop.
         let fits = |b: u8| (b >= b' ' && b != 0x7f) || b == b'\t';
         if !bytes.iter().fold(true, |all, b| all & fits(*b)) {
-            return Error::e_explain(ErrorType::InvalidHTTPHeader, "invalid header value");
+            return Err(InvalidField("invalid header value"));
         }
         self.set(&name, bytes);
         Ok(())
