@@ -14,6 +14,7 @@ mod cache_memory;
 mod check_and_run;
 mod command_line;
 mod connections;
+mod descriptors;
 mod docs;
 mod explain;
 mod hawk;
