@@ -18,9 +18,12 @@ use crate::gateway::reason::Reason;
 use crate::gateway::rejection::Rejection;
 use crate::proxy::settings::Limits;
 use fields::FieldChecker;
+use target::Form;
 
 pub(super) use head_end::{HeadEndFinder, HeadStatus};
 pub(super) use target::hex;
+#[expect(unused_imports, reason = "the relay will call it")]
+pub(super) use target::split_target;
 
 /// Maximum number of field lines in a head.
 pub(super) const MAX_FIELDS: usize = 128;
@@ -137,7 +140,8 @@ pub(super) fn check_target(
     limits: &HeadLimits,
 ) -> Result<(), Rejection> {
     check_method(method.as_str().as_bytes())?;
-    target::check(target, *method == Method::OPTIONS, limits.url_bytes)
+    let options = *method == Method::OPTIONS;
+    target::check_origin_form(target, options, limits.url_bytes).map(drop)
 }
 
 fn check_lines(line: &[u8], rest: &[u8], limits: &HeadLimits) -> Result<Framing, Rejection> {
@@ -172,7 +176,11 @@ fn check_request_line(line: &[u8], limits: &HeadLimits) -> Result<Version, Rejec
         return Err(bad_request("malformed request line"));
     };
     check_method(method)?;
-    target::check(target, method == b"OPTIONS", limits.url_bytes)?;
+    let form = target::check(target, method == b"OPTIONS", limits.url_bytes)?;
+    if form == Form::Absolute {
+        // The server does not support it yet.
+        return Err(bad_request("the target is not in origin-form"));
+    }
     match version {
         b"HTTP/1.1" => Ok(Version::HTTP_11),
         b"HTTP/1.0" => Ok(Version::HTTP_10),
@@ -240,7 +248,7 @@ const fn is_token(byte: u8) -> bool {
 /// Returns the first fault found, as the response to the request.
 pub fn check_head(head: &RequestHeader, limits: &HeadLimits) -> Result<(), Rejection> {
     check_method(head.method.as_str().as_bytes())?;
-    target::check(
+    target::check_origin_form(
         head.raw_path(),
         head.method == Method::OPTIONS,
         limits.url_bytes,

@@ -19,6 +19,7 @@ mod docs;
 mod explain;
 mod hawk;
 mod hygiene;
+mod http10;
 mod identity;
 mod layers;
 mod leaks;

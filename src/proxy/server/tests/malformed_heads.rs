@@ -178,7 +178,6 @@ const HEADS: &[(&str, &str, Reason)] = &[
     ),
     // Host.
     ("missing Host", "GET / HTTP/1.1", BadRequest),
-    ("missing Host on HTTP/1.0", "GET / HTTP/1.0", BadRequest),
     (
         "second Host",
         "GET / HTTP/1.1\r\nHost: a\r\nHost: b",
