@@ -2,6 +2,8 @@
 //! responses that become ready together are written together, and none outlives the connection.
 
 mod stall;
+#[cfg(test)]
+mod tests;
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
