@@ -36,6 +36,11 @@ impl Peer {
         self.0.accept().await.unwrap().unwrap()
     }
 
+    /// Waits until the connection is closed.
+    async fn closed(&mut self) {
+        assert!(!matches!(self.0.accept().await, Some(Ok(_))));
+    }
+
     /// Serves the connection while `test` runs.
     async fn during<T>(&mut self, test: impl Future<Output = T>) -> T {
         tokio::select! {
@@ -551,12 +556,12 @@ async fn idle_connections_are_closed() {
     assert!(fixture.take().is_some(), "idle for a moment");
     fixture.clock.advance(IDLE);
     assert!(fixture.take().is_none());
-    assert!(peer.0.accept().await.is_none());
+    peer.closed().await;
     // And without anyone looking for one.
     let (session, mut peer) = fixture.connect().await;
     drop(session);
     fixture.clock.advance(IDLE);
-    assert!(peer.0.accept().await.is_none());
+    peer.closed().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -573,7 +578,7 @@ async fn connections_of_removed_upstreams_close_after_their_last_stream() {
     };
     assert_eq!(peer.during(exchange).await, StatusCode::OK);
     drop((session, respond));
-    assert!(peer.0.accept().await.is_none());
+    peer.closed().await;
 }
 
 #[tokio::test]
