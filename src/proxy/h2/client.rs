@@ -143,7 +143,9 @@ impl Session {
         let Some(response) = &mut self.response else {
             return Poll::Ready(Err(internal("a response before its request")));
         };
-        if let Some(interim) = ready!(response.poll_informational(cx)) {
+        let interim = ready!(response.poll_informational(cx));
+        self.slot.heard();
+        if let Some(interim) = interim {
             let interim = interim.map_err(|error| self.unanswered(error))?;
             self.interim += 1;
             if self.interim > MAX_INTERIM {
@@ -169,7 +171,10 @@ impl Session {
         };
         while self.chunk.is_empty() && !self.body_done {
             match ready!(body.poll_data(cx)) {
-                Some(Ok(chunk)) => self.chunk = chunk,
+                Some(Ok(chunk)) => {
+                    self.slot.heard();
+                    self.chunk = chunk;
+                }
                 Some(Err(error)) => return Poll::Ready(Err(upstream_error(error))),
                 None => {
                     let trailers = ready!(body.poll_trailers(cx));
@@ -271,10 +276,13 @@ fn upstream_error(error: h2::Error) -> RelayError {
     }
 }
 
-/// Classifies the error of a request of which nothing was sent, because its connection is being
-/// closed. Any other connection will do.
+/// Classifies the error of a request of which nothing was sent. If its connection is being closed,
+/// any other will do.
 fn not_sent(error: h2::Error) -> RelayError {
-    upstream_error(error).retry(Retry::Unprocessed)
+    if error.is_io() || error.is_go_away() {
+        return upstream_error(error).retry(Retry::Unprocessed);
+    }
+    internal("a head that cannot be sent in HTTP/2")
 }
 
 fn invalid(cause: &'static str) -> RelayError {

@@ -604,3 +604,32 @@ async fn unread_responses_do_not_hold_up_others() {
     };
     assert_eq!(peer.during(read).await, 200_000);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_connection_gets_no_new_streams_once_a_request_was_given_up() {
+    let fixture = Fixture::new();
+    let (mut given_up, mut peer) = fixture.connect().await;
+    let mut waiting = fixture.take().unwrap();
+    send_get(&mut given_up);
+    send_get(&mut waiting);
+    let (_, mut first) = peer.accept().await;
+    let (_, mut second) = peer.accept().await;
+    peer.during(tokio::time::sleep(4 * IDLE)).await;
+    assert!(fixture.take().is_some(), "it may be a long poll");
+    drop(given_up);
+    assert!(fixture.take().is_none());
+    // Until something is received.
+    first.send_reset(Reason::CANCEL);
+    second.send_response(response(200, &[]), true).unwrap();
+    peer.during(head_of(&mut waiting)).await.unwrap();
+    assert!(fixture.take().is_some());
+    // Connections that stay silent are closed after their last stream.
+    let mut given_up = fixture.take().unwrap();
+    send_get(&mut given_up);
+    drop(waiting);
+    let _request = peer.accept().await;
+    peer.during(tokio::time::sleep(4 * IDLE)).await;
+    drop(given_up);
+    assert!(fixture.take().is_none());
+    peer.closed().await;
+}
