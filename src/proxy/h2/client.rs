@@ -21,7 +21,9 @@ use pool::Slot;
 /// Maximum number of interim responses to one request. The caller may be too slow to take them.
 const MAX_INTERIM: u32 = 100;
 
-/// See [`crate::proxy::upstream::Upstream`] for the methods.
+/// See [`crate::proxy::upstream::Upstream`] for the methods. A write does not fail because the
+/// upstream has reset the stream or the connection is lost: an upstream may answer without the
+/// rest of the request (RFC 9113 §8.1), and whether it did is found when the response is read.
 pub(in crate::proxy) struct Session {
     reused: bool,
     method: Method,
@@ -90,22 +92,18 @@ impl Session {
             };
             let mut admitted = 0;
             if !content.is_empty() {
-                admitted = match ready!(poll_capacity(stream, content.len(), cx)) {
-                    Ok(admitted) => admitted,
-                    Err(error) => {
-                        self.stop_upload(error)?;
+                match ready!(poll_capacity(stream, content.len(), cx)) {
+                    Ok(capacity) => admitted = capacity,
+                    Err(_) => {
+                        self.ended = true;
                         break;
                     }
-                };
+                }
             }
             let part = content.split_to(admitted);
             let ends_here = end && content.is_empty();
-            if let Err(error) = stream.send_data(part, ends_here) {
-                let error = reset_reason(stream, cx, error);
-                self.stop_upload(error)?;
-                break;
-            }
-            self.ended = ends_here;
+            let sent = stream.send_data(part, ends_here);
+            self.ended = ends_here || sent.is_err();
         }
         content.clear();
         Poll::Ready(Ok(()))
@@ -113,7 +111,7 @@ impl Session {
 
     pub(in crate::proxy) fn poll_finish(
         &mut self,
-        cx: &mut Context<'_>,
+        _cx: &mut Context<'_>,
         trailers: &mut Option<HeaderMap>,
     ) -> Poll<Result<(), RelayError>> {
         self.send_head(trailers.is_none())?;
@@ -123,14 +121,11 @@ impl Session {
         let Some(stream) = &mut self.content else {
             return Poll::Ready(Err(internal("the end of a request without a head")));
         };
-        let sent = match trailers.take() {
+        // If this fails, the reason is found when the response is read.
+        let _ = match trailers.take() {
             Some(trailers) => stream.send_trailers(trailers),
             None => stream.send_data(Bytes::new(), true),
         };
-        if let Err(error) = sent {
-            let error = reset_reason(stream, cx, error);
-            self.stop_upload(error)?;
-        }
         self.ended = true;
         Poll::Ready(Ok(()))
     }
@@ -221,22 +216,8 @@ impl Session {
         Ok(())
     }
 
-    /// Stops sending after `error`. After NO_ERROR the upstream has answered, or will, without
-    /// the rest of the request (RFC 9113 §8.1); whether it did is found when the response is
-    /// read.
-    fn stop_upload(&mut self, error: h2::Error) -> Result<(), RelayError> {
-        self.ended = true;
-        if error.reason() == Some(Reason::NO_ERROR) {
-            return Ok(());
-        }
-        Err(self.unanswered(error))
-    }
-
     /// Classifies an error before the final response: which retry is allowed.
     fn unanswered(&self, error: h2::Error) -> RelayError {
-        if self.response.is_none() && self.body.is_some() {
-            return upstream_error(error);
-        }
         let retry = match error.reason() {
             Some(Reason::HTTP_1_1_REQUIRED) if !error.is_library() => Retry::WithHttp1,
             // The stream is one of those that GOAWAY excludes.
@@ -246,20 +227,6 @@ impl Session {
             _ => Retry::Never,
         };
         upstream_error(error).retry(retry)
-    }
-}
-
-/// Returns the error that explains why sending has failed: `h2` says only that the stream is
-/// closed.
-fn reset_reason(
-    stream: &mut SendStream<Bytes>,
-    cx: &mut Context<'_>,
-    error: h2::Error,
-) -> h2::Error {
-    match stream.poll_reset(cx) {
-        Poll::Ready(Ok(reason)) => reason.into(),
-        Poll::Ready(Err(error)) => error,
-        Poll::Pending => error,
     }
 }
 

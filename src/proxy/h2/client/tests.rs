@@ -352,6 +352,28 @@ async fn switching_protocols_is_invalid() {
 }
 
 #[tokio::test]
+async fn invalid_responses_are_not_passed_on() {
+    let fixture = Fixture::new();
+    let (first, mut peer) = fixture.connect().await;
+    let mut first = Some(first);
+    for (fields, ended) in [
+        (&[("x", " y")][..], true),
+        (&[("content-length", "1, 1")], false),
+        (&[("content-length", "1"), ("content-length", "2")], false),
+        (&[("content-length", "-1")], false),
+        (&[("content-length", "1")], true),
+    ] {
+        let mut session = first.take().unwrap_or_else(|| fixture.take().unwrap());
+        send_get(&mut session);
+        let (_, mut respond) = peer.accept().await;
+        let _content = respond.send_response(response(200, fields), ended);
+        let error = peer.during(head_of(&mut session)).await.err().unwrap();
+        assert_eq!(error.kind, ErrorKind::InvalidMessage, "{fields:?}");
+        assert_eq!(error.retry, Retry::Never);
+    }
+}
+
+#[tokio::test]
 async fn content_that_differs_from_its_length_is_an_error() {
     let fixture = Fixture::new();
     let (mut session, mut peer) = fixture.connect().await;
