@@ -2,6 +2,8 @@
 
 use std::io;
 
+use crate::gateway::reason::Reason;
+use crate::gateway::rejection::Rejection;
 use crate::peer_text;
 
 /// An error while a request was relayed.
@@ -102,6 +104,17 @@ impl RelayError {
         Self { retry, ..self }
     }
 
+    /// Returns the rejection that answers a request which failed with this error. `None` if the
+    /// caller is gone.
+    pub(super) fn to_rejection(&self) -> Option<Rejection> {
+        let reason = match self.side {
+            Side::Upstream => self.kind.upstream_reason(),
+            Side::Caller => self.kind.caller_reason()?,
+            Side::Gateway => Reason::Internal,
+        };
+        Some(Rejection::from(reason).with_cause(self.describe()))
+    }
+
     /// Describes the error for the operator's log. Contains no secret and no text of a peer.
     pub(super) fn describe(&self) -> String {
         let kind = self.kind.label();
@@ -119,6 +132,28 @@ impl RelayError {
 }
 
 impl ErrorKind {
+    fn upstream_reason(self) -> Reason {
+        match self {
+            Self::ConnectTimeout | Self::ReadTimeout | Self::WriteTimeout => {
+                Reason::UpstreamTimeout
+            }
+            Self::ConnectRefused | Self::NoRoute | Self::ConnectFailed | Self::TlsFailed => {
+                Reason::UpstreamUnreachable
+            }
+            _ => Reason::UpstreamFailed,
+        }
+    }
+
+    /// `None` if no response can reach the caller.
+    fn caller_reason(self) -> Option<Reason> {
+        match self {
+            Self::BodyTooLarge => Some(Reason::BodyTooLarge),
+            Self::BodyTimeout | Self::ReadTimeout => Some(Reason::BodyTimeout),
+            Self::ReadFailed | Self::WriteFailed | Self::WriteTimeout | Self::Closed => None,
+            _ => Some(Reason::BadRequest),
+        }
+    }
+
     fn label(self) -> &'static str {
         match self {
             Self::ConnectTimeout => "ConnectTimedout",

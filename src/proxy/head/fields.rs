@@ -5,10 +5,11 @@ use std::ops::Range;
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue};
-use pingora::{Error, ErrorType, Result};
 
 use crate::header_fields::HeaderFields;
-use crate::proxy::headers::HeaderFieldsMut;
+use crate::proxy::headers::{HeaderFieldsMut, InvalidField};
+
+type Result<T> = std::result::Result<T, InvalidField>;
 
 /// Extra capacity for added fields, in bytes.
 const EXTRA_BYTES: usize = 64;
@@ -122,6 +123,13 @@ impl FieldList {
             .retain(|field| !name_matches(text, &field.name, name));
     }
 
+    /// Keeps the field lines for whose lower-case name `keep` returns true.
+    pub(in crate::proxy) fn keep(&mut self, keep: impl Fn(&str) -> bool) {
+        let text = &self.text;
+        self.fields
+            .retain(|field| with_lower_case(slice(text, &field.name), &keep));
+    }
+
     /// Encodes all field lines.
     pub(in crate::proxy) fn encode(&self, wire: &mut BytesMut) {
         for field in &self.fields {
@@ -171,7 +179,7 @@ impl HeaderFieldsMut for FieldList {
         // can vectorize the loop.
         let fits = |b: u8| (b >= b' ' && b != 0x7f) || b == b'\t';
         if !bytes.iter().fold(true, |all, b| all & fits(*b)) {
-            return Error::e_explain(ErrorType::InvalidHTTPHeader, "invalid header value");
+            return Err(InvalidField("invalid header value"));
         }
         self.set(&name, bytes);
         Ok(())

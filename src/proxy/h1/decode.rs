@@ -1,5 +1,7 @@
-//! Finds the end of an HTTP/1 message body while it is arriving, so that no byte after it is
-//! mistaken for a part of it.
+//! Decodes HTTP/1 message bodies (RFC 9112 §6, §7). Finds the end of a body while it is arriving,
+//! so that no byte after it is mistaken for a part of it.
+
+use bytes::{Buf, BytesMut};
 
 use crate::proxy::validate::{Framing, hex};
 
@@ -16,15 +18,16 @@ const MAX_SIZE_DIGITS: usize = 15;
 #[error("malformed chunked body")]
 pub(in crate::proxy) struct MalformedChunk;
 
-/// What remains to be received of the current request's body.
+/// What remains to be received of a message body.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum BodyDecoder {
+pub(in crate::proxy) enum BodyDecoder {
     /// This number of bytes.
     Length(u64),
     /// Chunks, up to the last one and its trailers.
     Chunked(ChunkedState),
-    /// All bytes until the connection closes: it has been upgraded.
-    Tunnel,
+    /// All bytes until the connection closes: the body is delimited by that, or the connection
+    /// has been upgraded.
+    UntilClose,
 }
 
 /// The position in a chunked body (RFC 9112 §7.1).
@@ -51,38 +54,65 @@ impl From<Framing> for BodyDecoder {
         match framing {
             Framing::Length(length) => Self::Length(length),
             Framing::Chunked => Self::Chunked(SIZE),
-            Framing::Tunnel => Self::Tunnel,
+            Framing::Tunnel => Self::UntilClose,
         }
     }
 }
 
 impl BodyDecoder {
     /// Whether the whole body has arrived.
-    pub(super) fn is_done(&self) -> bool {
+    pub(in crate::proxy) fn is_done(&self) -> bool {
         matches!(self, Self::Length(0) | Self::Chunked(ChunkedState::End))
     }
 
     /// The number of bytes that can be passed on without decoding; 0 if each byte has to be
     /// examined.
-    pub(super) fn unframed_len(&self) -> u64 {
+    pub(in crate::proxy) fn unframed_len(&self) -> u64 {
         match self {
             Self::Length(remaining) => *remaining,
-            Self::Tunnel => u64::MAX,
+            Self::UntilClose => u64::MAX,
             Self::Chunked(_) => 0,
         }
     }
 
     /// Consumes those leading bytes of `bytes` that belong to the body and returns how many
     /// they are.
-    pub(super) fn decode(&mut self, bytes: &[u8]) -> Result<usize, MalformedChunk> {
+    pub(in crate::proxy) fn decode(&mut self, bytes: &[u8]) -> Result<usize, MalformedChunk> {
         match self {
             Self::Length(remaining) => {
                 let consumed = at_most(*remaining, bytes.len());
                 *remaining -= consumed as u64;
                 Ok(consumed)
             }
-            Self::Tunnel => Ok(bytes.len()),
+            Self::UntilClose => Ok(bytes.len()),
             Self::Chunked(chunk) => chunk.decode(bytes),
+        }
+    }
+}
+
+impl BodyDecoder {
+    /// Decodes all bytes of `received`, which begins where the last call ended. Returns the length
+    /// of the content that `received` begins with afterwards. Only bytes after the end of the body
+    /// follow the content.
+    ///
+    /// # Errors
+    /// If a chunk is malformed.
+    pub(super) fn decode_content(
+        &mut self,
+        received: &mut BytesMut,
+    ) -> Result<usize, MalformedChunk> {
+        match self {
+            Self::Chunked(chunk) => chunk.decode_in_place(received),
+            Self::Length(_) | Self::UntilClose => self.decode(received),
+        }
+    }
+
+    /// The number of bytes of content to come, if it is known.
+    pub(super) fn left(&self) -> Option<u64> {
+        match self {
+            Self::Length(left) => Some(*left),
+            Self::Chunked(ChunkedState::End) => Some(0),
+            Self::Chunked(_) | Self::UntilClose => None,
         }
     }
 }
@@ -128,6 +158,44 @@ impl ChunkedState {
             }
         }
         Ok(consumed)
+    }
+
+    /// Like [`BodyDecoder::decode_content`]. The content of one large chunk is not moved.
+    fn decode_in_place(&mut self, received: &mut BytesMut) -> Result<usize, MalformedChunk> {
+        let (mut consumed, mut content) = (0, 0);
+        while let Some(byte) = received.get(consumed).copied() {
+            match self {
+                Self::End => break,
+                Self::Data { remaining } => {
+                    if content == 0 {
+                        received.advance(consumed);
+                        consumed = 0;
+                    }
+                    let here = at_most(*remaining, received.len() - consumed);
+                    if content < consumed {
+                        received.copy_within(consumed..consumed + here, content);
+                    }
+                    *remaining -= here as u64;
+                    consumed += here;
+                    content += here;
+                    if *remaining == 0 {
+                        *self = Self::DataCr;
+                    }
+                }
+                _ => {
+                    *self = self.step(byte)?;
+                    consumed += 1;
+                }
+            }
+        }
+        if content == 0 {
+            received.advance(consumed);
+        } else if content < consumed {
+            let rest = received.len() - consumed;
+            received.copy_within(consumed.., content);
+            received.truncate(content + rest);
+        }
+        Ok(content)
     }
 
     /// Returns the state after one byte that is not chunk data.
@@ -287,5 +355,26 @@ mod tests {
         assert!(body.is_done());
         assert_eq!(body.decode(b"d"), Ok(0));
         assert!(!BodyDecoder::from(Framing::Tunnel).is_done());
+    }
+
+    #[test]
+    fn chunks_that_arrive_together_become_one_piece() {
+        let wire = b"3;a=b\r\nabc\r\n2\r\nde\r\n8\r\nfghijklm\r\n0\r\nT: v\r\n\r\nNEXT";
+        let body = wire.len() - 4;
+        for first in 0..=wire.len() {
+            for second in first..=wire.len() {
+                let mut decoder = BodyDecoder::from(Framing::Chunked);
+                let (mut received, mut content) = (BytesMut::new(), Vec::new());
+                for part in [&wire[..first], &wire[first..second], &wire[second..]] {
+                    received.extend_from_slice(part);
+                    let length = decoder.decode_content(&mut received).unwrap();
+                    content.extend_from_slice(&received.split_to(length));
+                    assert!(received.is_empty() || decoder.is_done());
+                }
+                assert_eq!(content, b"abcdefghijklm", "split at {first} and {second}");
+                assert_eq!(&received[..], &wire[body..]);
+                assert!(decoder.is_done());
+            }
+        }
     }
 }

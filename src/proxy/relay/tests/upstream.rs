@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 
 use crate::clock::UnixMillis;
 use crate::hawk::{SignedRequest, Signer};
-use crate::proxy::hooks::tests::support::credentials;
+use crate::proxy::relay::tests::support::credentials;
 
 /// At which point of the request body a 401 is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,10 +3,10 @@
 
 mod client;
 mod failures;
-mod fast_path;
 mod in_flight;
 mod replay_matrix;
 mod requests;
+mod responses;
 mod slow_bodies;
 mod stalled_readers;
 mod support;

@@ -10,6 +10,7 @@ use futures::FutureExt;
 use pingora::protocols::Stream;
 use tokio::io::AsyncReadExt;
 
+use super::{Origin, Session};
 use crate::clock::SharedClock;
 use crate::gateway::route::Upstream;
 
@@ -20,7 +21,7 @@ const MAX_IDLE: usize = 128;
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A pool of idle connections; see the module documentation.
-pub(super) struct Pool {
+pub(in crate::proxy) struct Pool {
     clock: SharedClock,
     state: Mutex<State>,
 }
@@ -46,16 +47,46 @@ struct IdleConn {
 }
 
 impl Pool {
-    pub(super) fn new(clock: SharedClock) -> Arc<Self> {
+    pub(in crate::proxy) fn new(clock: SharedClock) -> Arc<Self> {
         Arc::new(Self {
             clock,
             state: Mutex::default(),
         })
     }
 
-    /// Takes the most recently used open connection to `address`, if there is one. `now` is a
-    /// monotonic time.
-    pub(super) fn take(
+    /// Begins a session on the most recently used open connection to `address`, if there is one.
+    /// `now` is a monotonic time.
+    pub(in crate::proxy) fn take(
+        self: &Arc<Self>,
+        upstream: &Arc<Upstream>,
+        address: SocketAddr,
+        now: Duration,
+    ) -> Option<Session> {
+        let (stream, buffer) = self.take_idle(upstream, address, now)?;
+        let origin = self.origin(upstream, address);
+        Some(Session::new(stream, buffer, true, origin))
+    }
+
+    /// Begins a session on a new connection to `address`.
+    pub(in crate::proxy) fn begin(
+        self: &Arc<Self>,
+        upstream: &Arc<Upstream>,
+        address: SocketAddr,
+        stream: Stream,
+    ) -> Session {
+        let origin = self.origin(upstream, address);
+        Session::new(stream, BytesMut::new(), false, origin)
+    }
+
+    fn origin(self: &Arc<Self>, upstream: &Arc<Upstream>, address: SocketAddr) -> Origin {
+        Origin {
+            pool: self.clone(),
+            upstream: upstream.clone(),
+            address,
+        }
+    }
+
+    fn take_idle(
         &self,
         upstream: &Arc<Upstream>,
         address: SocketAddr,
@@ -184,13 +215,13 @@ mod tests {
         pool.put(&one, ADDRESS, (stream, BytesMut::new()), clock.monotonic());
         let elsewhere = SocketAddr::new(ADDRESS.ip(), 2);
         assert!(
-            pool.take(&other, ADDRESS, clock.monotonic()).is_none(),
+            pool.take_idle(&other, ADDRESS, clock.monotonic()).is_none(),
             "equal but different upstream"
         );
-        assert!(pool.take(&one, elsewhere, clock.monotonic()).is_none());
-        assert!(pool.take(&one, ADDRESS, clock.monotonic()).is_some());
+        assert!(pool.take_idle(&one, elsewhere, clock.monotonic()).is_none());
+        assert!(pool.take_idle(&one, ADDRESS, clock.monotonic()).is_some());
         assert!(
-            pool.take(&one, ADDRESS, clock.monotonic()).is_none(),
+            pool.take_idle(&one, ADDRESS, clock.monotonic()).is_none(),
             "a connection is taken only once"
         );
     }
@@ -207,7 +238,10 @@ mod tests {
             clock.monotonic(),
         );
         drop(peer);
-        assert!(pool.take(&upstream, ADDRESS, clock.monotonic()).is_none());
+        assert!(
+            pool.take_idle(&upstream, ADDRESS, clock.monotonic())
+                .is_none()
+        );
         let (stream, mut peer) = connection();
         peer.write_all(b"HTTP/1.1 200 OK").await.unwrap();
         pool.put(
@@ -216,7 +250,10 @@ mod tests {
             (stream, BytesMut::new()),
             clock.monotonic(),
         );
-        assert!(pool.take(&upstream, ADDRESS, clock.monotonic()).is_none());
+        assert!(
+            pool.take_idle(&upstream, ADDRESS, clock.monotonic())
+                .is_none()
+        );
         let (stream, _peer) = connection();
         pool.put(
             &upstream,
@@ -225,7 +262,10 @@ mod tests {
             clock.monotonic(),
         );
         clock.advance(IDLE);
-        assert!(pool.take(&upstream, ADDRESS, clock.monotonic()).is_none());
+        assert!(
+            pool.take_idle(&upstream, ADDRESS, clock.monotonic())
+                .is_none()
+        );
     }
 
     #[tokio::test]

@@ -1,4 +1,4 @@
-//! The fast path: misbehaving upstreams, and connection reuse.
+//! Responses of upstreams: malformed ones, framing, and connection reuse.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ async fn exchange(proxy: &TestProxy, requests: &[u8]) -> String {
     all
 }
 
-/// The second request closes the connection, and is served through pingora.
+/// The second request closes the connection.
 const TWICE: &[u8] = b"GET /api/a HTTP/1.1\r\nHost: any\r\n\r\nGET /api/b HTTP/1.1\r\nHost: any\r\nConnection: close\r\n\r\n";
 
 async fn start_with_response(answer: &'static [u8]) -> TestProxy {

@@ -26,10 +26,9 @@ use crate::gateway::route::{Route, RouteTable, UpgradeExpiry, Upstream, Upstream
 use crate::gateway::upstream_addresses::UpstreamAddresses;
 use crate::gateway::{Gateway, Observability};
 use crate::hawk::{Credentials, Signer};
-use crate::proxy::hooks::{Hooks, server_conf};
-use crate::proxy::server::{BoundServer, ServerHandle, Workers, http_proxy};
+use crate::proxy::server::{BoundServer, ServerHandle, Workers};
 use crate::proxy::settings::{Address, Limits, Listener, ListenerAccess, MinRate};
-use crate::proxy::{Budget, FastPath, InFlight, Recorder};
+use crate::proxy::{Budget, InFlight, Recorder, Relay};
 use crate::secret::SecretString;
 
 const MIB: usize = 1024 * 1024;
@@ -153,14 +152,15 @@ impl TestProxy {
         let recorder: Recorder = Arc::new(move |outcome: &Outcome| {
             let _ = record.send(outcome.clone());
         });
-        let hooks = Hooks::new(
+        let relay = Relay::new(
             Arc::new(ArcSwap::new(gateway)),
             Arc::new(ArcSwap::from_pointee(limits.clone())),
             Arc::clone(&budget),
             clock.clone(),
             Arc::clone(&recorder),
+            1,
         );
-        let in_flight = hooks.in_flight();
+        let in_flight = relay.in_flight();
         let listeners = BoundServer::bind(&[listener(false), listener(true)], &limits)
             .await
             .unwrap();
@@ -169,13 +169,7 @@ impl TestProxy {
             Address::Unix(_) => unreachable!(),
         };
         let (address, h2c) = (address(0), address(1));
-        let proxy = http_proxy(hooks.clone(), &limits, server_conf(2));
-        let handle = listeners.with_fast_path(FastPath::new(hooks, 1)).serve(
-            vec![proxy],
-            clock.clone(),
-            recorder,
-            Workers::default(),
-        );
+        let handle = listeners.serve(Arc::new(relay), clock.clone(), recorder, Workers::default());
         Self {
             address,
             h2c,
