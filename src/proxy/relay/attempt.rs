@@ -198,6 +198,7 @@ impl Transaction<'_> {
         self.answer.close |= body.expects_continue
             && !body.is_under_way()
             && !duplex.caller.downstream.is_body_done();
+        duplex.check_beginning().await?;
         let close = self.answer.close;
         duplex.caller.downstream.queue_head(head, close)?;
         let look = watched

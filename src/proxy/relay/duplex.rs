@@ -409,6 +409,29 @@ impl<'d, 'r> Duplex<'d, 'r> {
         }
     }
 
+    /// Checks the part of the answer that has arrived with its head, without waiting for more: if
+    /// it is malformed, the caller can still be told.
+    pub(super) async fn check_beginning(&mut self) -> Result<(), RelayError> {
+        if !self.ahead.is_empty() {
+            return Ok(());
+        }
+        if self.ended.is_none() {
+            let first = poll_fn(|cx| Poll::Ready(self.upstream.poll_body(cx))).await;
+            self.ended = match first {
+                Poll::Ready(Ok(false)) => Some(Ok(())),
+                Poll::Ready(Err(error)) => Some(Err(error)),
+                Poll::Ready(Ok(true)) | Poll::Pending => None,
+            };
+        }
+        match self.ended.take() {
+            Some(Err(error)) => Err(error),
+            ended => {
+                self.ended = ended;
+                Ok(())
+            }
+        }
+    }
+
     /// Forwards the content of the answer, after its head was queued, and reads the rest of the
     /// request. `look` sees what is forwarded. `sent` are the credentials that trailers must not
     /// contain.
