@@ -78,7 +78,7 @@ pub struct Head<'a> {
     pub host: &'a str,
     /// The raw path and query.
     pub target: &'a str,
-    /// The header fields; only `Authorization`, `X-OTP`, `User-Agent` and the fields of
+    /// The header fields; only `Authorization`, `X-OTP`, `Upgrade`, `User-Agent` and the fields of
     /// [`resource_isolation`] are read.
     pub headers: &'a dyn HeaderFields,
     /// The client's address; `None` on Unix sockets.
@@ -297,7 +297,8 @@ impl Gateway {
             return Ok(());
         }
         admission.require_exchange()?;
-        admission.acquire_lease().await?;
+        let upgrades = head.headers.first(&http::header::UPGRADE).is_some();
+        admission.acquire_lease(upgrades).await?;
         if unsigned {
             let proof = admission.lease.take();
             admission.proved_until = proof.as_ref().map(Lease::usable_until);

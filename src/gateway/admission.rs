@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::Head;
 use super::rejection::Rejection;
-use super::route::{self, Route};
+use super::route::{self, Route, UpgradeExpiry};
 use super::rule::Decision;
 use super::upstream_clock::PeerTime;
 use crate::clock::{Now, UnixMillis};
@@ -209,7 +209,8 @@ impl Admission {
     }
 
     /// When what admitted the caller is no longer valid: its token, or, if the exchange verified a
-    /// token or password, the credential that it gave for it. `None` for anonymous callers.
+    /// token or password, the credential that it gave for it, which for an upgrade has at least a
+    /// third of its life left. `None` for anonymous callers.
     pub fn valid_until(&self) -> Option<UnixMillis> {
         match &self.caller {
             Caller::Verified(token) => Some(token.accepted_until()),
@@ -219,6 +220,12 @@ impl Admission {
             }
             Caller::Anonymous => None,
         }
+    }
+
+    /// Whether an upgraded connection ends with the credential, which may have been in the cache for
+    /// most of its life.
+    fn ends_with_credential(&self) -> bool {
+        self.route.upgrade_expiry == UpgradeExpiry::Token && !self.caller.is_proved()
     }
 
     /// The Taskcluster `clientId` that requests are signed with. Not a secret.
@@ -309,7 +316,9 @@ impl Admission {
         Err(Rejection::from(Reason::Internal).with_cause(cause))
     }
 
-    pub(super) async fn acquire_lease(&mut self) -> Result<(), Rejection> {
+    /// Acquires the credential. `upgrades` tells whether the request asks for a connection that
+    /// may end only with the credential ([`Admission::valid_until`]).
+    pub(super) async fn acquire_lease(&mut self, upgrades: bool) -> Result<(), Rejection> {
         let Some(source) = &self.route.source else {
             return Ok(());
         };
@@ -322,7 +331,12 @@ impl Admission {
             return self.record_lease(Ok(leased));
         }
         let source = Arc::clone(source);
-        let leased = source.lease(&self.swap_request()).await;
+        let request = self.swap_request();
+        let leased = if upgrades && self.ends_with_credential() {
+            source.lasting_lease(&request).await
+        } else {
+            source.lease(&request).await
+        };
         self.record_lease(leased)
     }
 
