@@ -17,7 +17,8 @@ use crate::gateway::reason::Reason;
 use crate::header_fields::HeaderFields;
 use crate::secret::SecretString;
 use crate::token::{
-    self, BasicCredentials, BearerToken, Caller, PresentedToken, TokenError, VerifiedToken,
+    self, Authenticated, BasicCredentials, BearerToken, Caller, PresentedToken, TokenError,
+    TokenMemo, VerifiedToken,
 };
 
 /// An admitted request: its route, caller and leased credential.
@@ -249,14 +250,39 @@ impl Admission {
         self.lease.as_ref()
     }
 
+    /// Takes the caller from `memo`, if that has the request's token.
+    pub(super) fn recall(
+        &mut self,
+        headers: &dyn HeaderFields,
+        now: Now,
+        memo: &TokenMemo,
+    ) -> bool {
+        let Some((authenticated, bearer)) = memo.recall(headers, &self.route.issuers, now) else {
+            return false;
+        };
+        self.cached_at = Some(now);
+        if self.passes_token() {
+            self.bearer = Some(bearer.clone());
+        }
+        self.set_caller(authenticated);
+        true
+    }
+
     pub(super) async fn authenticate(
         &mut self,
         bearer: IncomingToken<'_>,
         peer: Option<IpAddr>,
         now: Now,
+        memo: &mut TokenMemo,
     ) -> Result<(), Rejection> {
         let (token, issuers) = (bearer.presented(), &self.route.issuers);
-        let authenticated = match token::cached(token, issuers, now) {
+        let mut none = TokenMemo::default();
+        let memo = match bearer {
+            IncomingToken::Request(_) => memo,
+            // Not what the caller presented.
+            IncomingToken::Workload(_) => &mut none,
+        };
+        let authenticated = match memo.look_up(token, issuers, now) {
             Some(known) => {
                 self.cached_at = Some(now);
                 Ok(known)
@@ -264,25 +290,36 @@ impl Admission {
             None => token::authenticate(token, issuers, peer).await,
         };
         match authenticated {
-            Ok(authenticated) => {
-                self.verification = authenticated.verification;
-                self.caller = authenticated.caller;
-            }
+            Ok(authenticated) => self.set_caller(authenticated),
             Err(unauthenticated) => {
                 self.verification = Some(unauthenticated.error.label());
                 self.rejecting_issuer = unauthenticated.issuer;
                 return Err(unauthenticated.error.into());
             }
         }
-        // Copy the token only if the source needs it.
-        let source = self.route.source.as_ref();
-        if source.is_some_and(|source| source.takes_token()) {
+        if self.passes_token() {
             self.bearer = Some(bearer.into_bearer());
         }
-        if let Caller::Verified(token) = &self.caller {
-            require_scopes(&self.route.require_scopes, token)?;
-        }
         Ok(())
+    }
+
+    fn set_caller(&mut self, authenticated: Authenticated) {
+        self.verification = authenticated.verification;
+        self.caller = authenticated.caller;
+    }
+
+    /// Whether the source needs the token. Otherwise it is not copied.
+    fn passes_token(&self) -> bool {
+        let source = self.route.source.as_ref();
+        source.is_some_and(|source| source.takes_token())
+    }
+
+    /// Checks that the caller's token has the scopes that the route requires.
+    pub(super) fn check_scopes(&self) -> Result<(), Rejection> {
+        match &self.caller {
+            Caller::Verified(token) => require_scopes(&self.route.require_scopes, token),
+            Caller::Delegated { .. } | Caller::Password { .. } | Caller::Anonymous => Ok(()),
+        }
     }
 
     /// Evaluates the route's rules, if any.

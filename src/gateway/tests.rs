@@ -1,5 +1,6 @@
 //! Tests of admission and recovery with a scripted source and a manual clock.
 
+mod memo;
 mod passwords;
 mod recovery;
 

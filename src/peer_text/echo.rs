@@ -37,20 +37,19 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 
 /// Whether `text` contains one of `secrets`.
 pub fn is_echoed<'s, I: Iterator<Item = &'s [u8]>>(text: &[u8], secrets: impl Fn() -> I) -> bool {
-    let long = || secrets().filter(|secret| secret.len() >= SHORTEST_PIECE);
-    let mut short = secrets().filter(|s| !s.is_empty() && s.len() < SHORTEST_PIECE);
-    short.any(|secret| contains_word(text, secret, MAX_NESTING))
-        || contains_piece(text, || long().map(piece))
-}
-
-/// Whether `text` contains one of `pieces`, in any encoding.
-fn contains_piece<'s, I: Iterator<Item = &'s [u8]>>(text: &[u8], pieces: impl Fn() -> I) -> bool {
-    let Some(shortest) = pieces().map(<[u8]>::len).min() else {
-        return false;
-    };
+    let mut shortest = usize::MAX;
+    for secret in secrets().filter(|secret| !secret.is_empty()) {
+        if secret.len() >= SHORTEST_PIECE {
+            shortest = shortest.min(piece(secret).len());
+        } else if contains_word(text, secret, MAX_NESTING) {
+            return true;
+        }
+    }
     if text.len() < shortest {
         return false;
     }
+    let long = || secrets().filter(|secret| secret.len() >= SHORTEST_PIECE);
+    let pieces = || long().map(piece);
     if pieces().any(|piece| memmem::find(text, piece).is_some()) {
         return true;
     }

@@ -15,7 +15,7 @@ use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use serde_json::{Map, Value};
 
-use super::cache::{VerifiedTokenCache, Window};
+use super::cache::{CachedToken, VerifiedTokenCache, Window};
 use super::extensions::Extensions;
 use super::rules::{Rules, ValidatedClaims};
 use super::{BearerToken, TokenDigest, TokenError, VerifiedToken, strict_json};
@@ -182,13 +182,13 @@ impl Introspection {
     }
 
     /// The token with this digest, if it is cached and still acceptable at `now`.
-    pub(super) fn cached(
-        &self,
-        digest: TokenDigest,
-        now: Option<Now>,
-    ) -> Option<Arc<VerifiedToken>> {
-        // Without keys there is only one epoch.
-        self.0.cache.get(digest, now, |_| Some(0))
+    pub(super) fn cached(&self, digest: TokenDigest, now: Option<Now>) -> Option<Arc<CachedToken>> {
+        self.0.cache.get(digest, now, Self::epoch)
+    }
+
+    /// Without keys there is only one epoch.
+    pub(super) fn epoch(_: Duration) -> Option<u64> {
+        Some(0)
     }
 
     /// Verifies `token` with a cached response or by introspection, which `origin` causes.
@@ -229,8 +229,8 @@ impl Inner {
             return Ok(flight.clone());
         }
         // An introspection may have completed since the caller looked in the cache.
-        if let Some(cached) = self.cache.get(digest, None, |_| Some(0)) {
-            return Ok(Flight::finished(Ok(cached)));
+        if let Some(cached) = self.cache.get(digest, None, Introspection::epoch) {
+            return Ok(Flight::finished(Ok(Arc::clone(&cached.token))));
         }
         let attempt = Attempt {
             key: digest,
