@@ -119,11 +119,9 @@ impl Line<'_> {
 
 /// Whether `text` needs no escaping in a JSON string (RFC 8259 §7).
 fn needs_no_escaping(text: &str) -> bool {
-    let plain = |byte: &u8| *byte >= b' ' && *byte != b'"' && *byte != b'\\';
-    // Eight bytes are one vector; longer ones would leave most of a short text to a slow remainder.
-    let (chunks, rest) = text.as_bytes().as_chunks::<8>();
-    let all_plain = |chunk: &[u8; 8]| chunk.iter().fold(true, |all, byte| all & plain(byte));
-    chunks.iter().all(all_plain) && rest.iter().all(plain)
+    // No early return, so that the compiler can vectorise the loop.
+    let plain = |byte: u8| byte >= b' ' && byte != b'"' && byte != b'\\';
+    text.bytes().fold(true, |all, byte| all & plain(byte))
 }
 
 /// Escapes control characters, so that a value cannot forge a line.
@@ -205,20 +203,7 @@ mod tests {
     #[test]
     fn the_specialised_writers_produce_the_same_output_as_the_general_one() {
         let texts = [
-            "",
-            "plain",
-            "a b",
-            "\"",
-            "\\",
-            "\n",
-            "\u{1f}",
-            "\u{7f}",
-            "é…",
-            "</x>",
-            "12345678",
-            "1234567\"",
-            "12345678\n",
-            "123456789012345\u{0}8",
+            "", "plain", "a b", "\"", "\\", "\n", "\u{1f}", "\u{7f}", "é…", "</x>",
         ];
         for format in [LogFormat::Json, LogFormat::Text] {
             for text in texts {

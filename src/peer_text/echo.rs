@@ -90,7 +90,7 @@ fn is_whole_word(text: &[u8], range: Range<usize>) -> bool {
         [byte, letter, ..] => joins(*byte) && is_letter(*letter),
         _ => false,
     };
-    !(begins_earlier && continues(word.first())) && !(ends_later && continues(word.last()))
+    !(begins_earlier && continues(word.first()) || ends_later && continues(word.last()))
 }
 
 fn is_letter(byte: u8) -> bool {

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::cache::{CachedToken, VerifiedTokenCache, Window};
 use super::extensions::Extensions;
-use super::introspection::Introspection;
+use super::introspection::{EPOCH, Introspection};
 use super::jws::{Jws, claimed_issuers};
 use super::keys::Keys;
 use super::rules::{Rules, ValidatedHeader};
@@ -258,7 +258,7 @@ impl Issuer {
             Kind::Jwt(issuer) => {
                 cached.is_acceptable(now, |monotonic| issuer.keys.epoch(monotonic))
             }
-            Kind::Introspection(_) => cached.is_acceptable(now, Introspection::epoch),
+            Kind::Introspection(_) => cached.is_acceptable(now, |_| Some(EPOCH)),
             Kind::Delegated => false,
         }
     }

@@ -27,8 +27,8 @@ fn gateway() -> Gateway {
         by: RateBy::Client,
         clients: 10,
     };
-    let limiter = RateLimiter::new(&rate, gateway.clock.clone());
-    limited.rates = RateLimiters::new(vec![Arc::new(limiter)]);
+    let by_identity = RateLimiter::new(&rate, gateway.clock.clone());
+    limited.rates = RateLimiters::new(vec![Arc::new(by_identity)]);
     let mut routes: Vec<_> = gateway.routes.iter().cloned().collect();
     routes.extend([signed, admin, limited].map(Arc::new));
     Gateway {
