@@ -92,13 +92,11 @@ impl Session {
             };
             let mut admitted = 0;
             if !content.is_empty() {
-                match ready!(poll_capacity(stream, content.len(), cx)) {
-                    Ok(capacity) => admitted = capacity,
-                    Err(_) => {
-                        self.ended = true;
-                        break;
-                    }
-                }
+                let Ok(capacity) = ready!(poll_capacity(stream, content.len(), cx)) else {
+                    self.ended = true;
+                    break;
+                };
+                admitted = capacity;
             }
             let part = content.split_to(admitted);
             let ends_here = end && content.is_empty();

@@ -121,9 +121,8 @@ pub(in crate::proxy) async fn serve<S, I>(
             }
             match server.poll_end(cx, streams.is_empty(), unadmitted.as_mut()) {
                 End::Closed => return Poll::Ready(()),
-                End::Closing => {}
                 End::Open if turn.end(round) => return Poll::Pending,
-                End::Open => {}
+                End::Open | End::Closing => {}
             }
         }
     })
