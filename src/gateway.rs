@@ -74,7 +74,8 @@ pub struct Gateway {
 pub struct Head<'a> {
     /// The request method.
     pub method: &'a Method,
-    /// `Host` or `:authority` as sent: in any case, with or without a port.
+    /// `Host` or the authority of the target as sent: in any case, with or without a port. Empty
+    /// for a request of HTTP/1.0 that has neither.
     pub host: &'a str,
     /// The raw path and query.
     pub target: &'a str,

@@ -19,6 +19,7 @@ use fields::FieldChecker;
 
 pub(super) use head_end::{HeadEndFinder, HeadStatus};
 pub(super) use target::hex;
+pub(super) use target::split_target;
 
 /// Maximum number of field lines in a head.
 pub(super) const MAX_FIELDS: usize = 128;
@@ -135,7 +136,8 @@ pub(super) fn check_target(
     limits: &HeadLimits,
 ) -> Result<(), Rejection> {
     check_method(method.as_str().as_bytes())?;
-    target::check(target, *method == Method::OPTIONS, limits.url_bytes)
+    let options = *method == Method::OPTIONS;
+    target::check_origin_form(target, options, limits.url_bytes).map(drop)
 }
 
 fn check_lines(line: &[u8], rest: &[u8], limits: &HeadLimits) -> Result<Framing, Rejection> {
@@ -241,7 +243,7 @@ pub(super) fn check_http2(
 ) -> Result<(), Rejection> {
     check_method(head.method.as_str().as_bytes())?;
     let options = head.method == Method::OPTIONS;
-    target::check(http2_target(head), options, limits.url_bytes)?;
+    target::check_origin_form(http2_target(head), options, limits.url_bytes)?;
     let mut fields = FieldChecker::default();
     for (name, value) in &head.headers {
         if is_padded(value.as_bytes()) {

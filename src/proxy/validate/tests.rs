@@ -151,3 +151,32 @@ fn a_rejected_head_does_not_contain_the_query() {
         ("-", "-")
     );
 }
+
+/// The framing of a head with this request line and these fields, or why it is rejected.
+fn raw(line: &str, fields: &[&str]) -> Result<Framing, Reason> {
+    let head = [&[line], fields, &["", ""]].concat().join("\r\n");
+    check_raw(head.as_bytes(), &LIMITS).map_err(|rejected| rejected.rejection.reason)
+}
+
+#[test]
+fn only_http11_requires_a_host() {
+    assert_eq!(raw("GET / HTTP/1.0", &[]), Ok(Framing::Length(0)));
+    assert_eq!(
+        raw("POST / HTTP/1.0", &["Content-Length: 5"]),
+        Ok(Framing::Length(5))
+    );
+    assert_eq!(raw("GET / HTTP/1.0", &["Host: a"]), Ok(Framing::Length(0)));
+    for (line, fields) in [
+        ("GET / HTTP/1.1", &[][..]),
+        ("GET / HTTP/1.0", &["Host: a", "Host: a"]),
+        ("GET / HTTP/1.0", &["Host:"]),
+        ("GET / HTTP/1.0", &["Host: a@b"]),
+        ("POST / HTTP/1.0", &["Transfer-Encoding: chunked"]),
+    ] {
+        assert_eq!(
+            raw(line, fields),
+            Err(Reason::BadRequest),
+            "{line} {fields:?}"
+        );
+    }
+}
