@@ -22,6 +22,10 @@ use crate::clock::SharedClock;
 use crate::gateway::route::Upstream as Target;
 
 /// The upstream's side of one attempt. Reads and writes are independent of each other.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "most upstreams speak HTTP/1, which need not be allocated"
+)]
 pub(super) enum Upstream {
     H1(h1::client::Session),
     H2(Box<h2::client::Session>),
@@ -185,10 +189,10 @@ impl Connector {
         let limit = target.timeouts.connect;
         if !target.tls {
             let transport = Transport::connect(address, limit).await?;
-            return match http2 {
-                true => self.begin_http2(target, address, transport).await,
-                false => Ok(self.begin_http1(target, address, Box::new(transport))),
-            };
+            if http2 {
+                return self.begin_http2(target, address, transport).await;
+            }
+            return Ok(self.begin_http1(target, address, Box::new(transport)));
         }
         let peer = peers.peer(target, address, !http2).map_err(|unusable| {
             RelayError::because(Side::Upstream, ErrorKind::TlsFailed, unusable)

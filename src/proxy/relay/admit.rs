@@ -8,7 +8,6 @@ use http::{HeaderName, Method, Version, header};
 
 use super::body::TrailerPolicy;
 use super::{State, Transaction};
-use crate::clock::Now;
 use crate::gateway::reason::Reason;
 use crate::gateway::rejection::Rejection;
 use crate::gateway::route::Route;
@@ -95,8 +94,7 @@ impl Transaction<'_> {
             Ok(found) => found,
             Err(refused) => return Ok(Err(refused)),
         };
-        let now = Now { ..self.began };
-        Ok(gateway.admit_matched(found, head, now).await)
+        Ok(gateway.admit_matched(found, head, self.began).await)
     }
 
     fn limit_and_record_body(&mut self, address: Option<&Arc<Address>>) -> Result<(), Rejection> {

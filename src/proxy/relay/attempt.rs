@@ -51,10 +51,10 @@ impl Transaction<'_> {
                 Err(Stop::Again) => {}
                 Err(Stop::Reject(rejection)) => {
                     self.reject_after_failure(*rejection).await;
-                    return match self.answer.rejected {
-                        true => Ok(()),
-                        false => Err(super::duplex::caller_gone()),
-                    };
+                    if self.answer.rejected {
+                        return Ok(());
+                    }
+                    return Err(super::duplex::caller_gone());
                 }
                 Err(Stop::Fail(error)) => return self.fail(error).await,
             }
@@ -79,38 +79,41 @@ impl Transaction<'_> {
             http1: asks.upgrade || self.context.attempts.http1,
         };
         let connector = self.connector()?;
-        let connected = match connector.take(&target, address, needs, now) {
-            Some(pooled) => Ok(pooled),
-            None => {
-                let opening = connector.open(&self.relay.peers, &target, address, needs);
-                Box::pin(opening).await
-            }
+        let connected = if let Some(pooled) = connector.take(&target, address, needs, now) {
+            Ok(pooled)
+        } else {
+            let opening = connector.open(&self.relay.peers, &target, address, needs);
+            Box::pin(opening).await
         };
         let mut upstream = match connected {
             Ok(upstream) => upstream,
             Err(error) => {
+                self.attempt_ended(Some(&error));
                 let attempts = &mut self.context.attempts;
-                let stop = self
-                    .relay
-                    .after_failed_connect(&target, address, attempts, error);
-                return Err(self.attempt_failed(stop));
+                let relay = self.relay;
+                return Err(relay.after_failed_connect(&target, address, attempts, error));
             }
         };
         let reused = upstream.is_reused();
         let exchanged = self.exchange(&target, &mut upstream, asks).await;
-        let stop = match exchanged {
-            Ok(()) => return Ok(()),
-            Err(Stop::Fail(error)) => after_failed_attempt(
-                &self.head.method,
-                self.caller.downstream.is_answered(),
-                &self.caller.body,
-                &mut self.context.attempts,
-                error,
-                reused,
-            ),
-            Err(stop) => stop,
-        };
-        Err(self.attempt_failed(stop))
+        match exchanged {
+            Ok(()) => Ok(()),
+            Err(Stop::Fail(error)) => {
+                self.attempt_ended(Some(&error));
+                Err(after_failed_attempt(
+                    &self.head.method,
+                    self.caller.downstream.is_answered(),
+                    &self.caller.body,
+                    &mut self.context.attempts,
+                    error,
+                    reused,
+                ))
+            }
+            Err(stop) => {
+                self.attempt_ended(None);
+                Err(stop)
+            }
+        }
     }
 
     fn connector(&self) -> Result<&Connector, Stop> {
@@ -120,14 +123,11 @@ impl Transaction<'_> {
         connector.ok_or_else(|| internal("there are no workers").into())
     }
 
-    /// Records the end of the current attempt in the trace.
-    fn attempt_failed(&mut self, stop: Stop) -> Stop {
+    /// Records in the trace that the current attempt ended with `error`, or, without one, with a
+    /// 401 that is not forwarded.
+    fn attempt_ended(&mut self, error: Option<&RelayError>) {
         let now = self.relay.clock.monotonic();
-        match &stop {
-            Stop::Fail(error) => self.context.attempt_ended(Some(error), now),
-            Stop::Again | Stop::Reject(_) => self.context.attempt_ended(None, now),
-        }
-        stop
+        self.context.attempt_ended(error, now);
     }
 
     /// Sends the request on this connection, and forwards the answer.

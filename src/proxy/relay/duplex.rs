@@ -213,7 +213,7 @@ impl<'d, 'r> Duplex<'d, 'r> {
         let caller = &mut *self.caller;
         let piece = match caller.body.poll_next(&mut caller.downstream, cx) {
             Poll::Ready(piece) => piece?,
-            Poll::Pending => return self.poll_unflushed(cx),
+            Poll::Pending => return Ok(self.poll_unflushed(cx)),
         };
         self.end_caller_read();
         let caller = &mut *self.caller;
@@ -231,25 +231,25 @@ impl<'d, 'r> Duplex<'d, 'r> {
 
     /// Writes the head although no piece of the body follows yet. Ready once that is done, because
     /// then a response can be polled for.
-    fn poll_unflushed(&mut self, cx: &mut Context<'_>) -> Result<Poll<()>, RelayError> {
+    fn poll_unflushed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.upload.unflushed {
             match self.upstream.poll_write(cx, &mut Bytes::new(), false) {
                 Poll::Ready(Ok(())) => {
                     self.upload.unflushed = false;
                     self.waits.end(Wait::UpstreamWrite);
-                    return Ok(Poll::Ready(()));
+                    return Poll::Ready(());
                 }
                 Poll::Pending => self.waits.begin(Wait::UpstreamWrite, self.write_timeout),
                 Poll::Ready(Err(error)) => {
                     self.upload.failed = Some(error);
                     self.upload.step = Step::Stopped;
                     self.upload.unflushed = false;
-                    return Ok(Poll::Ready(()));
+                    return Poll::Ready(());
                 }
             }
         }
         self.begin_caller_read();
-        Ok(Poll::Pending)
+        Poll::Pending
     }
 
     fn begin_caller_read(&mut self) {
@@ -305,9 +305,10 @@ impl<'d, 'r> Duplex<'d, 'r> {
             }
             Wait::CallerRead => {
                 let body = &self.caller.body;
-                let slow = match self.is_body_expected() {
-                    true => body.rate.limit(body.timeout()).1,
-                    false => TooSlow::Stalled,
+                let slow = if self.is_body_expected() {
+                    body.rate.limit(body.timeout()).1
+                } else {
+                    TooSlow::Stalled
                 };
                 too_slow(slow)
             }

@@ -8,6 +8,7 @@ use zeroize::Zeroizing;
 use super::Transaction;
 use crate::gateway::LocalResponse;
 use crate::gateway::rejection::{ErrorResponse, Rejection};
+use crate::proxy::downstream::Downstream;
 use crate::proxy::error::{ErrorKind, RelayError, Side};
 use crate::proxy::head::{BodySize, FieldList, ResponseHead};
 use crate::proxy::local_response;
@@ -82,7 +83,9 @@ impl Transaction<'_> {
         headers: &[(&'static str, String)],
         body: &[u8],
     ) -> Result<(), RelayError> {
-        let unread = !self.caller.downstream.is_body_done();
+        // In HTTP/2 the stream is reset instead, without an error (RFC 9113 §8.1).
+        let http1 = matches!(self.caller.downstream, Downstream::H1(_));
+        let unread = http1 && !self.caller.downstream.is_body_done();
         let drains = unread && !self.answer.close && self.is_body_drainable();
         self.answer.close |= unread && !drains;
         let close = self.closes();

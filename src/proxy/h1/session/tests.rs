@@ -353,7 +353,7 @@ async fn a_caller_that_leaves_is_noticed_and_pipelined_bytes_are_kept() {
     caller.write_all(&[GET, GET].concat()).await.unwrap();
     let (_, mut session) = begin(&mut connection).await;
     assert!(poll_fn(|cx| session.poll_gone(cx)).now_or_never().is_none());
-    caller.write_all(&[b'x'; 32 * 1024]).await.unwrap();
+    caller.write_all(&vec![b'x'; 32 * 1024]).await.unwrap();
     assert!(poll_fn(|cx| session.poll_gone(cx)).now_or_never().is_none());
     assert!(
         connection.received().len() < 3 * 8 * 1024,
