@@ -24,6 +24,7 @@ mod leaks;
 mod listeners;
 mod login;
 mod oauth;
+mod parity;
 mod passwords;
 mod readiness;
 mod readings;
