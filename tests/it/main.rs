@@ -19,6 +19,7 @@ mod explain;
 mod hawk;
 mod hygiene;
 mod identity;
+mod known_differences;
 mod layers;
 mod leaks;
 mod listeners;

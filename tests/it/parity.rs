@@ -3,22 +3,17 @@
 
 mod answers;
 mod callers;
-mod known;
 mod upstream;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use hawkgate::clock::SystemClock;
 
+use crate::known_differences::Differences;
 use crate::support::gateway::{ConfigDir, TestGateway};
 use answers::{Answer, Length, Passed, Wanted, answers};
 use callers::{Caller, Interim, Seen, Shape};
-use known::KNOWN_DIFFERENCES;
 use upstream::{Pace, ScriptedUpstream};
-
-/// A difference from the answer that a caller should have received: the names of the upstream's
-/// answer and of the request shape, and what differs.
-type Difference = (String, String, String);
 
 /// Listeners for HTTP/1 and HTTP/2, and one worker, so that all requests share its connections to
 /// the upstream.
@@ -49,37 +44,6 @@ source = "static"
     TestGateway::start_with(&text, ConfigDir::new(), SystemClock::shared()).await
 }
 
-/// Fails if the list of known differences misses one of `found`, or has one that is gone. The rest
-/// of the list, for answers that were not sent, does not count.
-fn assert_known(found: &BTreeSet<Difference>, sent: &BTreeSet<&str>) {
-    let mut known = BTreeSet::new();
-    for (answer, shapes, what) in KNOWN_DIFFERENCES {
-        for shape in shapes.split(", ").filter(|_| sent.contains(answer)) {
-            known.insert(((*answer).into(), shape.into(), (*what).into()));
-        }
-    }
-    let new = rows(found.difference(&known));
-    let gone = rows(known.difference(found));
-    assert!(
-        new.is_empty() && gone.is_empty(),
-        "differences that are not in tests/it/parity/known.rs:\n{new}\
-         differences in tests/it/parity/known.rs that are gone:\n{gone}"
-    );
-}
-
-/// Differences as rows of the list of known ones.
-fn rows<'a>(differences: impl Iterator<Item = &'a Difference>) -> String {
-    let mut rows: BTreeMap<_, Vec<&str>> = BTreeMap::new();
-    for (answer, shape, what) in differences {
-        rows.entry((answer, what)).or_default().push(shape);
-    }
-    rows.iter()
-        .map(|((answer, what), shapes)| {
-            format!("    ({answer:?}, {:?}, {what:?}),\n", shapes.join(", "))
-        })
-        .collect()
-}
-
 /// Sends a request of each shape for each answer that `only` selects.
 async fn check(pace: Pace, only: impl Fn(&Answer) -> bool) {
     let all = answers();
@@ -87,9 +51,8 @@ async fn check(pace: Pace, only: impl Fn(&Answer) -> bool) {
     assert_eq!(names.len(), all.len(), "two answers have the same name");
     let upstream = ScriptedUpstream::start(&all, pace).await;
     let gateway = gateway(&upstream.url()).await;
-    let (mut found, mut sent) = (BTreeSet::new(), BTreeSet::new());
+    let mut all_differences = Differences::default();
     for answer in all.iter().filter(|answer| only(answer)) {
-        sent.insert(answer.name);
         for shape in Shape::ALL {
             if answer.method == "HEAD" && shape.has_body() {
                 continue;
@@ -98,11 +61,10 @@ async fn check(pace: Pace, only: impl Fn(&Answer) -> bool) {
             let seen = caller.exchange(answer.method, answer.name).await;
             let mut differences = compare(&answer.wanted, shape, answer.method, seen);
             differences.extend(check_next(caller, &gateway).await);
-            let named = |what| (answer.name.to_owned(), shape.name().to_owned(), what);
-            found.extend(differences.into_iter().map(named));
+            all_differences.record(answer.name, shape.name(), differences);
         }
     }
-    assert_known(&found, &sent);
+    all_differences.assert_known();
 }
 
 /// Another request of the same shape gets its own answer, on the same connection if that is still
@@ -110,9 +72,10 @@ async fn check(pace: Pace, only: impl Fn(&Answer) -> bool) {
 async fn check_next(caller: Caller, gateway: &TestGateway) -> Vec<String> {
     let shape = caller.shape;
     let persistent = caller.is_persistent();
-    let mut caller = match persistent {
-        true => caller,
-        false => Caller::connect(gateway, shape).await,
+    let mut caller = if persistent {
+        caller
+    } else {
+        Caller::connect(gateway, shape).await
     };
     let wanted = Passed::status(200)
         .length(4)
@@ -135,9 +98,8 @@ fn compare(wanted: &Wanted, shape: Shape, method: &str, seen: Result<Seen, Strin
     };
     let refused = seen.status == 502 && seen.error_reason.as_deref() == Some("upstream_failed");
     match wanted {
-        Wanted::Refused if refused => seen.illegal,
+        Wanted::Refused | Wanted::Broken if refused => seen.illegal,
         Wanted::Refused => vec![format!("{}, not refused", seen.status)],
-        Wanted::Broken if refused => seen.illegal,
         // In HTTP/1.0 a body that ends with its connection cannot be seen to be truncated.
         Wanted::Broken if !seen.complete || shape == Shape::Http10Get => seen.illegal,
         Wanted::Broken => vec![format!("{}, complete", seen.status)],
@@ -235,9 +197,10 @@ fn list_interim(interim: &[Interim]) -> String {
         .iter()
         .map(|(status, fields)| format!("{status} {}", list(fields)).trim_end().to_owned())
         .collect();
-    match heads.is_empty() {
-        true => "none".into(),
-        false => heads.join(", "),
+    if heads.is_empty() {
+        "none".into()
+    } else {
+        heads.join(", ")
     }
 }
 

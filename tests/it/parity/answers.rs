@@ -184,7 +184,7 @@ impl Answer {
     }
 
     /// To a HEAD request.
-    fn to_head(mut self) -> Self {
+    fn for_head(mut self) -> Self {
         self.method = "HEAD";
         self
     }
@@ -537,7 +537,7 @@ fn to_head() -> Vec<Answer> {
         .followed(),
     ]
     .into_iter()
-    .map(Answer::to_head)
+    .map(Answer::for_head)
     .collect()
 }
 

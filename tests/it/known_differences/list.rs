@@ -1,7 +1,7 @@
-//! Known differences. The list may only shrink: the tests fail for a difference that is not in it,
-//! and for one that is gone. Once it is empty, delete this file and what refers to it.
+//! The list may only shrink. Once it is empty, delete this file and what refers to it: every
+//! difference is then a failure.
 
-/// The upstream's answer, the shapes of requests, and what their callers see.
+/// The case, the shapes of requests separated by commas, and what their callers see.
 #[rustfmt::skip]
 pub(super) const KNOWN_DIFFERENCES: &[(&str, &str, &str)] = &[
     ("101-unasked", "GET 1.0, GET close, POST, POST chunked", "101, not refused"),
