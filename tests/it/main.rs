@@ -27,6 +27,7 @@ mod login;
 mod oauth;
 mod parity;
 mod passwords;
+mod protocol_pairs;
 mod readiness;
 mod readings;
 mod register;

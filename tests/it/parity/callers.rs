@@ -1,22 +1,19 @@
 //! Requests of every shape, and what their callers see of the answers.
 
 use std::io;
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderMap;
 use tokio::io::AsyncWriteExt;
 
 use super::answers::{DATE, Date, Length};
+use crate::known_differences::patiently;
 use crate::support::client::{connect, fields};
 use crate::support::gateway::TestGateway;
 use crate::support::wire::{BodyReader, Fields, Framing, Head, Reader, Reading, Writing, chunk};
 
 /// The body of requests that have one.
 const BODY: &str = "the body";
-
-/// How long a caller waits before it reports that it has received no answer.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What a request looks like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -172,8 +169,7 @@ impl Caller {
                 Connection::Http2(sender) => http2(sender, *shape, method, path).await,
             }
         };
-        let answered = tokio::time::timeout(PATIENCE, exchange).await;
-        answered.unwrap_or_else(|_| Err("no answer in time".into()))
+        patiently(exchange).await?
     }
 }
 
