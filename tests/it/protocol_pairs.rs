@@ -2,9 +2,11 @@
 //! replay of bodies in these pairs has its own matrix (`src/proxy/hooks/tests/replay_matrix.rs`).
 
 mod early_answers;
+mod frames;
 mod peers;
 mod streaming;
 mod trailers;
+mod unprocessed;
 
 use std::path::Path;
 
