@@ -17,6 +17,7 @@ mod connections;
 mod docs;
 mod explain;
 mod hawk;
+mod http_rules;
 mod hygiene;
 mod identity;
 mod known_differences;
