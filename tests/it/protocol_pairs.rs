@@ -1,5 +1,5 @@
 //! What holds for callers and upstreams of each protocol: HTTP/1 and HTTP/2 on either side. The
-//! replay of bodies in these pairs has its own matrix (`src/proxy/hooks/tests/replay_matrix.rs`).
+//! replay of bodies in these pairs has its own matrix, in the unit tests.
 
 mod early_answers;
 mod frames;
