@@ -4,11 +4,13 @@
 mod http2_heads;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use hawkgate::clock::SystemClock;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 
 use crate::known_differences::{Differences, patiently};
 use crate::support::client::{Body, Request};
@@ -382,6 +384,81 @@ async fn a_body_that_ends_without_tls_closure_is_truncated() {
     }
     upstream.abort();
     found.assert_known();
+}
+
+/// Answers each request with its path. After one for `/first` it waits for `go`, and then sends an answer
+/// that nobody has asked for.
+async fn serve_and_send_more(mut stream: TcpStream, go: Arc<Notify>, sent: Arc<Notify>) {
+    let mut buffer = [0; 16 * 1024];
+    while let Ok(read @ 1..) = stream.read(&mut buffer).await {
+        let head = String::from_utf8_lossy(&buffer[..read]).into_owned();
+        let path = head.split(' ').nth(1).unwrap();
+        let answer = |status: u16, body: &str| {
+            let length = body.len();
+            format!("HTTP/1.1 {status} X\r\nContent-Length: {length}\r\n\r\n{body}")
+        };
+        let own = answer(200, path);
+        stream.write_all(own.as_bytes()).await.unwrap();
+        if path == "/first" {
+            go.notified().await;
+            let more = answer(299, "leak");
+            // Fails if hawkgate has closed the connection.
+            let _ = stream.write_all(more.as_bytes()).await;
+            sent.notify_one();
+        }
+    }
+}
+
+/// RFC 9112 §9.2: what arrives on an idle connection is no answer to the next request.
+#[tokio::test]
+async fn an_answer_that_nobody_asked_for_is_not_passed_on() {
+    let mut found = Differences::default();
+    for (shape, http2, method) in [
+        ("GET", false, "GET"),
+        ("POST", false, "POST"),
+        ("h2 GET", true, "GET"),
+        ("h2 POST", true, "POST"),
+    ] {
+        let what = after_an_unasked_answer(http2, method).await;
+        found.record("an answer that nobody asked for", shape, what);
+    }
+    found.assert_known();
+}
+
+/// What differs from the answers that should arrive.
+async fn after_an_unasked_answer(http2: bool, method: &str) -> Option<String> {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let (go, sent) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (told, tells) = (Arc::clone(&go), Arc::clone(&sent));
+    let upstream = tokio::spawn(async move {
+        while let Ok((tcp, _)) = listener.accept().await {
+            let serve = serve_and_send_more(tcp, Arc::clone(&told), Arc::clone(&tells));
+            tokio::spawn(serve);
+        }
+    });
+    let gateway = gateway(&url, "").await;
+    let mut http1 = gateway.client().await;
+    let connection = gateway.http2(1).await;
+    let mut exchange = async |path: &str| {
+        let body = match method {
+            "POST" => Body::Sized(Bytes::new()),
+            _ => Body::None,
+        };
+        let request = Request::new(method, path).body(body);
+        let response = if http2 {
+            connection.request(&request).await.unwrap()
+        } else {
+            http1.request(&request).await.unwrap()
+        };
+        format!("{} {}", response.status, response.text())
+    };
+    assert_eq!(exchange("/first").await, "200 /first");
+    go.notify_one();
+    sent.notified().await;
+    let second = exchange("/second").await;
+    upstream.abort();
+    (second != "200 /second").then_some(second)
 }
 
 /// The methods whose requests are refused, over both protocols.
