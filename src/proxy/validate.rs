@@ -18,7 +18,6 @@ use crate::gateway::reason::Reason;
 use crate::gateway::rejection::Rejection;
 use crate::proxy::settings::Limits;
 use fields::FieldChecker;
-use target::Form;
 
 pub(super) use head_end::{HeadEndFinder, HeadStatus};
 pub(super) use target::hex;
@@ -176,11 +175,7 @@ fn check_request_line(line: &[u8], limits: &HeadLimits) -> Result<Version, Rejec
         return Err(bad_request("malformed request line"));
     };
     check_method(method)?;
-    let form = target::check(target, method == b"OPTIONS", limits.url_bytes)?;
-    if form == Form::Absolute {
-        // The server does not support it yet.
-        return Err(bad_request("the target is not in origin-form"));
-    }
+    target::check(target, method == b"OPTIONS", limits.url_bytes)?;
     match version {
         b"HTTP/1.1" => Ok(Version::HTTP_11),
         b"HTTP/1.0" => Ok(Version::HTTP_10),

@@ -5,6 +5,7 @@
 // Readable code matters more than allocations here.
 #![allow(clippy::format_push_string, clippy::format_collect)]
 
+mod absolute_form;
 mod activation;
 mod attacks;
 mod audit;
