@@ -18,6 +18,7 @@ mod connections;
 mod descriptors;
 mod docs;
 mod explain;
+mod grpc;
 mod h2spec;
 mod haproxy;
 mod hawk;
