@@ -224,6 +224,11 @@ mod tests {
         ] {
             let expected = (Some(authority.to_owned()), origin.to_owned());
             assert_eq!(split(target, &Method::GET), expected, "{target}");
+            assert!(check_origin_form(origin.as_bytes(), false, LIMIT).is_ok());
+            // The parser of `http` and `h2` reads the same.
+            let uri: http::Uri = target.parse().unwrap();
+            assert_eq!(uri.authority().unwrap(), authority, "{target}");
+            assert_eq!(uri.path_and_query().unwrap().to_string(), origin);
         }
     }
 
