@@ -7,8 +7,6 @@
 //! On a local listener, requests of web pages are refused. On others, scrapers and probes use
 //! names and addresses that hawkgate does not know, and no page changes anything.
 
-mod put_credentials;
-
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,7 +21,6 @@ use tokio::time::timeout;
 
 use super::client::ConnMetadata;
 use super::connection_limit::ConnState;
-use super::hooks::host;
 use super::listener::{BindError, InheritedSockets};
 use super::server::BoundServer;
 use crate::gateway::Head;
@@ -165,26 +162,6 @@ impl<P: AdminPages> Admin<P> {
         Arc::new(Self { pages, local })
     }
 
-    /// Refuses requests of web pages, on local listeners.
-    fn check_sender(&self, head: &RequestHeader) -> Result<(), Page> {
-        let Some(transport) = self.local else {
-            return Ok(());
-        };
-        let checked = self.pages.check_sender(Head {
-            method: &head.method,
-            host: host(head).unwrap_or_default(),
-            target: head.uri.path(),
-            headers: &head.headers,
-            peer: None,
-            transport,
-            certificate: None,
-        });
-        checked.map_err(|rejection| {
-            let reason = rejection.reason;
-            Page::plain(reason.status(), format!("{}\n", reason.message()))
-        })
-    }
-
     fn page(&self, method: &Method, path: &str, accept: &str) -> Page {
         let known = matches!(path, "/metrics" | "/healthz" | "/startupz" | "/readyz");
         if known && *method != Method::GET && *method != Method::HEAD {
@@ -206,72 +183,11 @@ impl<P: AdminPages> Admin<P> {
             _ => Page::plain(StatusCode::NOT_FOUND, "not found\n"),
         }
     }
-
-    /// Responds, and returns the status.
-    async fn answer(&self, session: &mut ServerSession) -> pingora::Result<StatusCode> {
-        let head = session.req_header();
-        let (method, path) = (head.method.clone(), head.uri.path().to_owned());
-        let accept = head.headers.get_all("accept").iter();
-        let accept: Vec<_> = accept.filter_map(|value| value.to_str().ok()).collect();
-        let accept = accept.join(",");
-        let checked = self.check_sender(head);
-        let page = match (checked, put_credentials::source_from_path(&path)) {
-            (Err(refused), _) => refused,
-            (Ok(()), Some(source)) => self.put(session, &method, source).await,
-            (Ok(()), None) => self.page(&method, &path, &accept),
-        };
-        let with_body = method != Method::HEAD;
-        let status = page.status;
-        let mut header = ResponseHeader::build(status, Some(5))?;
-        header.insert_header("content-type", page.content_type)?;
-        header.insert_header("content-length", page.text.len())?;
-        header.insert_header("cache-control", "no-store")?;
-        if page.status == StatusCode::METHOD_NOT_ALLOWED {
-            header.insert_header("allow", page.allow)?;
-        }
-        session.write_response_header(Box::new(header)).await?;
-        if with_body {
-            session
-                .write_response_body(Bytes::from(page.text), true)
-                .await?;
-        }
-        Ok(status)
-    }
-}
-
-/// The state of the connection of `session`.
-fn conn_state(session: &ServerSession) -> Option<&ConnState> {
-    let digest = session.digest()?;
-    let metadata = ConnMetadata::from_digest(digest.proxy_digest.as_ref())?;
-    metadata.state.as_deref()
 }
 
 #[async_trait]
-impl<P: AdminPages> HttpServerApp for Admin<P> {
-    async fn process_new_http(
-        self: &Arc<Self>,
-        mut session: ServerSession,
-        shutdown: &ShutdownWatch,
-    ) -> Option<ReusedHttpStream> {
-        if !session.read_request().await.ok()? {
-            return None;
-        }
-        if *shutdown.borrow() {
-            session.set_keepalive(None);
-        }
-        // The same for all requests, so that slow callers cannot keep probes out.
-        let answer = self.answer(&mut session);
-        let status = timeout(RESPONSE_TIMEOUT, answer).await.ok()?.ok()?;
-        if let Some(state) = conn_state(&session)
-            && status.is_success()
-        {
-            state.request_admitted();
-        }
-        let settings = HttpPersistentSettings::for_session(&session);
-        let reusable = session.finish().await.ok()??;
-        Some(ReusedHttpStream::from_reusable_stream(reusable, settings))
+impl<P: AdminPages> super::service::Service for Admin<P> {
+    async fn serve(&self, _: super::service::Request<'_>) -> super::service::Served {
+        todo!()
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -96,6 +96,19 @@ impl RateMeter {
         .await
     }
 
+    /// How long the next piece may take, and what a caller is that takes longer.
+    pub(super) fn limit(&self, stall: Duration) -> (Duration, TooSlow) {
+        match self.left() {
+            Some(left) if left < stall => (left, TooSlow::BelowMinRate),
+            _ => (stall, TooSlow::Stalled),
+        }
+    }
+
+    /// Counts time in which the caller was waited for.
+    pub(super) fn add_wait(&mut self, time: Duration) {
+        self.waited += time;
+    }
+
     /// How much longer the caller may take for the next piece; `None` if there is no minimum.
     fn left(&self) -> Option<Duration> {
         let rate = u32::try_from(self.min.bytes_per_second).unwrap_or(u32::MAX);

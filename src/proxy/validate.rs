@@ -235,6 +235,40 @@ const fn is_token(byte: u8) -> bool {
         )
 }
 
+/// Applies the rules for HTTP/1 heads to the head of an HTTP/2 request. Its size is limited by
+/// HTTP/2's own `SETTINGS_MAX_HEADER_LIST_SIZE`.
+///
+/// # Errors
+/// Returns the first fault found, as the response to the request.
+pub(super) fn check_http2(
+    head: &http::request::Parts,
+    limits: &HeadLimits,
+) -> Result<(), Rejection> {
+    check_method(head.method.as_str().as_bytes())?;
+    let options = head.method == Method::OPTIONS;
+    target::check(http2_target(head), options, limits.url_bytes)?;
+    let mut fields = FieldChecker::default();
+    for (name, value) in &head.headers {
+        fields.check(name.as_str().as_bytes(), value.as_bytes())?;
+    }
+    fields.finish_http2(head.uri.authority().map(|a| a.as_str().as_bytes()))
+}
+
+/// Describes a rejected HTTP/2 head.
+pub(super) fn rejected_http2(head: &http::request::Parts, rejection: Rejection) -> RejectedHead {
+    RejectedHead {
+        rejection,
+        method: head.method.clone(),
+        path: printable_path(http2_target(head)),
+        version: Version::HTTP_2,
+    }
+}
+
+fn http2_target(head: &http::request::Parts) -> &[u8] {
+    let target = head.uri.path_and_query();
+    target.map_or(b"", |target| target.as_str().as_bytes())
+}
+
 /// Applies the rules for HTTP/1 heads to a parsed head. Used for HTTP/2, where the raw bytes are
 /// not available. The size of the whole head is limited by HTTP/2's own
 /// `SETTINGS_MAX_HEADER_LIST_SIZE`.
