@@ -21,7 +21,6 @@ use fields::FieldChecker;
 
 pub(super) use head_end::{HeadEndFinder, HeadStatus};
 pub(super) use target::hex;
-#[expect(unused_imports, reason = "the relay will call it")]
 pub(super) use target::split_target;
 
 /// Maximum number of field lines in a head.

@@ -7,7 +7,7 @@ use super::decode::{BodyDecoder, ChunkedState};
 use crate::gateway::reserved_headers::is_hop_by_hop;
 use crate::header_fields::{Repeated, all, only};
 use crate::proxy::head::{BodySize, FieldList, RequestHead, ResponseHead};
-use crate::proxy::validate::Framing;
+use crate::proxy::validate::{Framing, split_target};
 
 /// Maximum size of a response head, in bytes.
 pub(super) const MAX_HEAD: usize = 128 * 1024;
@@ -54,8 +54,7 @@ pub(super) fn parse_request(head: &Bytes, framing: Framing) -> Option<RequestHea
         Framing::Length(length) if sized => BodySize::Known(length),
         Framing::Length(_) | Framing::Tunnel => BodySize::Empty,
     };
-    // `validate` accepts only targets in origin-form, and `*`.
-    let target = (None, target);
+    let target = split_target(&target, &method);
     Some(RequestHead::new(method, version, target, fields, body))
 }
 

@@ -131,7 +131,6 @@ fn authority(target: &[u8]) -> Option<Range<usize>> {
 /// is routed, signed and sent upstream: path and query, or `*`. The authority takes the place of
 /// `Host` (RFC 9112 §3.2.2). An empty path is `/`, and `*` for OPTIONS without a query (§3.2.1,
 /// §3.2.4).
-#[cfg_attr(not(test), expect(dead_code, reason = "the relay will call it"))]
 pub(in crate::proxy) fn split_target(target: &Bytes, method: &Method) -> (Option<Bytes>, Bytes) {
     let Some(authority) = authority(target) else {
         return (None, target.clone());
