@@ -79,8 +79,9 @@ async fn calls(python: &Path, port: u16, bearer: &str, ca: Option<&TestCa>) -> V
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-/// A gateway whose first listener has these keys, in front of this upstream; and a bearer token.
-async fn gateway(listener: &str, upstream: &str) -> (TestGateway, String) {
+/// A gateway whose first listener has these keys, in front of this upstream; the issuer of its
+/// callers' tokens; and a token.
+async fn gateway(listener: &str, upstream: &str) -> (TestGateway, IssuerServer, String) {
     let issuer = IssuerServer::start(&[&SHARED[0]]).await;
     let server = SERVER_CONFIG.replace(
         "[\"127.0.0.1:0\"]",
@@ -112,10 +113,7 @@ source = "static"
     let claims = tokens::claims(&issuer.issuer(), API_AUDIENCE, now);
     let token = SHARED[0].token("RS256", &claims);
     let gateway = TestGateway::start_with(&text, ConfigDir::new(), clock).await;
-    // The keys have to be fetched before the issuer is dropped.
-    let admin = async || gateway.admin("/readyz").await.status == 200;
-    crate::support::wait::until("the issuer's keys", admin).await;
-    (gateway, token)
+    (gateway, issuer, token)
 }
 
 fn port(gateway: &TestGateway) -> u16 {
@@ -164,7 +162,7 @@ async fn every_kind_of_call_passes_without_tls() {
     let direct = calls(&python, server.port, "none", None).await;
     let server = Server::start(&python, None).await;
     let upstream = format!("upstream = \"http://127.0.0.1:{}\"", server.port);
-    let (gateway, token) = gateway("h2c = true", &upstream).await;
+    let (gateway, _issuer, token) = gateway("h2c = true", &upstream).await;
     let through = calls(&python, port(&gateway), &token, None).await;
     assert_same(direct, &through);
 }
@@ -187,7 +185,7 @@ async fn every_kind_of_call_passes_with_tls_on_both_sides() {
         identity.cert.display(),
         identity.key.display()
     );
-    let (gateway, token) = gateway(&listener, &upstream).await;
+    let (gateway, _issuer, token) = gateway(&listener, &upstream).await;
     let through = calls(&python, port(&gateway), &token, Some(&ca)).await;
     assert_same(direct, &through);
 }
