@@ -28,7 +28,8 @@ def text(value):
 
 
 def metadata(pairs):
-    return {key: text(value) for key, value in pairs or ()}
+    # A proxy has to add Date (RFC 9110 §6.6.1).
+    return {key: text(value) for key, value in pairs or () if key != "date"}
 
 
 def outcome(call):
