@@ -165,7 +165,7 @@ pub async fn start_on(
     let workers = Workers::pinned(threads).map_err(StartError::Threads)?;
     let admin = operators.addresses().pop();
     let admin = admin.unwrap_or_else(|| server.admin.clone());
-    let page_server = Admin::new(Arc::clone(&live.pages), &admin);
+    let page_server = Admin::new(Arc::clone(&live.pages), &admin, clock.clone());
     Ok(Running {
         listeners: callers.addresses(),
         admin,

@@ -5,6 +5,8 @@
 //! connections, and cannot bind to a port chosen by the system.
 
 mod reject;
+#[cfg(test)]
+mod tests;
 mod workers;
 
 use std::io;
@@ -151,8 +153,9 @@ impl BoundServer {
         ConnectionCounts::new(&self.connections)
     }
 
-    /// Serves all listeners with `service`; a connection stays on its worker. Must be called in a runtime. That runtime accepts all connections,
-    /// even if `workers` serve them in others.
+    /// Serves all listeners with `service`; a connection stays on its worker. Must be called in a
+    /// runtime. That runtime accepts all connections, even if `workers` serve them in others.
+    #[expect(private_bounds, reason = "services are internal to this module")]
     pub fn serve<A>(
         self,
         service: Arc<A>,
@@ -383,7 +386,6 @@ async fn serve_connection<A>(
     let mut metadata = ConnMetadata {
         trusted_proxies: settings.proxies.as_ref().map(|proxies| proxies.networks()),
         certificate: None,
-        state: None,
     };
     let stream = match &settings.protocol {
         Protocol::Plain => incoming.into_transport().ok(),

@@ -1,9 +1,8 @@
 //! Validates the head of a request before it is used in any other way: rejects ambiguous
 //! framing, heads over the limits, and targets that two parsers could interpret differently.
 //!
-//! HTTP/1 heads are checked as bytes, before they reach pingora's parser, which is lenient
-//! (docs/design/pingora.md). HTTP/2 heads arrive parsed; [`check_head`] applies the same rules
-//! to them.
+//! HTTP/1 heads are checked as bytes, before they are parsed. HTTP/2 heads arrive parsed;
+//! [`check_http2`] applies the same rules to them.
 
 mod fields;
 mod head_end;
@@ -12,7 +11,6 @@ mod target;
 mod tests;
 
 use http::{Method, Version};
-use pingora::http::RequestHeader;
 
 use crate::gateway::reason::Reason;
 use crate::gateway::rejection::Rejection;
@@ -128,7 +126,7 @@ fn printable_path(target: &[u8]) -> String {
         .collect()
 }
 
-/// Performs the part of [`check_head`] that concerns method and target.
+/// Performs the part of the checks that concerns method and target.
 ///
 /// # Errors
 /// Returns the first fault found.
@@ -245,7 +243,7 @@ pub(super) fn check_http2(
 ) -> Result<(), Rejection> {
     check_method(head.method.as_str().as_bytes())?;
     let options = head.method == Method::OPTIONS;
-    target::check(http2_target(head), options, limits.url_bytes)?;
+    target::check_origin_form(http2_target(head), options, limits.url_bytes)?;
     let mut fields = FieldChecker::default();
     for (name, value) in &head.headers {
         fields.check(name.as_str().as_bytes(), value.as_bytes())?;
@@ -266,29 +264,4 @@ pub(super) fn rejected_http2(head: &http::request::Parts, rejection: Rejection) 
 fn http2_target(head: &http::request::Parts) -> &[u8] {
     let target = head.uri.path_and_query();
     target.map_or(b"", |target| target.as_str().as_bytes())
-}
-
-/// Applies the rules for HTTP/1 heads to a parsed head. Used for HTTP/2, where the raw bytes are
-/// not available. The size of the whole head is limited by HTTP/2's own
-/// `SETTINGS_MAX_HEADER_LIST_SIZE`.
-///
-/// # Errors
-/// Returns the first fault found, as the response to the request.
-pub fn check_head(head: &RequestHeader, limits: &HeadLimits) -> Result<(), Rejection> {
-    check_method(head.method.as_str().as_bytes())?;
-    target::check_origin_form(
-        head.raw_path(),
-        head.method == Method::OPTIONS,
-        limits.url_bytes,
-    )?;
-    let mut fields = FieldChecker::default();
-    for (name, value) in &head.headers {
-        fields.check(name.as_str().as_bytes(), value.as_bytes())?;
-    }
-    if head.version == Version::HTTP_2 {
-        let authority = head.uri.authority().map(|a| a.as_str().as_bytes());
-        fields.finish_http2(authority)
-    } else {
-        fields.finish_http1(head.version).map(drop)
-    }
 }

@@ -42,8 +42,8 @@ async fn start(pages: Arc<Pages>) -> (std::net::SocketAddr, ServerHandle) {
         panic!("not TCP")
     };
     let clock = ManualClock::at(UnixMillis::from_secs(0));
-    let app = Admin::new(pages, &any);
-    let handle = bound.serve(vec![app], clock, Arc::new(|_| {}), Workers::CurrentRuntime);
+    let app = Admin::new(pages, &any, clock.clone());
+    let handle = bound.serve(app, clock, Arc::new(|_| {}), Workers::CurrentRuntime);
     (address, handle)
 }
 

@@ -16,11 +16,11 @@ const MAX_SIZE_DIGITS: usize = 15;
 /// The error for a malformed chunked body. Nothing after it can be trusted.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("malformed chunked body")]
-pub(in crate::proxy) struct MalformedChunk;
+pub(super) struct MalformedChunk;
 
 /// What remains to be received of a message body.
 #[derive(Debug, PartialEq, Eq)]
-pub(in crate::proxy) enum BodyDecoder {
+pub(super) enum BodyDecoder {
     /// This number of bytes.
     Length(u64),
     /// Chunks, up to the last one and its trailers.
@@ -32,7 +32,7 @@ pub(in crate::proxy) enum BodyDecoder {
 
 /// The position in a chunked body (RFC 9112 §7.1).
 #[derive(Debug, PartialEq, Eq)]
-pub(in crate::proxy) enum ChunkedState {
+pub(super) enum ChunkedState {
     Size { value: u64, digits: usize },
     Extension { value: u64, length: usize },
     SizeLf { value: u64 },
@@ -61,23 +61,13 @@ impl From<Framing> for BodyDecoder {
 
 impl BodyDecoder {
     /// Whether the whole body has arrived.
-    pub(in crate::proxy) fn is_done(&self) -> bool {
+    pub(super) fn is_done(&self) -> bool {
         matches!(self, Self::Length(0) | Self::Chunked(ChunkedState::End))
-    }
-
-    /// The number of bytes that can be passed on without decoding; 0 if each byte has to be
-    /// examined.
-    pub(in crate::proxy) fn unframed_len(&self) -> u64 {
-        match self {
-            Self::Length(remaining) => *remaining,
-            Self::UntilClose => u64::MAX,
-            Self::Chunked(_) => 0,
-        }
     }
 
     /// Consumes those leading bytes of `bytes` that belong to the body and returns how many
     /// they are.
-    pub(in crate::proxy) fn decode(&mut self, bytes: &[u8]) -> Result<usize, MalformedChunk> {
+    pub(super) fn decode(&mut self, bytes: &[u8]) -> Result<usize, MalformedChunk> {
         match self {
             Self::Length(remaining) => {
                 let consumed = at_most(*remaining, bytes.len());
@@ -123,28 +113,19 @@ fn at_most(remaining: u64, length: usize) -> usize {
 
 impl ChunkedState {
     /// Returns the state before the first byte of a chunked body.
-    pub(in crate::proxy) const fn start() -> Self {
+    pub(super) const fn start() -> Self {
         SIZE
     }
 
-    fn decode(&mut self, bytes: &[u8]) -> Result<usize, MalformedChunk> {
-        self.decode_data(bytes, |_| {})
-    }
-
     /// Consumes those leading bytes of `bytes` that belong to the body and returns how many they
-    /// are. Calls `data` with the content of the chunks.
-    pub(in crate::proxy) fn decode_data(
-        &mut self,
-        bytes: &[u8],
-        mut data: impl FnMut(&[u8]),
-    ) -> Result<usize, MalformedChunk> {
+    /// are.
+    fn decode(&mut self, bytes: &[u8]) -> Result<usize, MalformedChunk> {
         let mut consumed = 0;
         while let Some(rest) = bytes.get(consumed..).filter(|rest| !rest.is_empty()) {
             match self {
                 Self::End => break,
                 Self::Data { remaining } => {
                     let here = at_most(*remaining, rest.len());
-                    data(rest.get(..here).unwrap_or_default());
                     *remaining -= here as u64;
                     consumed += here;
                     if *remaining == 0 {

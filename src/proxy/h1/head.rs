@@ -1,5 +1,8 @@
 //! Parses and encodes HTTP/1 heads (RFC 9112 §2-§6).
 
+#[cfg(test)]
+mod tests;
+
 use bytes::{Buf, Bytes, BytesMut};
 use http::{HeaderName, Method, StatusCode, Version, header};
 

@@ -11,4 +11,5 @@ mod slow_bodies;
 mod stalled_readers;
 mod support;
 mod tls;
+mod trailers;
 mod upstream;

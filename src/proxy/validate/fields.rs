@@ -93,7 +93,7 @@ impl<'a> FieldChecker<'a> {
             .ok()
             .filter(|_| digits)
             .and_then(|value| value.parse::<u64>().ok())
-            // pingora counts in signed 64-bit integers.
+            // Many recipients count in signed 64-bit integers.
             .filter(|length| *length <= i64::MAX.unsigned_abs())
             .ok_or_else(|| bad_request("malformed Content-Length"))?;
         if self.content_length.replace(length).is_some() {

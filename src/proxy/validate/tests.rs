@@ -8,7 +8,7 @@ const LIMITS: HeadLimits = HeadLimits {
     url_bytes: 100,
 };
 
-fn head(method: &str, uri: &str, fields: &[(&'static str, &str)]) -> RequestHeader {
+fn head(method: &str, uri: &str, fields: &[(&'static str, &str)]) -> http::request::Parts {
     let (mut parts, ()) = http::Request::builder()
         .method(method)
         .uri(uri)
@@ -22,11 +22,11 @@ fn head(method: &str, uri: &str, fields: &[(&'static str, &str)]) -> RequestHead
             http::HeaderValue::from_bytes(value.as_bytes()).unwrap(),
         );
     }
-    parts.into()
+    parts
 }
 
 fn rejection_of(method: &str, uri: &str, fields: &[(&'static str, &str)]) -> Option<Reason> {
-    check_head(&head(method, uri, fields), &LIMITS)
+    check_http2(&head(method, uri, fields), &LIMITS)
         .err()
         .map(|rejection| rejection.reason)
 }
