@@ -176,7 +176,7 @@ fn check_request_line(line: &[u8], limits: &HeadLimits) -> Result<Version, Rejec
         return Err(bad_request("malformed request line"));
     };
     check_method(method)?;
-    let form = target::check(target, method == b"OPTIONS", limits.url_bytes)?;
+    let form = target::check_http1(target, method == b"OPTIONS", limits.url_bytes)?;
     if form == Form::Absolute {
         // The server does not support it yet.
         return Err(bad_request("the target is not in origin-form"));
