@@ -246,9 +246,18 @@ pub(super) fn check_http2(
     target::check_origin_form(http2_target(head), options, limits.url_bytes)?;
     let mut fields = FieldChecker::default();
     for (name, value) in &head.headers {
+        if is_padded(value.as_bytes()) {
+            return Err(bad_request("whitespace around a field value in HTTP/2"));
+        }
         fields.check(name.as_str().as_bytes(), value.as_bytes())?;
     }
     fields.finish_http2(head.uri.authority().map(|a| a.as_str().as_bytes()))
+}
+
+/// Whether whitespace surrounds a field value, which HTTP/2 does not allow (RFC 9113 §8.2.1).
+pub(super) fn is_padded(value: &[u8]) -> bool {
+    let is_space = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+    is_space(value.first()) || is_space(value.last())
 }
 
 /// Describes a rejected HTTP/2 head.

@@ -20,7 +20,6 @@ use super::encode::Writer;
 use super::head;
 use super::lingering_close::discard;
 use super::read::{ReadSize, poll_read};
-use super::session::Session;
 use crate::proxy::head::RequestHead;
 use crate::proxy::transport::Transport;
 use crate::proxy::validate::Framing;
@@ -147,7 +146,7 @@ impl Connection {
     }
 
     /// Begins the exchange for `head`, whose body follows.
-    pub(super) fn begin(&mut self, head: &RequestHead, framing: Framing) -> Session<'_> {
+    pub(super) fn begin(&mut self, head: &RequestHead, framing: Framing) {
         let http10 = head.version == Version::HTTP_10;
         let upgrade = framing == Framing::Tunnel;
         self.content = 0;
@@ -165,7 +164,6 @@ impl Connection {
             persistent: head::persistent(&head.fields, !http10),
             ..Exchange::none()
         };
-        Session::new(self)
     }
 
     /// Whether another request can follow the one that was served.

@@ -9,6 +9,7 @@ use pingora::protocols::Stream;
 
 use super::connection::Connection;
 use super::head;
+use super::session::Session;
 use crate::clock::SharedClock;
 use crate::gateway::reason::Reason;
 use crate::gateway::rejection::{ErrorResponse, Rejection};
@@ -100,7 +101,7 @@ async fn serve_request<S: Service + ?Sized>(
     deadline: &mut Deadline,
     (head, framing): (RequestHead, Framing),
 ) -> Served {
-    let session = connection.begin(&head, framing);
+    let session = Session::begin(connection, &head, framing);
     let request = Request {
         head,
         downstream: Downstream::H1(session),

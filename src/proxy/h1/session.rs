@@ -13,7 +13,8 @@ use super::connection::Connection;
 use super::encode::{BodyFraming, WriteError};
 use super::head::{encode_response, set_content_length};
 use crate::proxy::error::{ErrorKind, RelayError, Side};
-use crate::proxy::head::{BodySize, ResponseHead};
+use crate::proxy::head::{BodySize, RequestHead, ResponseHead};
+use crate::proxy::validate::Framing;
 
 /// See [`crate::proxy::downstream::Downstream`] for the methods. Bytes after the request stay in
 /// the connection, for the next one.
@@ -22,7 +23,13 @@ pub(in crate::proxy) struct Session<'c> {
 }
 
 impl<'c> Session<'c> {
-    pub(super) fn new(connection: &'c mut Connection) -> Self {
+    /// Begins the exchange for `head`, whose body follows.
+    pub(super) fn begin(
+        connection: &'c mut Connection,
+        head: &RequestHead,
+        framing: Framing,
+    ) -> Self {
+        connection.begin(head, framing);
         Self { connection }
     }
 

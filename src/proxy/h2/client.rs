@@ -21,7 +21,9 @@ use pool::Slot;
 /// Maximum number of interim responses to one request. The caller may be too slow to take them.
 const MAX_INTERIM: u32 = 100;
 
-/// See [`crate::proxy::upstream::Upstream`] for the methods.
+/// See [`crate::proxy::upstream::Upstream`] for the methods. A write does not fail because the
+/// upstream has reset the stream or the connection is lost: an upstream may answer without the
+/// rest of the request (RFC 9113 §8.1), and whether it did is found when the response is read.
 pub(in crate::proxy) struct Session {
     reused: bool,
     method: Method,
@@ -90,22 +92,16 @@ impl Session {
             };
             let mut admitted = 0;
             if !content.is_empty() {
-                admitted = match ready!(poll_capacity(stream, content.len(), cx)) {
-                    Ok(admitted) => admitted,
-                    Err(error) => {
-                        self.stop_upload(error)?;
-                        break;
-                    }
+                let Ok(capacity) = ready!(poll_capacity(stream, content.len(), cx)) else {
+                    self.ended = true;
+                    break;
                 };
+                admitted = capacity;
             }
             let part = content.split_to(admitted);
             let ends_here = end && content.is_empty();
-            if let Err(error) = stream.send_data(part, ends_here) {
-                let error = reset_reason(stream, cx, error);
-                self.stop_upload(error)?;
-                break;
-            }
-            self.ended = ends_here;
+            let sent = stream.send_data(part, ends_here);
+            self.ended = ends_here || sent.is_err();
         }
         content.clear();
         Poll::Ready(Ok(()))
@@ -113,7 +109,7 @@ impl Session {
 
     pub(in crate::proxy) fn poll_finish(
         &mut self,
-        cx: &mut Context<'_>,
+        _cx: &mut Context<'_>,
         trailers: &mut Option<HeaderMap>,
     ) -> Poll<Result<(), RelayError>> {
         self.send_head(trailers.is_none())?;
@@ -123,14 +119,11 @@ impl Session {
         let Some(stream) = &mut self.content else {
             return Poll::Ready(Err(internal("the end of a request without a head")));
         };
-        let sent = match trailers.take() {
+        // If this fails, the reason is found when the response is read.
+        let _ = match trailers.take() {
             Some(trailers) => stream.send_trailers(trailers),
             None => stream.send_data(Bytes::new(), true),
         };
-        if let Err(error) = sent {
-            let error = reset_reason(stream, cx, error);
-            self.stop_upload(error)?;
-        }
         self.ended = true;
         Poll::Ready(Ok(()))
     }
@@ -143,7 +136,9 @@ impl Session {
         let Some(response) = &mut self.response else {
             return Poll::Ready(Err(internal("a response before its request")));
         };
-        if let Some(interim) = ready!(response.poll_informational(cx)) {
+        let interim = ready!(response.poll_informational(cx));
+        self.slot.heard();
+        if let Some(interim) = interim {
             let interim = interim.map_err(|error| self.unanswered(error))?;
             self.interim += 1;
             if self.interim > MAX_INTERIM {
@@ -169,7 +164,10 @@ impl Session {
         };
         while self.chunk.is_empty() && !self.body_done {
             match ready!(body.poll_data(cx)) {
-                Some(Ok(chunk)) => self.chunk = chunk,
+                Some(Ok(chunk)) => {
+                    self.slot.heard();
+                    self.chunk = chunk;
+                }
                 Some(Err(error)) => return Poll::Ready(Err(upstream_error(error))),
                 None => {
                     let trailers = ready!(body.poll_trailers(cx));
@@ -216,22 +214,8 @@ impl Session {
         Ok(())
     }
 
-    /// Stops sending after `error`. After NO_ERROR the upstream has answered, or will, without
-    /// the rest of the request (RFC 9113 §8.1); whether it did is found when the response is
-    /// read.
-    fn stop_upload(&mut self, error: h2::Error) -> Result<(), RelayError> {
-        self.ended = true;
-        if error.reason() == Some(Reason::NO_ERROR) {
-            return Ok(());
-        }
-        Err(self.unanswered(error))
-    }
-
     /// Classifies an error before the final response: which retry is allowed.
     fn unanswered(&self, error: h2::Error) -> RelayError {
-        if self.response.is_none() && self.body.is_some() {
-            return upstream_error(error);
-        }
         let retry = match error.reason() {
             Some(Reason::HTTP_1_1_REQUIRED) if !error.is_library() => Retry::WithHttp1,
             // The stream is one of those that GOAWAY excludes.
@@ -241,20 +225,6 @@ impl Session {
             _ => Retry::Never,
         };
         upstream_error(error).retry(retry)
-    }
-}
-
-/// Returns the error that explains why sending has failed: `h2` says only that the stream is
-/// closed.
-fn reset_reason(
-    stream: &mut SendStream<Bytes>,
-    cx: &mut Context<'_>,
-    error: h2::Error,
-) -> h2::Error {
-    match stream.poll_reset(cx) {
-        Poll::Ready(Ok(reason)) => reason.into(),
-        Poll::Ready(Err(error)) => error,
-        Poll::Pending => error,
     }
 }
 
@@ -271,10 +241,13 @@ fn upstream_error(error: h2::Error) -> RelayError {
     }
 }
 
-/// Classifies the error of a request of which nothing was sent, because its connection is being
-/// closed. Any other connection will do.
+/// Classifies the error of a request of which nothing was sent. If its connection is being closed,
+/// any other will do.
 fn not_sent(error: h2::Error) -> RelayError {
-    upstream_error(error).retry(Retry::Unprocessed)
+    if error.is_io() || error.is_go_away() {
+        return upstream_error(error).retry(Retry::Unprocessed);
+    }
+    internal("a head that cannot be sent in HTTP/2")
 }
 
 fn invalid(cause: &'static str) -> RelayError {

@@ -2,10 +2,14 @@
 //! responses that become ready together are written together, and none outlives the connection.
 
 mod stall;
+#[cfg(test)]
+mod tests;
+mod turn;
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
-use std::task::{Context, Poll};
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -31,6 +35,7 @@ use crate::proxy::record::{self, Delivery, Recorder};
 use crate::proxy::service::{ConnInfo, Request, Service};
 use crate::proxy::validate::{self, HeadLimits};
 use stall::StallGuard;
+use turn::TurnWaker;
 
 /// Maximum number of concurrent streams of a connection.
 const STREAMS: u32 = 100;
@@ -89,7 +94,11 @@ pub(in crate::proxy) async fn serve<S, I>(
     // The timers of requests that have ended, for the next ones.
     let mut timers = Vec::new();
     let mut unadmitted = pin!(conn.state.unadmitted_idle(settings.unadmitted_keepalive));
+    let turn = Arc::new(TurnWaker::default());
+    let turn_waker = Waker::from(Arc::clone(&turn));
     poll_fn(|cx| {
+        turn.begin(cx.waker());
+        let mut round = 0;
         loop {
             while let Poll::Ready(Some(timer)) = streams.poll_next_unpin(cx) {
                 timers.push(timer);
@@ -97,20 +106,23 @@ pub(in crate::proxy) async fn serve<S, I>(
                     server.requests_ended();
                 }
             }
-            match server.h2.poll_accept(cx) {
+            turn.begin_round();
+            round += 1;
+            match server.h2.poll_accept(&mut Context::from_waker(&turn_waker)) {
                 Poll::Ready(Some(Ok((request, respond)))) => {
                     if let Some(accepted) = server.accept(request, respond) {
                         let timer = timers.pop();
                         streams.push(serve_stream(service, conn, accepted, timer));
                     }
+                    continue;
                 }
                 Poll::Ready(None | Some(Err(_))) => return Poll::Ready(()),
-                Poll::Pending => match server.poll_end(cx, streams.is_empty(), unadmitted.as_mut())
-                {
-                    End::Closed => return Poll::Ready(()),
-                    End::Closing => {}
-                    End::Open => return Poll::Pending,
-                },
+                Poll::Pending => {}
+            }
+            match server.poll_end(cx, streams.is_empty(), unadmitted.as_mut()) {
+                End::Closed => return Poll::Ready(()),
+                End::Open if turn.end(round) => return Poll::Pending,
+                End::Open | End::Closing => {}
             }
         }
     })

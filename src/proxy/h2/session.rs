@@ -108,6 +108,7 @@ impl Session {
         Ok(())
     }
 
+    #[allow(clippy::needless_pass_by_value)] // The same signature as in HTTP/1.
     pub(in crate::proxy) fn queue_head(
         &mut self,
         head: ResponseHead,
@@ -274,7 +275,8 @@ pub(super) fn poll_capacity(
 fn response(head: &ResponseHead) -> Result<Response<()>, RelayError> {
     let bodiless = head.status.is_informational() || head.status == StatusCode::NO_CONTENT;
     let fields = head.fields.to_map(|name, value| {
-        !is_connection_specific(name, value) && !(bodiless && name == "content-length")
+        let dropped = is_connection_specific(name, value);
+        !dropped && (!bodiless || name != "content-length")
     });
     let invalid = |_| RelayError::new(Side::Upstream, ErrorKind::InvalidMessage, "invalid field");
     let mut response = Response::new(());

@@ -14,6 +14,7 @@ use super::{Stop, Transaction, internal};
 use crate::gateway::Admission;
 use crate::gateway::route::{UpgradeExpiry, Upstream as Target};
 use crate::proxy::context::Context;
+use crate::proxy::downstream::Downstream;
 use crate::proxy::error::{ErrorKind, RelayError, Side};
 use crate::proxy::head::ResponseHead;
 use crate::proxy::headers::{self, HeaderFieldsMut};
@@ -197,6 +198,7 @@ impl Transaction<'_> {
         self.answer.close |= body.expects_continue
             && !body.is_under_way()
             && !duplex.caller.downstream.is_body_done();
+        duplex.check_beginning().await?;
         let close = self.answer.close;
         duplex.caller.downstream.queue_head(head, close)?;
         let look = watched
@@ -217,7 +219,9 @@ impl Transaction<'_> {
         let now = self.relay.clock.monotonic();
         self.context.times.ended = Some(now);
         upstream.release(now);
-        if !self.caller.downstream.is_body_done() && !self.answer.close {
+        // In HTTP/2 the stream is reset instead, without an error (RFC 9113 §8.1).
+        let http1 = matches!(self.caller.downstream, Downstream::H1(_));
+        if http1 && !self.caller.downstream.is_body_done() && !self.answer.close {
             self.answer.close = !Box::pin(self.caller.discard_rest()).await;
         }
     }

@@ -1,6 +1,8 @@
 //! Moves a request body up and its answer down at the same time, in one poll loop. In each
 //! direction one piece is in flight, and nothing is buffered beyond it. Every wait has an end.
 
+mod look;
+
 use std::future::poll_fn;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -11,7 +13,6 @@ use tokio::time::Instant;
 
 use super::body::{RequestBody, too_slow};
 use super::waits::{Wait, Waits};
-use crate::gateway::{LOOK_TIMEOUT, Replayable, ScopesVerdict, UnauthorizedBody};
 use crate::proxy::body_rate::TooSlow;
 use crate::proxy::deadline::Deadline;
 use crate::proxy::downstream::Downstream;
@@ -19,9 +20,7 @@ use crate::proxy::error::{ErrorKind, RelayError, Side};
 use crate::proxy::head::ResponseHead;
 use crate::proxy::headers::{self, SentCredentials};
 use crate::proxy::upstream::Upstream;
-
-/// Maximum number of bytes of a 401 that are read ahead.
-const MAX_READ_AHEAD: usize = 32 * 1024;
+pub(super) use look::{Look, Looked};
 
 /// The caller's side of a request.
 pub(super) struct Caller<'r> {
@@ -78,40 +77,6 @@ enum Step {
     Complete,
     /// The upstream does not take the rest.
     Stopped,
-}
-
-/// A look at the body of a 401.
-pub(super) struct Look {
-    body: UnauthorizedBody,
-    verdict: ScopesVerdict,
-}
-
-impl Look {
-    pub(super) fn new(body: UnauthorizedBody) -> Self {
-        let verdict = ScopesVerdict::Undecided;
-        Self { body, verdict }
-    }
-
-    /// Whether the body says that the client does not hold the `authorizedScopes`.
-    pub(super) fn is_refusal(&self) -> bool {
-        self.verdict == ScopesVerdict::Refused
-    }
-
-    /// Looks at the next piece.
-    fn add(&mut self, piece: &[u8]) {
-        if self.verdict == ScopesVerdict::Undecided {
-            self.verdict = self.body.add(piece);
-        }
-    }
-}
-
-/// How a look at the body of a 401 ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Looked {
-    /// The body has said what it can say in time.
-    Done,
-    /// The request cannot be sent again any more, so nothing is waited for.
-    TooLate,
 }
 
 impl<'d, 'r> Duplex<'d, 'r> {
@@ -355,57 +320,26 @@ impl<'d, 'r> Duplex<'d, 'r> {
         }
     }
 
-    /// Reads the beginning of the body of a 401 ahead, until it is decisive. Takes at most
-    /// [`LOOK_TIMEOUT`]; a body that is broken or late says nothing. The request is sent on in the
-    /// meantime.
-    ///
-    /// # Errors
-    /// If the caller is gone or its body is not acceptable.
-    pub(super) async fn look(&mut self, look: &mut Look) -> Result<Looked, RelayError> {
-        self.waits.end(Wait::Look);
-        let looked = poll_fn(|cx| self.poll_look(look, cx)).await;
-        self.waits.end(Wait::Look);
-        looked
-    }
-
-    fn poll_look(
-        &mut self,
-        look: &mut Look,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<Looked, RelayError>> {
-        self.waits.begin_poll();
-        loop {
-            if self.caller.body.replayable() != Replayable::Yes {
-                return Poll::Ready(Ok(Looked::TooLate));
-            }
-            match self.upstream.poll_body(cx) {
-                Poll::Ready(Ok(true)) => {
-                    let chunk = self.upstream.chunk();
-                    look.add(chunk);
-                    self.ahead.extend_from_slice(chunk);
-                    let length = chunk.len();
-                    self.upstream.consume(length);
-                    let decided = look.verdict != ScopesVerdict::Undecided;
-                    if decided || self.ahead.len() >= MAX_READ_AHEAD {
-                        return Poll::Ready(Ok(Looked::Done));
-                    }
-                }
-                Poll::Ready(ended) => {
-                    self.ended = Some(ended.map(|_| ()));
-                    return Poll::Ready(Ok(Looked::Done));
-                }
-                Poll::Pending => {
-                    if self.poll_upload(cx)?.is_pending() {
-                        break;
-                    }
-                }
-            }
+    /// Checks the part of the answer that has arrived with its head, without waiting for more: if
+    /// it is malformed, the caller can still be told.
+    pub(super) async fn check_beginning(&mut self) -> Result<(), RelayError> {
+        if !self.ahead.is_empty() {
+            return Ok(());
         }
-        self.waits.begin(Wait::Look, LOOK_TIMEOUT);
-        match self.poll_waits(false, cx) {
-            Poll::Ready(error) if error.side == Side::Caller => Poll::Ready(Err(error)),
-            Poll::Ready(_) => Poll::Ready(Ok(Looked::Done)),
-            Poll::Pending => Poll::Pending,
+        if self.ended.is_none() {
+            let first = poll_fn(|cx| Poll::Ready(self.upstream.poll_body(cx))).await;
+            self.ended = match first {
+                Poll::Ready(Ok(false)) => Some(Ok(())),
+                Poll::Ready(Err(error)) => Some(Err(error)),
+                Poll::Ready(Ok(true)) | Poll::Pending => None,
+            };
+        }
+        match self.ended.take() {
+            Some(Err(error)) => Err(error),
+            ended => {
+                self.ended = ended;
+                Ok(())
+            }
         }
     }
 

@@ -3,6 +3,7 @@
 
 mod client;
 mod failures;
+mod http2;
 mod in_flight;
 mod replay_matrix;
 mod requests;

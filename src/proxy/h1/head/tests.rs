@@ -44,6 +44,21 @@ fn request_fields_keep_spelling_order_and_bytes() {
 }
 
 #[test]
+fn the_authority_of_an_absolute_target_takes_the_place_of_host() {
+    for (line, target, host) in [
+        ("GET http://b:8/x?y HTTP/1.1", "/x?y", "b:8"),
+        ("GET HTTPS://b HTTP/1.1", "/", "b"),
+        ("OPTIONS http://b HTTP/1.0", "*", "b"),
+        ("GET /x HTTP/1.0", "/x", "a"),
+    ] {
+        let head = request(&format!("{line}\r\nHost: a\r\n\r\n"));
+        assert_eq!((head.target(), head.host()), (target, Some(host)), "{line}");
+    }
+    let head = request("GET / HTTP/1.0\r\n\r\n");
+    assert_eq!((head.version, head.host()), (Version::HTTP_10, None));
+}
+
+#[test]
 fn requests_are_framed_by_their_body() {
     for (method, fields, size, expected) in [
         ("GET", "", BodySize::Empty, ""),

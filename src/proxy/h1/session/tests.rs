@@ -33,7 +33,7 @@ async fn begin(connection: &mut Connection) -> (RequestHead, Session<'_>) {
     let head = connection.split_head(0, end);
     let framing = check_raw(&head, &LIMITS).unwrap();
     let head = parse_request(&head, framing).unwrap();
-    let session = connection.begin(&head, framing);
+    let session = Session::begin(connection, &head, framing);
     (head, session)
 }
 

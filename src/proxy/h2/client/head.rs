@@ -10,6 +10,7 @@ use crate::header_fields::{HeaderFields, all};
 use crate::proxy::error::RelayError;
 use crate::proxy::h2::fields;
 use crate::proxy::head::{BodySize, FieldList, RequestHead, ResponseHead};
+use crate::proxy::validate::is_padded;
 
 /// Converts a request. Its `Host` becomes `:authority`.
 pub(super) fn request(
@@ -72,6 +73,7 @@ pub(super) fn interim(response: &Response<()>) -> Result<ResponseHead, RelayErro
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return Err(invalid("101 in HTTP/2"));
     }
+    check_values(response.headers())?;
     Ok(ResponseHead {
         status: response.status(),
         reason: None,
@@ -88,6 +90,7 @@ pub(super) fn response(
     method: &Method,
     ended: bool,
 ) -> Result<ResponseHead, RelayError> {
+    check_values(&parts.headers)?;
     let status = parts.status;
     let length = content_length(&parts.headers)?;
     let bodiless = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
@@ -110,6 +113,13 @@ pub(super) fn response(
         fields,
         body,
     })
+}
+
+fn check_values(headers: &HeaderMap) -> Result<(), RelayError> {
+    if headers.values().any(|value| is_padded(value.as_bytes())) {
+        return Err(invalid("whitespace around a field value in HTTP/2"));
+    }
+    Ok(())
 }
 
 fn content_length(headers: &HeaderMap) -> Result<Option<u64>, RelayError> {

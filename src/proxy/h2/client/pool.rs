@@ -2,7 +2,7 @@
 //! contended and a connection never changes threads.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -35,6 +35,9 @@ const MAX_HEAD: u32 = 128 * 1024;
 const MAX_IDLE: usize = 128;
 /// The interval at which unusable connections are removed.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+/// The number of sweeps without anything received after which a request that is given up makes
+/// its connection suspect.
+const SILENT_SWEEPS: u32 = 2;
 
 /// A pool of connections; see the module documentation.
 pub(in crate::proxy) struct Pool {
@@ -65,6 +68,14 @@ struct Connection {
     /// When the last stream ended, in milliseconds of monotonic time.
     idle_since: AtomicU64,
     closed: Arc<AtomicBool>,
+    /// Whether a response, or part of one, was received since the last sweep.
+    heard: AtomicBool,
+    /// The number of sweeps since one was received or the connection was without streams.
+    silent: AtomicU32,
+    /// Whether the connection may be dead: a request on it was given up after a silence, for
+    /// example because of the read timeout. No stream is opened until something is received.
+    /// (PING frames would tell, but gRPC servers close connections that send too many.)
+    suspect: AtomicBool,
 }
 
 impl Pool {
@@ -93,7 +104,9 @@ impl Pool {
                 removed.push(Arc::clone(connection));
                 return false;
             }
-            found = Slot::on(connection);
+            if !connection.suspect.load(Ordering::Relaxed) {
+                found = Slot::on(connection);
+            }
             true
         });
         drop(state);
@@ -143,6 +156,9 @@ impl Pool {
             streams: AtomicUsize::new(0),
             idle_since: AtomicU64::new(millis(self.clock.monotonic())),
             closed,
+            heard: AtomicBool::new(false),
+            silent: AtomicU32::new(0),
+            suspect: AtomicBool::new(false),
         });
         let slot = Slot::on(&connection).ok_or_else(|| {
             RelayError::new(
@@ -174,7 +190,10 @@ impl Pool {
     /// Closes unusable connections. Returns whether any connections are left.
     fn remove_unusable(&self) -> bool {
         let mut state = self.state();
-        let unusable = |connection: &mut Arc<Connection>| !connection.is_usable();
+        let unusable = |connection: &mut Arc<Connection>| {
+            connection.count_silence();
+            !connection.is_usable()
+        };
         let removed: Vec<_> = state.connections.extract_if(.., unusable).collect();
         state.sweeping = !state.connections.is_empty();
         let remaining = state.sweeping;
@@ -226,7 +245,18 @@ impl Connection {
         let is_busy = self.streams.load(Ordering::Relaxed) > 0;
         // Fails once the upstream has sent GOAWAY or the connection has failed.
         let accepts = || !matches!(self.sender.clone().ready().now_or_never(), Some(Err(_)));
-        is_open && (is_busy || !self.has_idled()) && accepts()
+        let is_idle_too_long = || self.has_idled() || self.suspect.load(Ordering::Relaxed);
+        is_open && (is_busy || !is_idle_too_long()) && accepts()
+    }
+
+    /// Called by each sweep.
+    fn count_silence(&self) {
+        let heard = self.heard.swap(false, Ordering::Relaxed);
+        if heard || self.streams.load(Ordering::Relaxed) == 0 {
+            self.silent.store(0, Ordering::Relaxed);
+        } else {
+            self.silent.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     fn has_idled(&self) -> bool {
@@ -236,19 +266,26 @@ impl Connection {
 }
 
 /// The place of a stream on its connection.
-pub(super) struct Slot(Arc<Connection>);
+pub(super) struct Slot {
+    connection: Arc<Connection>,
+    /// Whether a request was sent and nothing was received in response.
+    waiting: bool,
+}
 
 impl Slot {
     /// Returns a place on `connection`, if there is one left.
     fn on(connection: &Arc<Connection>) -> Option<Self> {
         let limit = MAX_STREAMS.min(connection.sender.current_max_send_streams());
         let taken = connection.streams.fetch_add(1, Ordering::Relaxed);
-        let slot = Self(Arc::clone(connection));
+        let slot = Self {
+            connection: Arc::clone(connection),
+            waiting: false,
+        };
         (taken < limit).then_some(slot)
     }
 
     pub(super) fn scheme(&self) -> Scheme {
-        if self.0.tls {
+        if self.connection.tls {
             Scheme::HTTPS
         } else {
             Scheme::HTTP
@@ -256,19 +293,33 @@ impl Slot {
     }
 
     pub(super) fn send_request(
-        &self,
+        &mut self,
         request: Request<()>,
         end: bool,
     ) -> Result<(ResponseFuture, SendStream<Bytes>), h2::Error> {
-        self.0.sender.clone().send_request(request, end)
+        let sent = self.connection.sender.clone().send_request(request, end)?;
+        self.waiting = true;
+        Ok(sent)
+    }
+
+    /// Records that something was received.
+    pub(super) fn heard(&mut self) {
+        self.waiting = false;
+        self.connection.heard.store(true, Ordering::Relaxed);
+        self.connection.silent.store(0, Ordering::Relaxed);
+        self.connection.suspect.store(false, Ordering::Relaxed);
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        if self.0.streams.fetch_sub(1, Ordering::Relaxed) == 1 {
-            let now = millis(self.0.clock.monotonic());
-            self.0.idle_since.store(now, Ordering::Relaxed);
+        let connection = &self.connection;
+        if self.waiting && connection.silent.load(Ordering::Relaxed) >= SILENT_SWEEPS {
+            connection.suspect.store(true, Ordering::Relaxed);
+        }
+        if connection.streams.fetch_sub(1, Ordering::Relaxed) == 1 {
+            let now = millis(connection.clock.monotonic());
+            connection.idle_since.store(now, Ordering::Relaxed);
         }
     }
 }
