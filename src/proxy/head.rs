@@ -58,11 +58,15 @@ impl RequestHead {
         std::str::from_utf8(&self.target).unwrap_or_default()
     }
 
-    /// Returns the authority of the target (`:authority` in HTTP/2), or else `Host`.
+    /// Returns the authority of the target (`:authority` in HTTP/2), or else `Host`. Empty if an
+    /// HTTP/1.0 request has neither (RFC 9112 §3.2).
     pub(super) fn host(&self) -> Option<&str> {
         match &self.authority {
             Some(authority) => std::str::from_utf8(authority).ok(),
-            None => text(self.fields.first(&header::HOST)?),
+            None => match self.fields.first(&header::HOST) {
+                Some(host) => text(host),
+                None => (self.version == Version::HTTP_10).then_some(""),
+            },
         }
     }
 }

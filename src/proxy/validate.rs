@@ -172,7 +172,7 @@ fn check_request_line(line: &[u8], limits: &HeadLimits) -> Result<Version, Rejec
         return Err(bad_request("malformed request line"));
     };
     check_method(method)?;
-    target::check(target, method == b"OPTIONS", limits.url_bytes)?;
+    target::check_http1(target, method == b"OPTIONS", limits.url_bytes)?;
     match version {
         b"HTTP/1.1" => Ok(Version::HTTP_11),
         b"HTTP/1.0" => Ok(Version::HTTP_10),

@@ -5,6 +5,7 @@
 // Readable code matters more than allocations here.
 #![allow(clippy::format_push_string, clippy::format_collect)]
 
+mod absolute_form;
 mod activation;
 mod attacks;
 mod audit;
@@ -17,6 +18,7 @@ mod connections;
 mod descriptors;
 mod docs;
 mod explain;
+mod grpc;
 mod h2spec;
 mod haproxy;
 mod hawk;

@@ -121,7 +121,9 @@ impl Session {
         if let BodySize::Known(length) = head.body {
             self.left = Some(length);
             let fields = response.headers_mut();
-            if !fields.contains_key(header::CONTENT_LENGTH) {
+            // END_STREAM says that there is no content. In a gRPC response of trailers only, the field
+            // would count as one of them.
+            if length > 0 && !fields.contains_key(header::CONTENT_LENGTH) {
                 fields.insert(header::CONTENT_LENGTH, length.into());
             }
         }

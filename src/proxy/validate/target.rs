@@ -44,7 +44,7 @@ pub(super) enum Form {
 
 /// Checks the target of an HTTP/1 request. Applies the rules of [`check_origin_form`] to the path
 /// and query of an absolute-form target. `limit` is the maximum length of the whole target, in bytes.
-pub(super) fn check(target: &[u8], options: bool, limit: usize) -> Result<Form, Rejection> {
+pub(super) fn check_http1(target: &[u8], options: bool, limit: usize) -> Result<Form, Rejection> {
     let Some(authority) = authority(target) else {
         return check_origin_form(target, options, limit);
     };
@@ -127,7 +127,7 @@ fn authority(target: &[u8]) -> Option<Range<usize>> {
     Some(start..end)
 }
 
-/// Splits a target that has passed [`check`] into the authority of an absolute-form target and what
+/// Splits a target that has passed [`check_http1`] into the authority of an absolute-form target and what
 /// is routed, signed and sent upstream: path and query, or `*`. The authority takes the place of
 /// `Host` (RFC 9112 §3.2.2). An empty path is `/`, and `*` for OPTIONS without a query (§3.2.1,
 /// §3.2.4).
@@ -195,7 +195,7 @@ mod tests {
     fn split(target: &'static str, method: &Method) -> (Option<String>, String) {
         let options = *method == Method::OPTIONS;
         assert!(
-            check(target.as_bytes(), options, LIMIT).is_ok(),
+            check_http1(target.as_bytes(), options, LIMIT).is_ok(),
             "{target} is refused"
         );
         let (authority, origin) = split_target(&Bytes::from_static(target.as_bytes()), method);
@@ -342,7 +342,7 @@ mod tests {
             "*",
             "http://a*",
         ] {
-            let refused = check(target.as_bytes(), false, LIMIT).map_err(|r| r.reason);
+            let refused = check_http1(target.as_bytes(), false, LIMIT).map_err(|r| r.reason);
             assert_eq!(refused, Err(Reason::BadRequest), "{target:?}");
         }
     }
@@ -350,13 +350,15 @@ mod tests {
     #[test]
     fn the_length_limit_includes_scheme_and_authority() {
         let target = |length: usize| format!("http://a/{}", "x".repeat(length - 9));
-        let longest = check(target(LIMIT).as_bytes(), false, LIMIT);
+        let longest = check_http1(target(LIMIT).as_bytes(), false, LIMIT);
         assert_eq!(longest.unwrap(), Form::Absolute);
-        let refused = check(target(LIMIT + 1).as_bytes(), false, LIMIT);
+        let refused = check_http1(target(LIMIT + 1).as_bytes(), false, LIMIT);
         assert_eq!(refused.unwrap_err().reason, Reason::UrlTooLong);
         let bad = format!("http://u@a/{}", "x".repeat(LIMIT));
         assert_eq!(
-            check(bad.as_bytes(), false, LIMIT).unwrap_err().reason,
+            check_http1(bad.as_bytes(), false, LIMIT)
+                .unwrap_err()
+                .reason,
             Reason::UrlTooLong
         );
     }

@@ -180,3 +180,20 @@ fn only_http11_requires_a_host() {
         );
     }
 }
+
+#[test]
+fn a_path_in_absolute_form_is_refused_in_http2() {
+    // RFC 9113 §8.3.1: `:path` begins with a slash, or is `*`.
+    for path in ["http://b/", "http://a/x", "HTTPS://b", "*"] {
+        let Ok(path) = path.parse::<http::uri::PathAndQuery>() else {
+            // Then the library cannot deliver it either.
+            continue;
+        };
+        let mut parts = head("GET", "https://a/", &[]);
+        let mut uri = parts.uri.into_parts();
+        uri.path_and_query = Some(path);
+        parts.uri = http::Uri::from_parts(uri).unwrap();
+        let refused = check_http2(&parts, &LIMITS).map_err(|rejection| rejection.reason);
+        assert_eq!(refused, Err(Reason::BadRequest), "{:?}", parts.uri);
+    }
+}
