@@ -32,7 +32,7 @@ pub(crate) fn judge(counts: impl Iterator<Item = (&'static str, u64)>) -> ExitCo
         let excess = count as f64 / wanted as f64 - 1.0;
         println!("{name}: {:+.1} % of {wanted}", excess * 100.0);
         if excess > expected.tolerance {
-            println!("error: {name} needs more instructions than before: {CONSEQUENCE}");
+            println!("error: {name} needs more instructions than before: {REMEDY}");
             code = ExitCode::FAILURE;
         } else if excess < -expected.tolerance {
             println!("note: {name} needs fewer instructions than before: {REMEDY}");
@@ -41,9 +41,8 @@ pub(crate) fn judge(counts: impl Iterator<Item = (&'static str, u64)>) -> ExitCo
     code
 }
 
-const CONSEQUENCE: &str = "`cargo bench --bench instructions` shows where they are spent; if they are worth it, \
-    run HAWKGATE_UPDATE=1 cargo test --bench instructions";
-const REMEDY: &str = "run HAWKGATE_UPDATE=1 cargo test --bench instructions";
+const REMEDY: &str = "HAWKGATE_UPDATE=1 cargo test --config benches/instructions/debug.toml --bench \
+    instructions writes the new counts; cargo bench --bench instructions shows where they are spent";
 
 /// Replaces the counts in `text` and keeps its comments.
 fn updated(text: String, counts: impl Iterator<Item = (&'static str, u64)>) -> String {

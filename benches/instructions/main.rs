@@ -2,13 +2,13 @@
 //! token and a Hawk signature, under `valgrind --tool=callgrind`. Unlike time, they hardly depend
 //! on what else the machine does.
 //!
-//! `cargo test --bench instructions`, which `./test` runs, measures a debug build in which only
-//! hawkgate's own code is optimised, because its dependencies are then those of the tests, and
-//! fails if a count exceeds `expected.toml` by more than the tolerance in it.
-//! `HAWKGATE_UPDATE=1` writes the counts measured.
+//! `cargo test --config benches/instructions/debug.toml --bench instructions`, which `./test` runs,
+//! measures a debug build in which only hawkgate's own code is optimised, because its dependencies
+//! are then those of the tests. It fails if a count exceeds `expected.toml` by more than the
+//! tolerance in it. `HAWKGATE_UPDATE=1` writes the counts measured.
 //!
 //! `cargo bench --bench instructions` measures the release build, and lists the functions that
-//! the instructions belong to.
+//! the instructions belong to. `-- --hawkgate PATH` measures another build.
 
 #![allow(
     clippy::expect_used,
@@ -25,8 +25,10 @@ mod expected;
 #[path = "../support/mod.rs"]
 mod support;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+
+use clap::Parser;
 
 use callgrind::{Lab, Profile};
 use support::http1::Request;
@@ -38,22 +40,26 @@ const REQUESTS: u64 = 2000;
 /// What is counted: a name, a method and the length of the request's body.
 const KINDS: [(&str, &str, usize); 2] = [("get", "GET", 0), ("post", "POST", 1024)];
 
-/// Settings of the debug build.
-const OPTIMISED: [&str; 4] = [
-    "opt-level=2",
-    "codegen-units=16",
-    "debug-assertions=false",
-    "overflow-checks=false",
-];
+/// Counts the instructions per request.
+#[derive(Parser)]
+struct Options {
+    /// The hawkgate to measure.
+    #[arg(long)]
+    hawkgate: Option<PathBuf>,
+    /// Lists functions; with `cargo bench`, which passes this option.
+    #[arg(long)]
+    bench: bool,
+}
 
 fn main() -> ExitCode {
-    // `cargo bench` passes this option, `cargo test` does not.
-    let release = std::env::args().any(|arg| arg == "--bench");
-    let program = if release {
-        build_release()
-    } else {
-        build_debug()
-    };
+    let options = Options::parse();
+    let program = options.hawkgate.unwrap_or_else(|| {
+        if options.bench {
+            build_release()
+        } else {
+            env!("CARGO_BIN_EXE_hawkgate").into()
+        }
+    });
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -61,18 +67,18 @@ fn main() -> ExitCode {
     let profiles = runtime.block_on(measure(&program));
     for (name, profile) in &profiles {
         println!("{name}: {} instructions per request", profile.total());
-        if release {
+        if options.bench {
             profile.print_functions();
         }
     }
-    let counts = profiles
-        .iter()
-        .map(|(name, profile)| (*name, profile.total()));
-    if release {
-        ExitCode::SUCCESS
-    } else {
-        expected::judge(counts)
+    if options.bench {
+        return ExitCode::SUCCESS;
     }
+    expected::judge(
+        profiles
+            .iter()
+            .map(|(name, profile)| (*name, profile.total())),
+    )
 }
 
 /// Returns the instructions per request of each kind.
@@ -91,14 +97,8 @@ async fn measure(program: &Path) -> Vec<(&'static str, Profile)> {
     profiles
 }
 
-fn build_debug() -> std::path::PathBuf {
-    let settings =
-        OPTIMISED.map(|setting| format!("--config=profile.dev.package.hawkgate.{setting}"));
-    support::build(&settings.each_ref().map(String::as_str))
-}
-
-/// Builds the release with the names of functions in it.
-fn build_release() -> std::path::PathBuf {
+/// Builds the release with the names of its functions.
+fn build_release() -> PathBuf {
     support::build(&[
         "--release",
         "--config=profile.release.package.hawkgate.strip='none'",
