@@ -78,6 +78,7 @@ async fn measure(options: &Options, hawkgate: PathBuf) {
     measure_rounds(options, &lab, &kinds, &peers, &mut report).await;
     for kind in kinds {
         for peer in &peers {
+            eprintln!("memory of {}: {}", peer.name(), kind.title());
             if let Some(memory) = measure_memory(kind, &lab, *peer, options).await {
                 report.memory(kind, *peer, memory);
             }
