@@ -342,19 +342,7 @@ impl Gateway {
         method: &Method,
         target: &str,
     ) -> Result<Option<CredentialHeader>, Rejection> {
-        Self::sign_at(admission, method, target, Now::read(&*self.clock))
-    }
-
-    /// Like [`Gateway::sign`], for an attempt that begins at `now`.
-    ///
-    /// # Errors
-    /// As for [`Gateway::sign`].
-    pub fn sign_at(
-        admission: &Admission,
-        method: &Method,
-        target: &str,
-        now: Now,
-    ) -> Result<Option<CredentialHeader>, Rejection> {
+        let now = Now::read(&*self.clock);
         let (Some(lease), Some(source)) = (&admission.lease, &admission.route.source) else {
             return Ok(None);
         };

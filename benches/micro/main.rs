@@ -18,11 +18,11 @@ use std::hint::black_box;
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use hawkgate::clock::{Now, SystemClock};
+use hawkgate::gateway::Head;
 use hawkgate::gateway::request_headers::StrippedHeaders;
 use hawkgate::gateway::reserved_headers::{as_read, is_hop_by_hop, is_reserved};
 use hawkgate::gateway::resource_isolation::Transport;
 use hawkgate::gateway::rule::{Expression, RequestAttributes};
-use hawkgate::gateway::{Gateway, Head};
 use hawkgate::hawk::{SignedRequest, nonce};
 use hawkgate::token::{BearerToken, TokenMemo, authenticate};
 use http::{HeaderMap, Method};
@@ -123,7 +123,9 @@ fn admission(c: &mut Criterion) {
             let found = gateway.match_route(head).expect("a route");
             let admitted = gateway.admit_with_memo(found, head, now, &mut memo);
             let admission = runtime.block_on(admitted).expect("an admission");
-            Gateway::sign_at(&admission, &Method::GET, TARGET, now).expect("a header")
+            gateway
+                .sign(&admission, &Method::GET, TARGET)
+                .expect("a header")
         });
     });
 }

@@ -10,7 +10,7 @@ mod tests;
 mod workers;
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -421,6 +421,7 @@ async fn serve_connection<A>(
         address: shared.service.peer_address(peer, &metadata),
         metadata,
         write_timeout: limits.stall,
+        token: Mutex::default(),
     };
     if http2_agreed {
         let settings = h2::server::Settings {

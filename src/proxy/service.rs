@@ -1,7 +1,7 @@
 //! What serves the requests that the connections receive: the relay, or the admin pages.
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -13,6 +13,7 @@ use super::downstream::Downstream;
 use super::drain::Signal;
 use super::head::RequestHead;
 use super::in_flight::Address;
+use crate::token::TokenMemo;
 
 /// Serves requests.
 #[async_trait]
@@ -59,6 +60,9 @@ pub(super) struct ConnInfo {
     pub(super) address: Option<Arc<Address>>,
     /// Timeout for each write of a response that makes no progress.
     pub(super) write_timeout: Duration,
+    /// The token of the latest request. Taken out while a request is admitted, so that the lock is
+    /// never held for long; the streams of an HTTP/2 connection share it.
+    pub(super) token: Mutex<TokenMemo>,
 }
 
 /// What happens to the caller's connection after a request.

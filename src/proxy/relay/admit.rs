@@ -1,8 +1,8 @@
 //! Admission, before anything is sent upstream: counts, routes and admits the request, and limits
 //! its body. Then the request is forwarded, or answered.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 
 use http::{HeaderName, Method, Version, header};
 
@@ -94,7 +94,18 @@ impl Transaction<'_> {
             Ok(found) => found,
             Err(refused) => return Ok(Err(refused)),
         };
-        Ok(gateway.admit_matched(found, head, self.began).await)
+        let slot = || {
+            self.conn
+                .token
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+        };
+        let mut memo = std::mem::take(&mut *slot());
+        let admitted = gateway
+            .admit_with_memo(found, head, self.began, &mut memo)
+            .await;
+        *slot() = memo;
+        Ok(admitted)
     }
 
     fn limit_and_record_body(&mut self, address: Option<&Arc<Address>>) -> Result<(), Rejection> {
