@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use crate::support::client::{Request, Response};
 use crate::support::gateway::{ConfigDir, SERVER_CONFIG, TestGateway};
 use crate::support::tokens::{IssuerServer, Key, claims};
-use crate::support::upstream::{FakeUpstream, ReceivedRequest, Reply, ReplyBody};
+use crate::support::upstream::{FakeUpstream, ReceivedRequest, Reply, ReplyAt, ReplyBody};
 
 const UNAUTHORIZED: &str = "hawkgate_upstream_unauthorized_total";
 
@@ -377,7 +377,7 @@ async fn an_upload_that_can_no_longer_be_replayed_gets_a_hanging_401_as_it_is() 
         Some(pieces) => {
             let mut reply = Reply::streamed(pieces).header("content-type", "application/json");
             reply.status = 401;
-            reply
+            reply.when(ReplyAt::BeforeBody)
         }
         None => Reply::ok(),
     })

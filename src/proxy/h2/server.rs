@@ -23,7 +23,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 
 use super::fields;
-use super::session::Session;
+use super::session::{Session, Truncated};
 use crate::clock::SharedClock;
 use crate::gateway::rejection::{ErrorResponse, Rejection};
 use crate::proxy::connection_limit::StreamGuard;
@@ -89,6 +89,7 @@ pub(in crate::proxy) async fn serve<S, I>(
         deadline: Deadline::new(settings.keepalive_timeout),
         phase: Phase::Open,
         malformed: 0,
+        truncated: Truncated::default(),
     };
     let mut streams = FuturesUnordered::new();
     // The timers of requests that have ended, for the next ones.
@@ -117,6 +118,7 @@ pub(in crate::proxy) async fn serve<S, I>(
                     continue;
                 }
                 Poll::Ready(None | Some(Err(_))) => return Poll::Ready(()),
+                Poll::Pending if server.truncated.reset() => continue,
                 Poll::Pending => {}
             }
             match server.poll_end(cx, streams.is_empty(), unadmitted.as_mut()) {
@@ -200,6 +202,7 @@ struct Server<'s, I> {
     phase: Phase,
     /// The number of malformed heads.
     malformed: u32,
+    truncated: Truncated,
 }
 
 impl<I: AsyncRead + AsyncWrite + Unpin> Server<'_, I> {
@@ -271,7 +274,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Server<'_, I> {
         }
         Some(Accepted {
             head: head(parts, &body),
-            session: Session::new(body, respond),
+            session: Session::new(body, respond, self.truncated.clone()),
             guard,
         })
     }

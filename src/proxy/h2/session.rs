@@ -1,5 +1,6 @@
 //! One request of a caller: an HTTP/2 stream.
 
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -33,10 +34,36 @@ pub(in crate::proxy) struct Session {
     answered: bool,
     /// Whether the end of the response, or a reset, was sent.
     ended: bool,
+    truncated: Truncated,
+}
+
+/// The responses of a connection that were given up after their heads. They are reset once what was
+/// sent of them has been written, because a reset discards what has not.
+#[derive(Clone, Default)]
+pub(super) struct Truncated(Arc<Mutex<Vec<SendStream<Bytes>>>>);
+
+impl Truncated {
+    /// Resets the streams. Returns whether there were any.
+    pub(super) fn reset(&self) -> bool {
+        let streams = std::mem::take(&mut *self.streams());
+        let any = !streams.is_empty();
+        for mut stream in streams {
+            stream.send_reset(Reason::INTERNAL_ERROR);
+        }
+        any
+    }
+
+    fn streams(&self) -> MutexGuard<'_, Vec<SendStream<Bytes>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Session {
-    pub(super) fn new(body: RecvStream, respond: SendResponse<Bytes>) -> Self {
+    pub(super) fn new(
+        body: RecvStream,
+        respond: SendResponse<Bytes>,
+        truncated: Truncated,
+    ) -> Self {
         Self {
             body_done: body.is_end_stream(),
             body,
@@ -49,6 +76,7 @@ impl Session {
             left: None,
             answered: false,
             ended: false,
+            truncated,
         }
     }
 
@@ -214,7 +242,10 @@ impl Session {
         if !std::mem::replace(&mut self.ended, true) {
             self.answered = true;
             self.head = None;
-            self.respond.send_reset(Reason::INTERNAL_ERROR);
+            match self.content.take() {
+                Some(content) => self.truncated.streams().push(content),
+                None => self.respond.send_reset(Reason::INTERNAL_ERROR),
+            }
         }
     }
 

@@ -322,7 +322,8 @@ impl<'d, 'r> Duplex<'d, 'r> {
     }
 
     /// Checks the part of the answer that has arrived with its head, without waiting for more: if
-    /// it is malformed, the caller can still be told.
+    /// it is malformed, the caller can still be told. That it is incomplete is not known in time in
+    /// general, so it is never told.
     pub(super) async fn check_beginning(&mut self) -> Result<(), RelayError> {
         if !self.ahead.is_empty() {
             return Ok(());
@@ -336,7 +337,7 @@ impl<'d, 'r> Duplex<'d, 'r> {
             };
         }
         match self.ended.take() {
-            Some(Err(error)) => Err(error),
+            Some(Err(error)) if error.kind == ErrorKind::InvalidMessage => Err(error),
             ended => {
                 self.ended = ended;
                 Ok(())
@@ -425,7 +426,16 @@ impl<'d, 'r> Duplex<'d, 'r> {
         }
         match self.ended.take() {
             None => {}
-            Some(Err(error)) => return Poll::Ready(Err(error)),
+            Some(Err(error)) => {
+                // What there is of the answer, at least its head, must not depend on whether its
+                // end arrived at the same time.
+                let flushed = downstream.poll_flush(cx);
+                if self.track_finish(flushed)?.is_pending() {
+                    self.ended = Some(Err(error));
+                    return Poll::Pending;
+                }
+                return Poll::Ready(Err(error));
+            }
             Some(Ok(())) => {
                 self.ended = Some(Ok(()));
                 if let Some(trailers) = self.upstream.take_trailers() {
@@ -442,7 +452,10 @@ impl<'d, 'r> Duplex<'d, 'r> {
                     self.ended = Some(Ok(()));
                     return Poll::Ready(Ok(false));
                 }
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Ready(Err(error)) => {
+                    self.ended = Some(Err(error));
+                    return Poll::Ready(Ok(false));
+                }
                 Poll::Pending => {
                     let flushed = downstream.poll_flush(cx);
                     ready!(self.track_finish(flushed))?;
