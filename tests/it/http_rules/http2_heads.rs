@@ -6,7 +6,7 @@ use std::io;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::Fixture;
-use crate::known_differences::patiently;
+use crate::differences::patiently;
 use crate::support::client::connect;
 
 const HEADERS: u8 = 1;

@@ -7,7 +7,7 @@ use http::HeaderMap;
 use tokio::io::AsyncWriteExt;
 
 use super::answers::{DATE, Date, Length};
-use crate::known_differences::patiently;
+use crate::differences::patiently;
 use crate::support::client::{connect, fields};
 use crate::support::gateway::TestGateway;
 use crate::support::wire::{BodyReader, Fields, Framing, Head, Reader, Reading, Writing, chunk};

@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::{Pair, gateway};
-use crate::known_differences::patiently;
+use crate::differences::patiently;
 use crate::support::client::connect;
 use crate::support::gateway::TestGateway;
 use crate::support::tls::TestCa;

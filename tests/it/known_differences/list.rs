@@ -1,1 +1,0 @@
-pub(super) const KNOWN_DIFFERENCES: &[(&str, &str, &str)] = &[];
