@@ -2,7 +2,7 @@
 //! framing, heads over the limits, and targets that two parsers could interpret differently.
 //!
 //! HTTP/1 heads are checked as bytes, before they are parsed. HTTP/2 heads arrive parsed;
-//! [`check_http2`] applies the same rules to them.
+//! `check_http2` applies the same rules to them.
 
 mod fields;
 mod head_end;
