@@ -396,6 +396,9 @@ impl<'d, 'r> Duplex<'d, 'r> {
     fn poll_answer_waits(&mut self, reading: bool, cx: &mut Context<'_>) -> Poll<RelayError> {
         if reading {
             self.waits.begin(Wait::UpstreamRead, self.read_timeout);
+        } else {
+            // What has arrived waits for the caller, and the upstream is not to blame for that.
+            self.waits.end(Wait::UpstreamRead);
         }
         let from_caller = match self.upload.step {
             Step::Reading => true,

@@ -1,5 +1,6 @@
 //! Callers that do not read their responses.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -7,9 +8,10 @@ use http::Response;
 use http_body_util::Full;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
-use super::failures::until;
+use super::failures::{raw_upstream, read_head, until};
 use super::support::TestProxy;
 use crate::gateway::outcome::Ending;
 
@@ -105,4 +107,33 @@ async fn an_http1_caller_that_does_not_read_ends_at_the_body_timeout() {
         assert_eq!(outcome.ending, Ending::CallerGone, "{method}");
         until(|| in_flight(&proxy) == 0).await;
     }
+}
+
+#[tokio::test]
+async fn an_upstream_that_waits_for_the_caller_does_not_time_out() {
+    let begun = Arc::new(Notify::new());
+    let notified = Arc::clone(&begun);
+    let address = raw_upstream(move |_, mut tcp| {
+        let notified = Arc::clone(&notified);
+        async move {
+            read_head(&mut tcp).await;
+            let head = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n";
+            tcp.write_all(head).await.unwrap();
+            notified.notified().await;
+            tcp.write_all(b"o").await.unwrap();
+            std::future::pending::<()>().await;
+        }
+    })
+    .await;
+    let mut proxy = TestProxy::with(|o| {
+        o.addresses = Some(vec![address]);
+        o.read_timeout = Duration::from_secs(1);
+        o.limits.body_timeout = Duration::from_secs(2);
+    })
+    .await;
+    let (mut streams, _driver) = zero_window(&proxy, 1).await;
+    let _response = streams.remove(0).await.unwrap();
+    begun.notify_one();
+    let outcome = proxy.outcome().await;
+    assert_eq!(outcome.ending, Ending::CallerGone, "{:?}", outcome.cause);
 }
