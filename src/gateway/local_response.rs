@@ -1,4 +1,5 @@
-//! Responses of hawkgate's own endpoints (`[login]` and `/bewit`).
+//! Responses of hawkgate's own endpoints (`[login]` and `/bewit`), and to OPTIONS requests that
+//! are not forwarded.
 
 use std::fmt;
 use std::sync::Arc;
@@ -64,6 +65,19 @@ impl LocalResponse {
             .header("content-type", "text/plain; charset=utf-8");
         response.body = Zeroizing::new(url.as_bytes().to_vec());
         response
+    }
+
+    /// The response to an OPTIONS request that is not forwarded, on a route for these `methods`;
+    /// `None` if it is for any.
+    pub fn options(methods: Option<&[Method]>) -> Self {
+        let allow = match methods {
+            Some(methods) => {
+                let names: Vec<_> = methods.iter().map(Method::as_str).collect();
+                names.join(", ")
+            }
+            None => "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS".to_owned(),
+        };
+        Self::new(StatusCode::NO_CONTENT).header("allow", allow)
     }
 
     /// The response to a refused request.

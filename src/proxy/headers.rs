@@ -17,6 +17,7 @@ use std::net::IpAddr;
 use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, StatusCode, Version};
 
+use crate::gateway::OTP;
 use crate::gateway::request_headers::{StrippedHeaders, is_identity};
 use crate::gateway::reserved_headers::{is_reserved, reads_as};
 use crate::gateway::route::Upstream;
@@ -99,6 +100,15 @@ pub(super) fn asks_for_upgrade(fields: &impl HeaderFields, version: Version) -> 
 /// Whether a request says `TE: trailers` (RFC 9110 §10.1.4).
 pub(super) fn accepts_trailers(fields: &impl HeaderFields) -> bool {
     lists(fields, &header::TE, b"trailers")
+}
+
+/// Returns the valid value of a single `Max-Forwards`, which matters for OPTIONS and TRACE only
+/// (RFC 9110 §7.6.2).
+pub(super) fn max_forwards(fields: &impl HeaderFields) -> Option<u64> {
+    let value = only(fields, &header::MAX_FORWARDS).ok()??;
+    let digits = value.iter().all(u8::is_ascii_digit);
+    let text = std::str::from_utf8(value).ok().filter(|_| digits)?;
+    text.parse().ok()
 }
 
 /// Whether the list in all fields named `name` has this member, in any case.
@@ -283,7 +293,8 @@ pub(super) fn request_trailers(
 ) -> Option<HeaderMap> {
     let reserved = |name: &str| {
         let same = |field: &HeaderName| reads_as(name.as_bytes(), field.as_str().as_bytes());
-        rules.iter().chain(credential).any(same)
+        // A one-time password is for the source only.
+        rules.iter().chain(credential).chain([&OTP]).any(same)
     };
     trailers
         .retain(|name, _| {

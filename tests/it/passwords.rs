@@ -18,6 +18,9 @@ use crate::support::upstream::{FakeUpstream, Protocol, Reply};
 
 const PASSWORD: &str = "correct horse: battery stäple";
 
+/// An answer whose body is not valid.
+const MALFORMED: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n";
+
 /// A tenant, an upstream that refuses one token, and a gateway between them.
 struct Fixture {
     tenant: Auth0,
@@ -37,6 +40,8 @@ impl Fixture {
             let authorization = received.header("authorization").map(str::to_owned);
             if authorization.is_some() && *shared.lock().unwrap() == authorization {
                 Reply::new(401, "{}").header("www-authenticate", "Bearer")
+            } else if received.target == "/malformed" {
+                Reply::raw(MALFORMED)
             } else {
                 Reply::ok()
             }
@@ -104,8 +109,12 @@ source = "users"
 }
 
 fn basic(name: &str, password: &str) -> Request {
+    authorized(Request::get("/reports?x=1"), name, password)
+}
+
+fn authorized(request: Request, name: &str, password: &str) -> Request {
     let pair = STANDARD.encode(format!("{name}:{password}"));
-    Request::get("/reports?x=1").header("Authorization", &format!("Basic {pair}"))
+    request.header("Authorization", &format!("Basic {pair}"))
 }
 
 /// The parts of a response that do not vary between requests.
@@ -394,6 +403,27 @@ async fn a_used_recovery_code_is_replaced_by_a_new_one_in_the_response() {
         (response.status, response.header("x-hawkgate-recovery-code")),
         (200, None)
     );
+}
+
+#[tokio::test]
+async fn a_new_recovery_code_reaches_the_caller_with_every_response_of_hawkgate() {
+    for (request, expected) in [
+        (Request::get("/malformed"), (502, Some("upstream_failed"))),
+        (
+            Request::new("OPTIONS", "/x").header("Max-Forwards", "0"),
+            (204, None),
+        ),
+    ] {
+        let fixture = Fixture::start().await;
+        let code = "QSVBD3RLYHLB2R6LSM3BCLEV";
+        fixture.user("anna", json!({ "recovery": code })).await;
+        let request = authorized(request, "anna", PASSWORD).header("X-OTP", code);
+        let response = fixture.gateway.send(&request).await;
+        assert_eq!(response.status_and_reason(), expected);
+        let next = response.header("x-hawkgate-recovery-code");
+        assert_eq!(next.map(str::len), Some(24), "{expected:?}");
+        assert_eq!(response.header("cache-control"), Some("no-store"));
+    }
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use http::{HeaderName, Method, Version, header};
 use super::body::TrailerPolicy;
 use super::{State, Transaction};
 use crate::gateway::reason::Reason;
-use crate::gateway::rejection::Rejection;
+use crate::gateway::rejection::{RECOVERY_CODE, Rejection};
 use crate::gateway::route::Route;
 use crate::gateway::{Admission, AdmissionError, Head, LocalResponse, OTP};
 use crate::header_fields::HeaderFields;
@@ -83,8 +83,32 @@ impl Transaction<'_> {
             self.head.fields.remove(&OTP);
             self.head.fields.remove(&OTP_WITH_UNDERSCORE);
         }
+        if let Some(response) = self.count_hop() {
+            return Ok(Admitted::Answer(Box::new(response)));
+        }
         self.limit_and_record_body(address)?;
         Ok(Admitted::Forward)
+    }
+
+    /// Counts this hop of an admitted OPTIONS request with a valid `Max-Forwards`, and answers the
+    /// request if it may go no further (RFC 9110 §7.6.2). TRACE is not admitted.
+    fn count_hop(&mut self) -> Option<LocalResponse> {
+        if self.head.method != Method::OPTIONS {
+            return None;
+        }
+        let left = headers::max_forwards(&self.head.fields)?;
+        if let Some(left) = left.checked_sub(1) {
+            let mut digits = itoa::Buffer::new();
+            let digits = digits.format(left).as_bytes();
+            self.head.fields.set(&header::MAX_FORWARDS, digits);
+            return None;
+        }
+        let admission = self.context.admission.as_ref()?;
+        let response = LocalResponse::options(admission.route.methods.as_deref());
+        Some(match self.context.take_recovery_code() {
+            Some(code) => response.header(RECOVERY_CODE, code.expose()),
+            None => response,
+        })
     }
 
     async fn authorize(&self) -> Result<Result<Admission, Box<AdmissionError>>, Rejection> {

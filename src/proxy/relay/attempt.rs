@@ -171,6 +171,11 @@ impl Transaction<'_> {
         }
         let replayable = unauthorized::replayable(context, &duplex);
         duplex.caller.body.finish_recording();
+        if !switches {
+            // Before the head is completed: if the answer is malformed, the rejection needs the
+            // recovery code.
+            duplex.check_beginning().await?;
+        }
         sanitize_head(&mut head, request.target(), context)?;
         if !head.fields.contains(&header::DATE) {
             // A recipient that forwards a response without a Date adds one (RFC 9110 §6.6.1).
@@ -198,7 +203,6 @@ impl Transaction<'_> {
         self.answer.close |= body.expects_continue
             && !body.is_under_way()
             && !duplex.caller.downstream.is_body_done();
-        duplex.check_beginning().await?;
         let close = self.answer.close;
         duplex.caller.downstream.queue_head(head, close)?;
         let look = watched

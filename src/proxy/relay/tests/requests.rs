@@ -112,6 +112,43 @@ async fn forwarding_and_credential_headers_of_the_caller_are_replaced() {
 }
 
 #[tokio::test]
+async fn options_are_forwarded_as_far_as_max_forwards_allows() {
+    let proxy = TestProxy::start().await;
+    for http2 in [false, true] {
+        let mut client = proxy.connect(http2).await;
+        for (method, value, expected) in [
+            ("OPTIONS", "0", None),
+            ("OPTIONS", "00", None),
+            ("OPTIONS", "1", Some("0")),
+            ("OPTIONS", "10", Some("9")),
+            ("OPTIONS", "+1", Some("+1")),
+            ("OPTIONS", "-1", Some("-1")),
+            ("OPTIONS", "x", Some("x")),
+            (
+                "OPTIONS",
+                "99999999999999999999",
+                Some("99999999999999999999"),
+            ),
+            ("GET", "0", Some("0")),
+        ] {
+            let request = TestRequest {
+                method,
+                ..sent("/api/x", &[("max-forwards", value)])
+            };
+            let response = client.send(&request).await;
+            let received = proxy.upstream.take_received();
+            let forwarded = received.iter().map(|r| &r.headers["max-forwards"]);
+            let forwarded: Vec<_> = forwarded.map(|v| v.to_str().unwrap()).collect();
+            let case = format!("{method} {value}, HTTP/2: {http2}");
+            assert_eq!(forwarded, Vec::from_iter(expected), "{case}");
+            let answered = response.headers.contains_key("allow");
+            assert_eq!(answered, expected.is_none(), "{case}");
+            assert_eq!(response.status, if answered { 204 } else { 200 }, "{case}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_bewit_is_not_signed() {
     let mut proxy = TestProxy::start().await;
     let mut client = proxy.connect(false).await;

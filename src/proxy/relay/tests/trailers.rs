@@ -61,6 +61,7 @@ fn request_trailers() -> HeaderMap {
         "authorization",
         "x-forwarded-for",
         "x-hawkgate-subject",
+        "x-otp",
         "connection",
         "content-length",
         "host",
