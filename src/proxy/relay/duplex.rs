@@ -22,6 +22,10 @@ use crate::proxy::headers::{self, SentCredentials};
 use crate::proxy::upstream::Upstream;
 pub(super) use look::{Look, Looked};
 
+/// Maximum time for reading the rest of a body after the answer. A caller that never ends its body
+/// must not keep the request in flight.
+const MAX_DISCARD: Duration = Duration::from_secs(10);
+
 /// The caller's side of a request.
 pub(super) struct Caller<'r> {
     pub(super) downstream: Downstream<'r>,
@@ -545,9 +549,14 @@ impl Caller<'_> {
             deadline,
             ..
         } = self;
+        let end = crate::proxy::deadline::now() + MAX_DISCARD.min(body.timeout());
         loop {
             let (limit, _) = body.rate.limit(body.timeout());
             let began = crate::proxy::deadline::now();
+            let limit = limit.min(end.saturating_duration_since(began));
+            if limit.is_zero() {
+                return false;
+            }
             let piece = poll_fn(|cx| body.poll_received(downstream, cx));
             match deadline.within(limit, piece).await {
                 Some(Ok(Some(_))) => {}

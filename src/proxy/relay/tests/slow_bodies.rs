@@ -7,7 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::failures::{raw_upstream, read_head, until};
+use super::failures::{OK, raw_upstream, read_head, until};
 use super::support::TestProxy;
 use crate::gateway::outcome::Ending;
 use crate::gateway::reason::Reason;
@@ -141,4 +141,25 @@ async fn an_upstream_that_does_not_take_the_body_is_not_held_against_the_caller(
     tcp.write_all(head.as_bytes()).await.unwrap();
     tcp.write_all(&vec![b'x'; BODY]).await.unwrap();
     assert!(read_head(&mut tcp).await.starts_with("HTTP/1.1 200"));
+}
+
+#[tokio::test]
+async fn a_body_that_never_ends_after_its_answer_ends_with_the_connection() {
+    let address = raw_upstream(|_, mut tcp| async move {
+        read_head(&mut tcp).await;
+        tcp.write_all(OK).await.unwrap();
+    })
+    .await;
+    let proxy = TestProxy::with(|o| {
+        o.addresses = Some(vec![address]);
+        o.limits.body_timeout = Duration::from_millis(200);
+        o.limits.linger = Duration::from_millis(200);
+    })
+    .await;
+    let mut tcp = TcpStream::connect(proxy.address).await.unwrap();
+    let head = b"POST /api/x HTTP/1.1\r\nHost: any\r\nTransfer-Encoding: chunked\r\n\r\n";
+    tcp.write_all(head).await.unwrap();
+    let sending = async { while tcp.write_all(b"5\r\nhello\r\n").await.is_ok() {} };
+    let closed = tokio::time::timeout(Duration::from_secs(20), sending).await;
+    assert!(closed.is_ok(), "the body is read without end");
 }
