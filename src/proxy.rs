@@ -20,6 +20,8 @@ mod deadline;
 mod drain;
 mod failure;
 mod fast_path;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod headers;
 pub mod hooks;
 mod in_flight;

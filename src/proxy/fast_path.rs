@@ -10,6 +10,8 @@
 
 mod attempt;
 mod fields;
+#[cfg(fuzzing)]
+pub(super) mod fuzzing;
 mod look_ahead;
 mod pool;
 mod request;
