@@ -18,13 +18,14 @@ pub struct Response {
 /// The first response on a connection on which `data` arrives and which is then closed; `None` if it
 /// is malformed or incomplete.
 pub fn exchange(method: &Method, data: &[u8]) -> Option<Response> {
-    connected(data, async |mut sender| send(&mut sender, method).await)
+    connected(&[data], async |mut sender| send(&mut sender, method).await)
 }
 
-/// Whether the first response ends where `data` ends, so that another may follow it.
+/// Whether the first response ends where `data` ends: hyper closes a connection on which it finds more,
+/// and otherwise reads another response.
 pub fn ends_exactly(method: &Method, data: &[u8]) -> bool {
-    let data = [data, b"HTTP/1.1 299 Next\r\nContent-Length: 0\r\n\r\n"].concat();
-    connected(&data, async |mut sender| {
+    let next = b"HTTP/1.1 299 Next\r\nContent-Length: 0\r\n\r\n";
+    connected(&[data, next], async |mut sender| {
         send(&mut sender, method).await?;
         sender.ready().await.ok()?;
         send(&mut sender, &Method::GET).await
@@ -44,13 +45,13 @@ async fn send(sender: &mut SendRequest<Empty<Bytes>>, method: &Method) -> Option
 }
 
 fn connected<T>(
-    data: &[u8],
+    responses: &[&[u8]],
     exchange: impl AsyncFnOnce(SendRequest<Empty<Bytes>>) -> Option<T>,
 ) -> Option<T> {
     let both = async {
         let mut builder = http1::Builder::new();
         builder.max_headers(300).max_buf_size(256 * 1024);
-        let (sender, connection) = builder.handshake(Memory::new(data, true)).await.ok()?;
+        let (sender, connection) = builder.handshake(Memory::to_client(responses)).await.ok()?;
         let connection = async {
             // Its errors are those of the exchange.
             let _ = connection.await;

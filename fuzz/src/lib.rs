@@ -16,3 +16,29 @@ pub fn allow_panics_of_dependencies() {
         }
     }));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_server_reads_pipelined_requests() {
+        let one = b"DELETE /x HTTP/1.1\r\nHost: a\r\n\r\n";
+        let read = server::requests(&[&one[..], one, one].concat());
+        assert_eq!(read.len(), 3, "{read:?}");
+    }
+
+    #[test]
+    fn the_client_notices_what_follows_a_response() {
+        let method = http::Method::GET;
+        let one = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+        assert!(client::ends_exactly(&method, one));
+        assert!(!client::ends_exactly(
+            &method,
+            &[&one[..], b"0\r\n\r\n"].concat()
+        ));
+        assert!(client::exchange(&method, &one[..one.len() - 1]).is_none());
+        let no_content = b"HTTP/1.1 204 \r\nContent-Length: 0\r\n\r\n";
+        assert!(client::ends_exactly(&method, no_content));
+    }
+}

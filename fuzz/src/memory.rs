@@ -1,5 +1,6 @@
-//! A connection whose other side has sent everything at once.
+//! A connection in memory.
 
+use std::collections::VecDeque;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
 
@@ -8,20 +9,33 @@ use hyper::rt::{Read, ReadBufCursor, Write};
 /// How often a future may return `Pending` before it counts as stuck.
 const MAX_POLLS: usize = 10_000;
 
-/// Delivers `input`, from the first write on if `waits`, and then the end of the stream. Discards
-/// what is written.
+/// Delivers the inputs one after the other, and then the end of the stream. Discards what is written.
 pub struct Memory {
     input: Vec<u8>,
     at: usize,
+    next: VecDeque<Vec<u8>>,
+    /// Whether the next input has to wait for a write.
     waits: bool,
 }
 
 impl Memory {
-    pub fn new(input: &[u8], waits: bool) -> Self {
+    /// A connection on which `requests` arrive.
+    pub fn to_server(requests: &[u8]) -> Self {
         Self {
-            input: input.to_vec(),
+            input: requests.to_vec(),
             at: 0,
-            waits,
+            next: VecDeque::new(),
+            waits: false,
+        }
+    }
+
+    /// A connection on which one of `responses` arrives for each write, that is, for each request.
+    pub fn to_client(responses: &[&[u8]]) -> Self {
+        Self {
+            input: Vec::new(),
+            at: 0,
+            next: responses.iter().map(|response| response.to_vec()).collect(),
+            waits: true,
         }
     }
 }
@@ -32,7 +46,7 @@ impl Read for Memory {
         _: &mut Context<'_>,
         mut buffer: ReadBufCursor<'_>,
     ) -> Poll<std::io::Result<()>> {
-        if self.waits {
+        if self.at == self.input.len() && self.waits {
             return Poll::Pending;
         }
         let length = buffer.remaining().min(self.input.len() - self.at);
@@ -48,7 +62,13 @@ impl Write for Memory {
         _: &mut Context<'_>,
         data: &[u8],
     ) -> Poll<std::io::Result<usize>> {
-        self.waits = false;
+        if self.at == self.input.len()
+            && let Some(next) = self.next.pop_front()
+        {
+            self.input = next;
+            self.at = 0;
+            self.waits = !self.next.is_empty();
+        }
         Poll::Ready(Ok(data.len()))
     }
 

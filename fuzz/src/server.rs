@@ -40,7 +40,8 @@ pub fn requests(data: &[u8]) -> Vec<Request> {
     let connection = http1::Builder::new()
         .max_headers(128)
         .auto_date_header(false)
-        .serve_connection(Memory::new(data, false), service);
+        .half_close(true)
+        .serve_connection(Memory::to_server(data), service);
     let ended = run(connection);
     assert!(ended.is_some(), "hyper's server is stuck");
     found.into_inner()

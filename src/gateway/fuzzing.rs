@@ -64,8 +64,8 @@ pub fn bewit_url(text: &str) {
     let _ = TargetUrl::parse(text);
 }
 
-/// Judges an upstream's 401: its body at once, and in small pieces, which may only be undecided
-/// longer.
+/// Judges an upstream's 401: its body at once, and in small pieces, which must not be judged
+/// differently unless they are compressed, because damaged gzip ends earlier the more of it is there.
 pub fn unauthorized_body(data: &[u8]) {
     let Some((first, body)) = data.split_first() else {
         return;
@@ -86,7 +86,9 @@ pub fn unauthorized_body(data: &[u8]) {
         .chunks(body.len() / 16 + 1)
         .map(|piece| pieces.add(piece));
     let decided = verdicts.find(|verdict| *verdict != ScopesVerdict::Undecided);
-    if let Some(decided) = decided {
+    if let Some(decided) = decided
+        && first & 1 == 0
+    {
         assert_eq!(at_once, decided);
     }
 }
