@@ -4,6 +4,7 @@
 #![no_main]
 
 use hawkgate_fuzz::{rfc, server};
+use http::Uri;
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     let accepted = hawkgate::fuzzing::requests(data);
@@ -27,7 +28,7 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
             return;
         };
         assert_eq!(read.method, head.method);
-        assert_eq!(read.target, head.target);
+        assert!(same_target(&read.target, &head.target), "{}", read.target);
         assert_eq!(read.version, head.version);
         assert_eq!(read.fields, head.fields);
         if request.tunnel || !head.is_persistent() {
@@ -36,3 +37,8 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
         assert_eq!(read.content, request.content);
     }
 });
+
+/// The same origin-form to the byte; of other forms, hyper normalizes scheme and authority.
+fn same_target(read: &str, sent: &str) -> bool {
+    read == sent || !sent.starts_with('/') && read.parse::<Uri>().ok() == sent.parse().ok()
+}
