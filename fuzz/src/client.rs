@@ -21,16 +21,18 @@ pub fn exchange(method: &Method, data: &[u8]) -> Option<Response> {
     connected(&[data], async |mut sender| send(&mut sender, method).await)
 }
 
-/// Whether the first response ends where `data` ends: hyper closes a connection on which it finds more,
-/// and otherwise reads another response.
-pub fn ends_exactly(method: &Method, data: &[u8]) -> bool {
+/// Like [`exchange`], and whether the response ends where `data` ends: hyper closes a connection on which
+/// it finds more, and otherwise reads another response.
+pub fn exact_exchange(method: &Method, data: &[u8]) -> Option<(Response, bool)> {
     let next = b"HTTP/1.1 299 Next\r\nContent-Length: 0\r\n\r\n";
     connected(&[data, next], async |mut sender| {
-        send(&mut sender, method).await?;
-        sender.ready().await.ok()?;
-        send(&mut sender, &Method::GET).await
+        let response = send(&mut sender, method).await?;
+        let next = match sender.ready().await {
+            Ok(()) => send(&mut sender, &Method::GET).await,
+            Err(_) => None,
+        };
+        Some((response, next.is_some_and(|next| next.status == 299)))
     })
-    .is_some_and(|next| next.status == 299)
 }
 
 async fn send(sender: &mut SendRequest<Empty<Bytes>>, method: &Method) -> Option<Response> {

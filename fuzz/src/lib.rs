@@ -30,15 +30,18 @@ mod tests {
 
     #[test]
     fn the_client_notices_what_follows_a_response() {
-        let method = http::Method::GET;
+        let ends = |data: &[u8]| {
+            let read = client::exact_exchange(&http::Method::GET, data);
+            read.map(|(response, ends)| (response.content.len(), ends))
+        };
         let one = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
-        assert!(client::ends_exactly(&method, one));
-        assert!(!client::ends_exactly(
-            &method,
-            &[&one[..], b"0\r\n\r\n"].concat()
-        ));
-        assert!(client::exchange(&method, &one[..one.len() - 1]).is_none());
-        let no_content = b"HTTP/1.1 204 \r\nContent-Length: 0\r\n\r\n";
-        assert!(client::ends_exactly(&method, no_content));
+        assert_eq!(ends(one), Some((2, true)));
+        assert_eq!(ends(&[&one[..], b"0\r\n\r\n"].concat()), Some((2, false)));
+        assert_eq!(
+            ends(b"HTTP/1.1 204 \r\nContent-Length: 0\r\n\r\n"),
+            Some((0, true))
+        );
+        let cut_off = client::exchange(&http::Method::GET, &one[..one.len() - 1]);
+        assert!(cut_off.is_none());
     }
 }
