@@ -26,7 +26,7 @@ use crate::proxy::admin::{self, Admin};
 use crate::proxy::listener::{BindError, InheritedSockets};
 use crate::proxy::server::{BoundServer, ServerHandle, Workers};
 use crate::proxy::settings::Address;
-use crate::proxy::{self, Budget, FastPath, Hooks};
+use crate::proxy::{self, Budget, Relay};
 use crate::reload::{self, Fingerprints, Reloads, Target};
 use crate::remote::dns::Resolver;
 use admin_pages::Pages;
@@ -133,12 +133,14 @@ pub async fn start_on(
     let recorder = recorder(&metrics, &clock, access_log.clone());
     let gateway = Arc::new(ArcSwap::from_pointee(gateway));
     let limits = Arc::new(ArcSwap::from_pointee(config.limits.clone()));
-    let hooks = Hooks::new(
+    let threads = worker_threads(config.server.threads);
+    let relay = Relay::new(
         Arc::clone(&gateway),
         Arc::clone(&limits),
         Budget::new(config.limits.replay_memory),
         clock.clone(),
         Arc::clone(&recorder),
+        threads,
     );
     let pages = Pages::new(&metrics, &gateway, &components, &config.server, &clock);
     let live = Live {
@@ -149,7 +151,7 @@ pub async fn start_on(
         },
         metrics,
         access_log,
-        in_flight: hooks.in_flight(),
+        in_flight: relay.in_flight(),
         connections: callers.connection_counts(),
         gateway,
         limits,
@@ -160,24 +162,17 @@ pub async fn start_on(
     };
     live.begin(components, tls).await;
     let server = &live.started.server;
-    let threads = worker_threads(server.threads);
-    let applications = proxy::applications(&hooks, &live.started.limits, threads);
     let workers = Workers::pinned(threads).map_err(StartError::Threads)?;
     let admin = operators.addresses().pop();
     let admin = admin.unwrap_or_else(|| server.admin.clone());
-    let page_server = Admin::new(Arc::clone(&live.pages), &admin);
+    let page_server = Admin::new(Arc::clone(&live.pages), &admin, clock.clone());
     Ok(Running {
         listeners: callers.addresses(),
         admin,
-        callers: callers.with_fast_path(FastPath::new(hooks, threads)).serve(
-            applications,
-            clock.clone(),
-            recorder,
-            workers,
-        ),
+        callers: callers.serve(Arc::new(relay), clock.clone(), recorder, workers),
         // Scrapes and probes are not recorded as requests.
         operators: operators.serve(
-            vec![page_server],
+            page_server,
             clock,
             Arc::new(|_| ()),
             Workers::CurrentRuntime,

@@ -12,8 +12,8 @@ use crate::config::{self, ParseOptions};
 pub use crate::credential::fuzzing::{credentials_update, name_template};
 pub use crate::gateway::fuzzing::{bewit_url, path_readings, rule, unauthorized_body};
 pub use crate::proxy::fuzzing::{
-    Message, Relayed, chunked, proxy_header, raw_head, relay_request, relay_response, requests,
-    x_forwarded_for,
+    Message, RelayedRequest, RelayedResponse, chunked, proxy_header, raw_head, relay_request,
+    relay_response, requests, x_forwarded_for,
 };
 pub use crate::remote::fuzzing::{oauth_response, provider_metadata, retry_after};
 pub use crate::token::fuzzing::{basic, bearer, json_object, jwk_set, jws};

@@ -45,6 +45,7 @@ use crate::clock::{Now, SharedClock};
 use crate::credential::{Credential, Lease};
 use crate::hawk::{self, HawkError, SignedRequest};
 use crate::header_fields::HeaderFields;
+use crate::token::TokenMemo;
 use admission::{bearer, password};
 use client_certificate::ClientCertificate;
 use reason::Reason;
@@ -76,11 +77,12 @@ pub struct Gateway {
 pub struct Head<'a> {
     /// The request method.
     pub method: &'a Method,
-    /// `Host` or `:authority` as sent: in any case, with or without a port.
+    /// `Host` or the authority of the target as sent: in any case, with or without a port. Empty
+    /// for a request of HTTP/1.0 that has neither.
     pub host: &'a str,
     /// The raw path and query.
     pub target: &'a str,
-    /// The header fields; only `Authorization`, `X-OTP`, `User-Agent` and the fields of
+    /// The header fields; only `Authorization`, `X-OTP`, `Upgrade`, `User-Agent` and the fields of
     /// [`resource_isolation`] are read.
     pub headers: &'a dyn HeaderFields,
     /// The client's address; `None` on Unix sockets.
@@ -176,9 +178,25 @@ impl Gateway {
         head: Head<'_>,
         now: Now,
     ) -> Result<Admission, Box<AdmissionError>> {
+        let mut memo = TokenMemo::default();
+        self.admit_with_memo(found, head, now, &mut memo).await
+    }
+
+    /// Like [`Gateway::admit_matched`], with the memo of the connection that the request came on.
+    ///
+    /// # Errors
+    /// If the request is refused.
+    pub async fn admit_with_memo(
+        &self,
+        found: RouteMatch<'_>,
+        head: Head<'_>,
+        now: Now,
+        memo: &mut TokenMemo,
+    ) -> Result<Admission, Box<AdmissionError>> {
         let RouteMatch { route, expanded } = found;
         let target = expanded.as_deref().unwrap_or(head.target);
-        let mut admission = self.admit_on(route, Head { target, ..head }, now).await?;
+        let head = Head { target, ..head };
+        let mut admission = self.admit_on(route, head, now, memo).await?;
         admission.target = expanded;
         Ok(admission)
     }
@@ -190,10 +208,9 @@ impl Gateway {
     pub async fn authorize(&self, head: Head<'_>) -> Result<Admission, Box<AdmissionError>> {
         let (route, expanded) = self.find_route(head)?;
         let target = expanded.as_deref().unwrap_or(head.target);
-        let now = Now::read(&*self.clock);
-        let mut admission = self
-            .authorize_on(route, Head { target, ..head }, now)
-            .await?;
+        let (now, mut memo) = (Now::read(&*self.clock), TokenMemo::default());
+        let head = Head { target, ..head };
+        let mut admission = self.authorize_on(route, head, now, &mut memo).await?;
         admission.target = expanded;
         Ok(admission)
     }
@@ -232,8 +249,9 @@ impl Gateway {
         route: &Arc<Route>,
         head: Head<'_>,
         now: Now,
+        memo: &mut TokenMemo,
     ) -> Result<Admission, Box<AdmissionError>> {
-        let mut admission = self.authorize_on(route, head, now).await?;
+        let mut admission = self.authorize_on(route, head, now, memo).await?;
         match Self::acquire_credential(&mut admission, head).await {
             Ok(()) => Ok(admission),
             Err(rejection) => Err(Box::new(admission.refused(rejection))),
@@ -245,12 +263,13 @@ impl Gateway {
         route: &Arc<Route>,
         head: Head<'_>,
         now: Now,
+        memo: &mut TokenMemo,
     ) -> Result<Admission, Box<AdmissionError>> {
         let mut admission = Admission::new(Arc::clone(route), now);
         if let Err(rejection) = self.check_isolation(route, head) {
             return Err(Box::new(admission.refused(rejection)));
         }
-        match Self::check_caller(&mut admission, head, now).await {
+        match Self::check_caller(&mut admission, head, now, memo).await {
             Ok(()) => Ok(admission),
             Err(rejection) => Err(Box::new(admission.refused(rejection))),
         }
@@ -268,14 +287,19 @@ impl Gateway {
         admission: &mut Admission,
         head: Head<'_>,
         now: Now,
+        memo: &mut TokenMemo,
     ) -> Result<(), Rejection> {
         let client = head.client();
         admission.route.rates.check_address(client)?;
         if admission.route.takes_password() {
             admission.caller = password(head)?;
         } else if !admission.route.anonymous {
-            let bearer = bearer(&admission.route, head.headers)?;
-            if let Err(rejection) = admission.authenticate(bearer, head.peer, now).await {
+            let mut authenticated = Ok(());
+            if !admission.recall(head.headers, now, memo) {
+                let bearer = bearer(&admission.route, head.headers)?;
+                authenticated = admission.authenticate(bearer, head.peer, now, memo).await;
+            }
+            if let Err(rejection) = authenticated.and_then(|()| admission.check_scopes()) {
                 admission.route.rates.check_unverified(client)?;
                 return Err(rejection);
             }
@@ -299,7 +323,8 @@ impl Gateway {
             return Ok(());
         }
         admission.require_exchange()?;
-        admission.acquire_lease().await?;
+        let upgrades = head.headers.first(&http::header::UPGRADE).is_some();
+        admission.acquire_lease(upgrades).await?;
         if unsigned {
             let proof = admission.lease.take();
             admission.proved_until = proof.as_ref().map(Lease::usable_until);
@@ -319,6 +344,7 @@ impl Gateway {
         method: &Method,
         target: &str,
     ) -> Result<Option<CredentialHeader>, Rejection> {
+        let now = Now::read(&*self.clock);
         let (Some(lease), Some(source)) = (&admission.lease, &admission.route.source) else {
             return Ok(None);
         };
@@ -330,7 +356,7 @@ impl Gateway {
         let (name, value, secret) = match lease.credential() {
             Credential::Taskcluster { signer, .. } => {
                 let request = SignedRequest {
-                    at: self.time_at(upstream, admission),
+                    at: Self::time_at(upstream, admission, now),
                     nonce: &hawk::nonce(),
                     method: method.as_str(),
                     target,

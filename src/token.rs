@@ -2,8 +2,9 @@
 //! `docs/design/tokens.md`. There is no network client here; keys are fetched through
 //! [`KeyFetcher`].
 //!
-//! A token passes through [`PresentedToken`] (one header field of limited length), [`authenticate`]
-//! (look it up in the cache, or choose its issuer), `jws` (strict parsing), `rules` (header),
+//! A token passes through [`TokenMemo`] (is it the one that the connection presented last?),
+//! [`PresentedToken`] (one header field of limited length), [`authenticate`] (look it up in the cache,
+//! or choose its issuer), `jws` (strict parsing), `rules` (header),
 //! `keys` and `jwk` (find the key, fetching it if necessary), `signature`, and `rules` again
 //! (claims). The result is a [`VerifiedToken`].
 
@@ -20,6 +21,7 @@ mod issuer;
 mod jwk;
 mod jws;
 mod keys;
+mod memo;
 mod rules;
 pub mod settings;
 mod shared_secret;
@@ -41,10 +43,11 @@ pub use introspection::{
     IntrospectionError, IntrospectionFault, IntrospectionObserver, IntrospectionResult,
     Introspector,
 };
-pub use issuer::{Authenticated, Issuer, IssuerStatus, WarmUp, authenticate, cached};
+pub use issuer::{Authenticated, Issuer, IssuerStatus, WarmUp, authenticate};
 pub use jwk::{MAX_DOCUMENT_BYTES as MAX_JWKS_BYTES, check_key_set};
 pub use jws::{UnverifiedToken, inspect};
 pub use keys::{FetchedKeys, KeyFetchError, KeyFetcher, KeyRefresh, RefreshObserver};
+pub use memo::TokenMemo;
 pub use shared_secret::{SharedSecretError, decode_shared_secret};
 pub use signing_key::{SigningKey, SigningKeyError};
 pub use verified::{Caller, VerifiedToken};

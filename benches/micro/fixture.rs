@@ -181,6 +181,11 @@ impl CredentialSource for FixedCredential {
         Ok(())
     }
 
+    /// As of most sources.
+    fn epoch(&self) -> Option<u64> {
+        Some(0)
+    }
+
     async fn fetch(&self, _: &SwapRequest) -> Result<Issued, FetchError> {
         Ok(Issued {
             credential: Credential::Taskcluster {

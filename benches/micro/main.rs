@@ -13,16 +13,19 @@
 
 mod fixture;
 
+use std::borrow::Cow;
 use std::hint::black_box;
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
-use hawkgate::clock::SystemClock;
+use hawkgate::clock::{Now, SystemClock};
 use hawkgate::gateway::Head;
+use hawkgate::gateway::request_headers::StrippedHeaders;
+use hawkgate::gateway::reserved_headers::{as_read, is_hop_by_hop, is_reserved};
 use hawkgate::gateway::resource_isolation::Transport;
 use hawkgate::gateway::rule::{Expression, RequestAttributes};
 use hawkgate::hawk::{SignedRequest, nonce};
-use hawkgate::token::{BearerToken, authenticate};
-use http::Method;
+use hawkgate::token::{BearerToken, TokenMemo, authenticate};
+use http::{HeaderMap, Method};
 use serde_json::json;
 
 use fixture::{
@@ -103,22 +106,68 @@ fn admission(c: &mut Criterion) {
     let gateway = gateway(10, Some(runtime.block_on(issuer(&jwks))));
     let headers = bearer_headers(&token);
     let admit = || {
-        let head = Head {
-            method: &Method::GET,
-            host: "tc.example.com",
-            target: TARGET,
-            headers: &headers,
-            peer: None,
-            transport: Transport::Tcp,
-            certificate: None,
-        };
-        let admission = runtime.block_on(gateway.admit(head)).expect("an admission");
+        let admitted = runtime.block_on(gateway.admit(head(&headers)));
+        let admission = admitted.expect("an admission");
         gateway
             .sign(&admission, &Method::GET, TARGET)
             .expect("a header")
     };
     admit();
     c.bench_function("route, verify, lease, sign: all cached", |b| b.iter(admit));
+    let clock = SystemClock::shared();
+    let mut memo = TokenMemo::default();
+    c.bench_function("route, recall, lease, sign", |b| {
+        b.iter(|| {
+            let now = Now::read(&*clock);
+            let head = head(&headers);
+            let found = gateway.match_route(head).expect("a route");
+            let admitted = gateway.admit_with_memo(found, head, now, &mut memo);
+            let admission = runtime.block_on(admitted).expect("an admission");
+            gateway
+                .sign(&admission, &Method::GET, TARGET)
+                .expect("a header")
+        });
+    });
+}
+
+fn head(headers: &HeaderMap) -> Head<'_> {
+    Head {
+        method: &Method::GET,
+        host: "tc.example.com",
+        target: TARGET,
+        headers,
+        peer: None,
+        transport: Transport::Tcp,
+        certificate: None,
+    }
+}
+
+/// Which fields of a request are forwarded, by name.
+fn header_names(c: &mut Criterion) {
+    const NAMES: [&str; 9] = [
+        "host",
+        "user-agent",
+        "accept",
+        "accept-encoding",
+        "authorization",
+        "x-request-id",
+        "content-type",
+        "x-taskcluster-trace-id",
+        "cache-control",
+    ];
+    let stripped = StrippedHeaders::default();
+    c.bench_function("names of nine fields", |b| {
+        b.iter(|| {
+            let names = black_box(NAMES).into_iter();
+            let removed = names.filter(|name| {
+                matches!(as_read(name), Cow::Owned(_))
+                    || is_hop_by_hop(name)
+                    || is_reserved(name)
+                    || stripped.strips(name)
+            });
+            removed.count()
+        });
+    });
 }
 
 /// Three rules, of which the last matches, and the most expensive rule that the limits allow.
@@ -203,6 +252,7 @@ criterion_group!(
     verification,
     hawk,
     admission,
+    header_names,
     rules,
     cache_hits
 );

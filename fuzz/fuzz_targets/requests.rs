@@ -20,13 +20,7 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
             assert_eq!(content, request.content);
             assert_eq!(rest, request.rest);
         }
-        let Some(read) = read.next() else {
-            assert!(
-                rfc::has_malformed_trailers(&head, request.after_head),
-                "hyper refuses it"
-            );
-            return;
-        };
+        let read = read.next().expect("hyper refuses it");
         assert_eq!(read.method, head.method);
         assert!(same_target(&read.target, &head.target), "{}", read.target);
         assert_eq!(read.version, head.version);

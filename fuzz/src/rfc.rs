@@ -1,8 +1,11 @@
 //! Requests as httparse reads them, with the framing rules of RFC 9112 §6.3.
 
-use http::header::{CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, TRANSFER_ENCODING};
 use http::{HeaderValue, Method, Version};
 use httparse::Status::Complete;
+
+/// More trailer lines than hawkgate accepts bytes for.
+const MAX_TRAILERS: usize = 4096;
 
 /// The head of a request.
 #[derive(Debug)]
@@ -14,6 +17,11 @@ pub struct Head {
 }
 
 impl Head {
+    /// Whether the target is in absolute-form.
+    fn has_scheme(&self) -> bool {
+        !self.target.starts_with(['/', '*'])
+    }
+
     /// Whether another request may follow on the connection (RFC 9112 §9.3).
     pub fn is_persistent(&self) -> bool {
         let values = self.fields.get_all(CONNECTION).iter();
@@ -80,26 +88,34 @@ fn chunks(mut data: &[u8]) -> Option<(Vec<u8>, &[u8])> {
     }
 }
 
-/// The length of a trailer section, whose lines need not be valid fields.
+/// The length of a trailer section.
 fn end_of_trailers(data: &[u8]) -> Option<usize> {
-    if data.starts_with(b"\r\n") {
-        return Some(2);
+    let mut fields = [httparse::EMPTY_HEADER; MAX_TRAILERS];
+    match httparse::parse_headers(data, &mut fields) {
+        Ok(Complete((length, _))) => Some(length),
+        _ => None,
     }
-    let end = data.windows(4).position(|four| four == b"\r\n\r\n")?;
-    Some(end + 4)
 }
 
-/// Whether a chunked request has trailers that are not valid fields. hawkgate drops trailers, so
-/// nobody after it sees them.
-pub fn has_malformed_trailers(head: &Head, data: &[u8]) -> bool {
-    if !head.fields.contains_key(TRANSFER_ENCODING) {
-        return false;
+/// Path and query of a target, or `*` (RFC 9112 §3.2).
+pub fn origin_form(head: &Head) -> String {
+    let Some((_, rest)) = head.target.split_once("://").filter(|_| head.has_scheme()) else {
+        return head.target.clone();
+    };
+    match rest.find(['/', '?']).map(|at| rest.split_at(at).1) {
+        None if head.method == Method::OPTIONS => "*".to_owned(),
+        None => "/".to_owned(),
+        Some(query) if query.starts_with('?') => format!("/{query}"),
+        Some(path) => path.to_owned(),
     }
-    let mut fields = [httparse::EMPTY_HEADER; 128];
-    chunks(data).is_some_and(|(_, trailers)| {
-        !matches!(
-            httparse::parse_headers(trailers, &mut fields),
-            Ok(Complete(_))
-        )
-    })
+}
+
+/// The authority of a target in absolute-form, or else `Host`, which HTTP/1.0 does not require.
+pub fn host(head: &Head) -> String {
+    match head.target.split_once("://").filter(|_| head.has_scheme()) {
+        Some((_, rest)) => rest.split(['/', '?']).next().unwrap_or_default().to_owned(),
+        None => head.fields.get(HOST).map_or_else(String::new, |host| {
+            String::from_utf8_lossy(host.as_bytes()).into_owned()
+        }),
+    }
 }

@@ -38,7 +38,8 @@ pub fn requests(data: &[u8]) -> Vec<Request> {
         Ok::<_, Infallible>(http::Response::new(Empty::<Bytes>::new()))
     });
     let connection = http1::Builder::new()
-        .max_headers(128)
+        // Also of the trailers, whose size alone is limited.
+        .max_headers(4096)
         .auto_date_header(false)
         .half_close(true)
         .serve_connection(Memory::to_server(data), service);

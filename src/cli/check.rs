@@ -30,13 +30,16 @@ fn check(path: &Path, skip_secrets: bool) -> Result<String, String> {
     };
     let (config, warnings) = checked.map_err(|errors| format!("{errors}\n"))?;
     let mut lines: Vec<String> = warnings.iter().map(ToString::to_string).collect();
+    let file = path.display();
     if !skip_secrets {
         process::install_crypto();
-        let file = path.display();
         let more = app::verify(&config, &SystemClock::shared())
             .map_err(|error| format!("{file}: {error}\n"))?;
         lines.extend(more.iter().map(|text| format!("{file}: warning: {text}")));
     }
+    let descriptors =
+        process::descriptor_warning(process::hard_descriptor_limit(), config.limits.connections);
+    lines.extend(descriptors.map(|text| format!("{file}: warning: {text}")));
     // A valid file cannot work on a machine whose clock is not set.
     let clock = SystemClock::shared().now().clock_problem();
     lines.extend(clock.map(|problem| format!("warning: {problem}")));

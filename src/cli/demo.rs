@@ -27,6 +27,8 @@ fn print_config() -> Result<(), DemoError> {
 }
 
 fn run(args: &Demo) -> Result<(), DemoError> {
+    // The demo needs few descriptors and works with the limit as it is.
+    let _ = process::raise_descriptor_limit();
     process::install_crypto();
     let mut out = io::stdout();
     let style = Style::new(out.is_terminal());

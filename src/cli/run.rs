@@ -123,6 +123,7 @@ fn serve(
     if let Err(error) = process::forbid_core_dumps() {
         tracing::warn!(%error, "cannot disable core dumps");
     }
+    raise_descriptor_limit(config.limits.connections);
     process::install_crypto();
     let runtime = process::runtime()?;
     let sample = config.log.access_sample;
@@ -134,6 +135,18 @@ fn serve(
     let result = runtime.block_on(run_until_signal((config, inherited), origin, deps));
     runtime.shutdown_background();
     result
+}
+
+/// Raises the limit of file descriptors, and warns if it does not suffice for this number of
+/// connections.
+fn raise_descriptor_limit(connections: usize) {
+    let limit = process::raise_descriptor_limit().unwrap_or_else(|error| {
+        tracing::warn!(%error, "cannot raise the limit of file descriptors to the hard limit");
+        process::descriptor_limit()
+    });
+    if let Some(warning) = process::descriptor_warning(limit, connections) {
+        tracing::warn!("{warning}");
+    }
 }
 
 async fn run_until_signal(

@@ -257,6 +257,31 @@ impl CachedSource {
         self.coordinator.obtain(identity, request, None).await
     }
 
+    /// Like [`Self::lease`], for a request that uses the credential for as long as that lives, such
+    /// as an upgrade to WebSocket: a cached one in the last third of its life is renewed first. If
+    /// that fails, the cached one is returned, unless the source refuses the caller. One identity
+    /// causes one exchange in two thirds of a credential's life by this.
+    ///
+    /// # Errors
+    /// As for [`Self::lease`].
+    pub async fn lasting_lease(&self, request: &SwapRequest) -> Result<Leased, LeaseError> {
+        let leased = self.lease(request).await?;
+        let generation = &leased.lease.0;
+        let is_cached = matches!(leased.lookup, Lookup::Hit | Lookup::Stale);
+        if !is_cached || !generation.is_ending(self.coordinator.now()) {
+            return Ok(leased);
+        }
+        let identity = self.identify(request)?;
+        let cached = Some(generation.number);
+        let renewed = self.coordinator.obtain(identity, request, cached).await;
+        let now = self.coordinator.now();
+        match renewed {
+            Ok(renewed) if renewed.lease.0.is_usable(now) => Ok(renewed),
+            Err(error) if !generation.is_usable(now) => Err(error),
+            Ok(_) | Err(_) => Ok(leased),
+        }
+    }
+
     /// Replaces `rejected`, to which the upstream answered 401, for a request that is then
     /// replayed. If that generation is still the current one, one exchange is made for every
     /// waiting caller, and until it succeeds other requests go on using the old one; otherwise

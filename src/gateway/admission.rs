@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::Head;
 use super::rejection::Rejection;
-use super::route::{self, Route};
+use super::route::{self, Route, UpgradeExpiry};
 use super::rule::Decision;
 use super::upstream_clock::PeerTime;
 use crate::clock::{Now, UnixMillis};
@@ -17,7 +17,8 @@ use crate::gateway::reason::Reason;
 use crate::header_fields::HeaderFields;
 use crate::secret::SecretString;
 use crate::token::{
-    self, BasicCredentials, BearerToken, Caller, PresentedToken, TokenError, VerifiedToken,
+    self, Authenticated, BasicCredentials, BearerToken, Caller, PresentedToken, TokenError,
+    TokenMemo, VerifiedToken,
 };
 
 /// An admitted request: its route, caller and leased credential.
@@ -209,7 +210,8 @@ impl Admission {
     }
 
     /// When what admitted the caller is no longer valid: its token, or, if the exchange verified a
-    /// token or password, the credential that it gave for it. `None` for anonymous callers.
+    /// token or password, the credential that it gave for it, which for an upgrade has at least a
+    /// third of its life left. `None` for anonymous callers.
     pub fn valid_until(&self) -> Option<UnixMillis> {
         match &self.caller {
             Caller::Verified(token) => Some(token.accepted_until()),
@@ -219,6 +221,12 @@ impl Admission {
             }
             Caller::Anonymous => None,
         }
+    }
+
+    /// Whether an upgraded connection ends with the credential, which may have been in the cache for
+    /// most of its life.
+    fn ends_with_credential(&self) -> bool {
+        self.route.upgrade_expiry == UpgradeExpiry::Token && !self.caller.is_proved()
     }
 
     /// The Taskcluster `clientId` that requests are signed with. Not a secret.
@@ -242,14 +250,39 @@ impl Admission {
         self.lease.as_ref()
     }
 
+    /// Takes the caller from `memo`, if that has the request's token.
+    pub(super) fn recall(
+        &mut self,
+        headers: &dyn HeaderFields,
+        now: Now,
+        memo: &TokenMemo,
+    ) -> bool {
+        let Some((authenticated, bearer)) = memo.recall(headers, &self.route.issuers, now) else {
+            return false;
+        };
+        self.cached_at = Some(now);
+        if self.passes_token() {
+            self.bearer = Some(bearer.clone());
+        }
+        self.set_caller(authenticated);
+        true
+    }
+
     pub(super) async fn authenticate(
         &mut self,
         bearer: IncomingToken<'_>,
         peer: Option<IpAddr>,
         now: Now,
+        memo: &mut TokenMemo,
     ) -> Result<(), Rejection> {
         let (token, issuers) = (bearer.presented(), &self.route.issuers);
-        let authenticated = match token::cached(token, issuers, now) {
+        let mut none = TokenMemo::default();
+        let memo = match bearer {
+            IncomingToken::Request(_) => memo,
+            // Not what the caller presented.
+            IncomingToken::Workload(_) => &mut none,
+        };
+        let authenticated = match memo.look_up(token, issuers, now) {
             Some(known) => {
                 self.cached_at = Some(now);
                 Ok(known)
@@ -257,25 +290,36 @@ impl Admission {
             None => token::authenticate(token, issuers, peer).await,
         };
         match authenticated {
-            Ok(authenticated) => {
-                self.verification = authenticated.verification;
-                self.caller = authenticated.caller;
-            }
+            Ok(authenticated) => self.set_caller(authenticated),
             Err(unauthenticated) => {
                 self.verification = Some(unauthenticated.error.label());
                 self.rejecting_issuer = unauthenticated.issuer;
                 return Err(unauthenticated.error.into());
             }
         }
-        // Copy the token only if the source needs it.
-        let source = self.route.source.as_ref();
-        if source.is_some_and(|source| source.takes_token()) {
+        if self.passes_token() {
             self.bearer = Some(bearer.into_bearer());
         }
-        if let Caller::Verified(token) = &self.caller {
-            require_scopes(&self.route.require_scopes, token)?;
-        }
         Ok(())
+    }
+
+    fn set_caller(&mut self, authenticated: Authenticated) {
+        self.verification = authenticated.verification;
+        self.caller = authenticated.caller;
+    }
+
+    /// Whether the source needs the token. Otherwise it is not copied.
+    fn passes_token(&self) -> bool {
+        let source = self.route.source.as_ref();
+        source.is_some_and(|source| source.takes_token())
+    }
+
+    /// Checks that the caller's token has the scopes that the route requires.
+    pub(super) fn check_scopes(&self) -> Result<(), Rejection> {
+        match &self.caller {
+            Caller::Verified(token) => require_scopes(&self.route.require_scopes, token),
+            Caller::Delegated { .. } | Caller::Password { .. } | Caller::Anonymous => Ok(()),
+        }
     }
 
     /// Evaluates the route's rules, if any.
@@ -309,7 +353,9 @@ impl Admission {
         Err(Rejection::from(Reason::Internal).with_cause(cause))
     }
 
-    pub(super) async fn acquire_lease(&mut self) -> Result<(), Rejection> {
+    /// Acquires the credential. `upgrades` tells whether the request asks for a connection that
+    /// may end only with the credential ([`Admission::valid_until`]).
+    pub(super) async fn acquire_lease(&mut self, upgrades: bool) -> Result<(), Rejection> {
         let Some(source) = &self.route.source else {
             return Ok(());
         };
@@ -322,7 +368,12 @@ impl Admission {
             return self.record_lease(Ok(leased));
         }
         let source = Arc::clone(source);
-        let leased = source.lease(&self.swap_request()).await;
+        let request = self.swap_request();
+        let leased = if upgrades && self.ends_with_credential() {
+            source.lasting_lease(&request).await
+        } else {
+            source.lease(&request).await
+        };
         self.record_lease(leased)
     }
 

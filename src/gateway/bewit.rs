@@ -19,6 +19,7 @@ use crate::credential::{Credential, Lease};
 use crate::gateway::reason::Reason;
 use crate::hawk::HawkError;
 use crate::hawk::bewit::{BewitRequest, has_bewit};
+use crate::token::TokenMemo;
 
 /// The path of the endpoint, on every host.
 pub const PATH: &str = "/bewit";
@@ -93,8 +94,9 @@ impl Gateway {
             target: url.target,
             ..head
         };
+        let now = Now::read(&*self.clock);
         let admission = self
-            .admit_on(route, signed_request, Now::read(&*self.clock))
+            .admit_on(route, signed_request, now, &mut TokenMemo::default())
             .await?;
         match self.sign_url(&admission, &url) {
             Ok(signed) => Ok((admission, signed)),
@@ -109,7 +111,7 @@ impl Gateway {
                 .with_cause("the route has no credential to sign with"));
         };
         let upstream = &admission.route.upstream;
-        let now = self.time_at(upstream, admission);
+        let now = Self::time_at(upstream, admission, Now::read(&*self.clock));
         let target = signer
             .with_bewit(&BewitRequest {
                 target: url.target,

@@ -16,7 +16,8 @@ const MAX_READING_BYTES: usize = 64 * 1024;
 
 /// The path of a request target.
 pub(super) fn without_query(target: &str) -> &str {
-    target.split_once('?').map_or(target, |(path, _)| path)
+    let end = memchr::memchr(b'?', target.as_bytes());
+    end.and_then(|end| target.get(..end)).unwrap_or(target)
 }
 
 /// Why a path is refused.

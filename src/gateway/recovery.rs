@@ -174,11 +174,10 @@ impl Gateway {
     }
 
     /// The upstream's time, to sign `admission`'s request with.
-    pub(super) fn time_at(&self, upstream: &Upstream, admission: &Admission) -> UnixMillis {
-        let now = self.clock.now();
+    pub(super) fn time_at(upstream: &Upstream, admission: &Admission, now: Now) -> UnixMillis {
         match admission.corrected_clock.or(upstream.clock.learnt()) {
-            None => now,
-            Some(time) => now.offset_by(time.offset(Now::read(&*self.clock))),
+            None => now.wall,
+            Some(time) => now.wall.offset_by(time.offset(now)),
         }
     }
 

@@ -108,9 +108,54 @@ pub const IDENTITY_HEADERS: [&str; 74] = [
 /// Whether a header is in the default list. `name` must be in lower case, and as recipients read it
 /// ([`as_read`]).
 pub fn is_identity(name: &str) -> bool {
+    if !Beginnings::LISTED.contain(name) {
+        return false;
+    }
     let after = IDENTITY_HEADERS.partition_point(|entry| stem(entry) <= name);
     let before = after.checked_sub(1).and_then(|at| IDENTITY_HEADERS.get(at));
     before.is_some_and(|entry| covers(entry, name))
+}
+
+/// The first two letters of names, after `x-` if they have it. They tell nearly every common header
+/// from those in the list, at a tenth of the cost of a search.
+struct Beginnings {
+    /// For each first letter, the bits of the second letters.
+    plain: [u32; 26],
+    /// The same for names that begin with `x-`.
+    extension: [u32; 26],
+}
+
+impl Beginnings {
+    const LISTED: Self = Self::of(&IDENTITY_HEADERS);
+
+    /// Of `names`, which begin with two letters each.
+    const fn of(names: &[&str]) -> Self {
+        let (mut plain, mut extension) = ([0; 26], [0; 26]);
+        let mut at = 0;
+        while at < names.len() {
+            match names[at].as_bytes() {
+                [b'x', b'-', first, second, ..] => {
+                    extension[(*first - b'a') as usize] |= 1 << (*second - b'a');
+                }
+                [first, second, ..] => plain[(*first - b'a') as usize] |= 1 << (*second - b'a'),
+                _ => {}
+            }
+            at += 1;
+        }
+        Self { plain, extension }
+    }
+
+    /// Whether a name in the list begins like `name`.
+    fn contain(&self, name: &str) -> bool {
+        let (seconds, first, second) = match name.as_bytes() {
+            [b'x', b'-', first, second, ..] => (&self.extension, first, second),
+            [first, second, ..] => (&self.plain, first, second),
+            _ => return false,
+        };
+        let seconds = seconds.get(usize::from(first.wrapping_sub(b'a')));
+        let second = 1_u32.checked_shl(u32::from(second.wrapping_sub(b'a')));
+        seconds.is_some_and(|seconds| seconds & second.unwrap_or(0) != 0)
+    }
 }
 
 /// A pattern without its `*`.
@@ -218,6 +263,30 @@ mod tests {
             assert!(!entry.ends_with('*') || inside.count() == 1, "{entry}");
             let longer = format!("{name}zz");
             assert_eq!(is_identity(&longer), entry.ends_with('*'), "{entry}");
+        }
+    }
+
+    #[test]
+    fn the_beginnings_leave_out_no_listed_name_and_most_others() {
+        for entry in IDENTITY_HEADERS {
+            let longest = format!("{}zz", stem(entry));
+            for name in [stem(entry), &longest] {
+                assert!(Beginnings::LISTED.contain(name), "{name}");
+            }
+        }
+        for name in [
+            "",
+            "x",
+            "x-",
+            "x-a",
+            "accept",
+            "cookie",
+            "user-agent",
+            "x{a",
+            "{a",
+            "a{",
+        ] {
+            assert!(!Beginnings::LISTED.contain(name), "{name}");
         }
     }
 

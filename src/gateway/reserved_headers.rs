@@ -8,11 +8,27 @@ use std::borrow::Cow;
 /// neither a letter nor a digit, so `x_real.ip` is read as `x-real-ip`. Allocates only for names
 /// with such characters.
 pub fn as_read(name: &str) -> Cow<'_, str> {
-    if name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
+    // No early exit: nearly every name is read to its end, and without one that is faster.
+    if name.bytes().fold(true, |all, byte| all & is_plain(byte)) {
         Cow::Borrowed(name)
     } else {
         Cow::Owned(name.replace(|c: char| !c.is_ascii_alphanumeric(), "-"))
     }
+}
+
+/// Whether every recipient reads `byte` of a name as it is. From a table, because this is asked of
+/// every byte of every name.
+fn is_plain(byte: u8) -> bool {
+    const PLAIN: [bool; 256] = {
+        let mut plain = [false; 256];
+        let mut byte = 0_u8;
+        while byte < 128 {
+            plain[byte as usize] = byte.is_ascii_alphanumeric() || byte == b'-';
+            byte += 1;
+        }
+        plain
+    };
+    PLAIN[usize::from(byte)]
 }
 
 /// Whether recipients may read `name` as `known`, which must be in lower case; see [`as_read`].

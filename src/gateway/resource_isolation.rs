@@ -66,15 +66,23 @@ impl IsolationPolicy {
         if is_configured {
             return check_initiator(head);
         }
-        self.check(head)
+        self.check_host_and_initiator(head)
     }
 
-    /// Checks a request to a local listener.
+    /// Checks a request to a local admin listener. Unlike on routes, `Host` may be missing, as it
+    /// is in the health checks of HAProxy. Such requests are HTTP/1.0, and no browser sends any.
     ///
     /// # Errors
     /// [`Reason::HostNotAllowed`] if `Host` is not a name of this machine;
     /// [`Reason::CrossSite`] if a web page of another origin sent the request.
     pub fn check(&self, head: Head<'_>) -> Result<(), Rejection> {
+        if head.host.is_empty() {
+            return check_initiator(head);
+        }
+        self.check_host_and_initiator(head)
+    }
+
+    fn check_host_and_initiator(&self, head: Head<'_>) -> Result<(), Rejection> {
         if head.transport != Transport::Unix {
             self.check_host(head.host)?;
         }

@@ -338,7 +338,8 @@ pub fn host_name(host: &str) -> Cow<'_, str> {
             _ => Cow::Borrowed(name),
         };
     }
-    let name = host.split_once(':').map_or(host, |(name, _)| name);
+    let port = memchr::memchr(b':', host.as_bytes());
+    let name = port.and_then(|port| host.get(..port)).unwrap_or(host);
     let name = name.strip_suffix('.').unwrap_or(name);
     if name.bytes().any(|b| b.is_ascii_uppercase()) {
         Cow::Owned(name.to_ascii_lowercase())

@@ -1,5 +1,6 @@
 //! Tests of admission and recovery with a scripted source and a manual clock.
 
+mod memo;
 mod passwords;
 mod recovery;
 
@@ -11,13 +12,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::outcome::UnauthorizedReason;
+use super::route::UpgradeExpiry;
 use super::route::tests as routes;
 use super::upstream_clock::PeerTime;
 use crate::credential::Lookup;
 use http::HeaderMap;
 
 use super::*;
-use crate::clock::{ManualClock, UnixMillis};
+use crate::clock::{Clock as _, ManualClock, UnixMillis};
 use crate::credential::{CredentialSource, FetchError, IdentityHasher, Issued, SwapRequest};
 use crate::hawk::{Credentials, Signer};
 use crate::secret::SecretString;
@@ -519,6 +521,53 @@ async fn a_request_with_a_bewit_is_not_signed_after_its_token_was_proved() {
         assert_eq!(passed_through(&recovery), UnauthorizedReason::NotSigned);
     }
     assert_eq!(fixture.fetched(), 1);
+}
+
+#[tokio::test]
+async fn an_upgrade_gets_a_credential_with_enough_of_its_life_left() {
+    const HOUR: Duration = Duration::from_hours(1);
+    for target in ["/x", "/x?bewit=abc"] {
+        let fixture = delegated(ScriptedSource::default());
+        let admitted = async |upgrade: bool| {
+            let mut headers = HeaderMap::new();
+            headers.insert("authorization", "Bearer opaque".parse().unwrap());
+            if upgrade {
+                headers.insert("upgrade", "websocket".parse().unwrap());
+            }
+            let admission = fixture.gateway.admit(Head::for_test(target, &headers));
+            let admission = admission.await.unwrap();
+            (admission.lookup.unwrap(), admission.valid_until().unwrap())
+        };
+        let end = NOW.plus(HOUR);
+        assert_eq!(admitted(true).await, (Lookup::Fetched, end));
+        fixture.clock.advance(HOUR / 2);
+        assert_eq!(admitted(true).await, (Lookup::Hit, end));
+        fixture.clock.advance(HOUR / 4);
+        assert_eq!(admitted(false).await, (Lookup::Hit, end));
+        let end = fixture.clock.now().plus(HOUR);
+        assert_eq!(admitted(true).await, (Lookup::Fetched, end));
+        assert_eq!(admitted(true).await, (Lookup::Hit, end));
+        assert_eq!(fixture.fetched(), 2);
+    }
+}
+
+#[tokio::test]
+async fn an_upgrade_that_does_not_end_with_its_credential_causes_no_exchange() {
+    let mut fixture = delegated(ScriptedSource::default());
+    let mut routes: Vec<_> = fixture.gateway.routes.iter().cloned().collect();
+    fixture.gateway.routes = RouteTable::default();
+    for route in &mut routes {
+        Arc::get_mut(route).unwrap().upgrade_expiry = UpgradeExpiry::None;
+    }
+    fixture.gateway.routes = RouteTable::new(routes);
+    let mut headers = HeaderMap::new();
+    headers.insert("authorization", "Bearer opaque".parse().unwrap());
+    headers.insert("upgrade", "websocket".parse().unwrap());
+    for lookup in [Lookup::Fetched, Lookup::Hit] {
+        let admission = fixture.gateway.admit(Head::for_test("/x", &headers));
+        assert_eq!(admission.await.unwrap().lookup, Some(lookup));
+        fixture.clock.advance(Duration::from_mins(50));
+    }
 }
 
 #[tokio::test]

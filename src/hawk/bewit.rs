@@ -90,21 +90,30 @@ impl Signer {
 /// without a value; even `&bewit=` in the path counts. With an `Authorization` header it looks
 /// for a non-empty query parameter whose *decoded* name is `bewit`, such as `?%62ewit=x`.
 pub fn has_bewit(target: &str) -> bool {
+    let bytes = target.as_bytes();
+    let is_plain = |at: usize| {
+        bytes
+            .get(at + 1..)
+            .is_some_and(|b| b.starts_with(b"bewit="))
+    };
     target.starts_with('/')
-        && (target.contains("?bewit=") || target.contains("&bewit=") || has_decoded_bewit(target))
+        && (memchr::memchr2_iter(b'?', b'&', bytes).any(is_plain) || has_decoded_bewit(bytes))
 }
 
 /// Whether there is a non-empty parameter whose decoded name is `bewit`. Two of them form a
 /// list, which is never empty.
-fn has_decoded_bewit(target: &str) -> bool {
-    let Some((_, query)) = target.split_once('?') else {
-        return false;
-    };
+fn has_decoded_bewit(target: &[u8]) -> bool {
+    let query = memchr::memchr(b'?', target).and_then(|at| target.get(at + 1..));
     let mut seen = false;
-    for pair in query.split('&') {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+    for pair in query.unwrap_or_default().split(|byte| *byte == b'&') {
+        // Nearly all names end here.
+        if !matches!(pair, [b'b' | b'%', ..]) {
+            continue;
+        }
+        let end = pair.iter().position(|byte| *byte == b'=');
+        let (name, value) = pair.split_at(end.unwrap_or(pair.len()));
         if is_bewit(name) {
-            if seen || !value.is_empty() {
+            if seen || value.len() > 1 {
                 return true;
             }
             seen = true;
@@ -114,8 +123,8 @@ fn has_decoded_bewit(target: &str) -> bool {
 }
 
 /// Whether `name` percent-decodes to `bewit`.
-fn is_bewit(name: &str) -> bool {
-    let mut rest = name.as_bytes();
+fn is_bewit(name: &[u8]) -> bool {
+    let mut rest = name;
     for &expected in b"bewit" {
         let (byte, tail) = match rest {
             [b'%', high, low, tail @ ..] => match (hex(*high), hex(*low)) {

@@ -1,10 +1,14 @@
 //! Detects a secret that was sent to a peer in what the peer answers.
 //!
-//! A secret counts as found if a piece of 32 bytes from it appears, as it is or percent-encoded,
-//! escaped as in JSON, in base64 or base64url, in hex, in another case, or in up to
-//! two of these on top of each other. Answers that contain none of it cost a search for
+//! A secret of at least 16 bytes counts as found if a piece of 32 bytes from it appears, as it is or
+//! percent-encoded, escaped as in JSON, in base64 or base64url, in hex, in another case, or in up to
+//! two of these on top of each other. A shorter one, such as `dev`, is a part of many words, so it
+//! counts as found only as a whole word (see [`word`]), as it is or percent-encoded or escaped as in
+//! JSON. Answers that contain none of it cost a search for
 //! each field value that is long enough, and no allocation unless a value has an escape or a run of
 //! characters that could be such an encoding.
+
+use std::ops::Range;
 
 use base64::alphabet;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
@@ -17,8 +21,9 @@ const PIECE: usize = 32;
 /// How many bytes at the end of a secret are not part of its piece, if it is long enough. The end of
 /// a token is its signature, so the piece should be near it.
 const MARGIN: usize = 8;
-/// The shortest secret that is searched for in encoded form. Shorter ones would be found everywhere.
-const SHORTEST_ENCODED: usize = 16;
+/// The shortest secret that is searched for in any place and in every encoding. Shorter ones would be
+/// found everywhere.
+const SHORTEST_PIECE: usize = 16;
 /// The most encodings on top of each other that are undone.
 const MAX_NESTING: usize = 2;
 
@@ -32,28 +37,74 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 
 /// Whether `text` contains one of `secrets`.
 pub fn is_echoed<'s, I: Iterator<Item = &'s [u8]>>(text: &[u8], secrets: impl Fn() -> I) -> bool {
-    let pieces = || secrets().map(piece).filter(|piece| !piece.is_empty());
-    let Some(shortest) = pieces().map(<[u8]>::len).min() else {
-        return false;
-    };
+    let mut shortest = usize::MAX;
+    for secret in secrets().filter(|secret| !secret.is_empty()) {
+        if secret.len() >= SHORTEST_PIECE {
+            shortest = shortest.min(piece(secret).len());
+        } else if contains_word(text, secret, MAX_NESTING) {
+            return true;
+        }
+    }
     if text.len() < shortest {
         return false;
     }
+    let long = || secrets().filter(|secret| secret.len() >= SHORTEST_PIECE);
+    let pieces = || long().map(piece);
     if pieces().any(|piece| memmem::find(text, piece).is_some()) {
         return true;
     }
-    let shortest = shortest.max(SHORTEST_ENCODED);
-    let contains = |decoded: &[u8]| {
-        let mut long = pieces().filter(|piece| piece.len() >= SHORTEST_ENCODED);
-        long.any(|piece| find_similar(decoded, piece))
-    };
+    let contains = |decoded: &[u8]| pieces().any(|piece| find_similar(decoded, piece));
     may_be_encoded(text, shortest) && found(text, shortest, MAX_NESTING, &contains)
+}
+
+/// Whether `text` contains `word` as a whole word, or does so once its escapes are undone.
+fn contains_word(text: &[u8], word: &[u8], nesting: usize) -> bool {
+    let again = |decoded: &[u8]| contains_word(decoded, word, nesting - 1);
+    let found_at = |(start, window): (usize, &[u8])| {
+        window == word && is_whole_word(text, start..start + word.len())
+    };
+    text.windows(word.len()).enumerate().any(found_at)
+        || (nesting > 0
+            && has_escapes(text)
+            && (again(&percent_decoded(text)) || again(&unescaped(text))))
+}
+
+/// Whether what is at `range` in `text` is not a part of a longer word. Words consist of letters,
+/// digits, bytes that are not ASCII, and between two of these also `-`, `.`, `_` and `~` (with them the
+/// unreserved characters of RFC 3986 §2.3): `dev` is a word in `Bearer dev`, `?t=dev&u` and `/dev/`, but
+/// not in `developer`, `dev.example.com` or `x-dev`.
+fn is_whole_word(text: &[u8], range: Range<usize>) -> bool {
+    let before = text.get(..range.start).unwrap_or_default();
+    let after = text.get(range.end..).unwrap_or_default();
+    let word = text.get(range).unwrap_or_default();
+    let continues = |byte: Option<&u8>| byte.is_some_and(|b| is_letter(*b) || joins(*b));
+    let begins_earlier = match before {
+        // A control character, as JSON escapes it.
+        [.., b'\\', b'b' | b'f' | b'n' | b'r' | b't'] => false,
+        [.., byte] if is_letter(*byte) => true,
+        [.., letter, byte] => is_letter(*letter) && joins(*byte),
+        _ => false,
+    };
+    let ends_later = match after {
+        [byte, ..] if is_letter(*byte) => true,
+        [byte, letter, ..] => joins(*byte) && is_letter(*letter),
+        _ => false,
+    };
+    !(begins_earlier && continues(word.first()) || ends_later && continues(word.last()))
+}
+
+fn is_letter(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || !byte.is_ascii()
+}
+
+fn joins(byte: u8) -> bool {
+    matches!(byte, b'-' | b'.' | b'_' | b'~')
 }
 
 /// Whether `text`, a name that will be logged, contains `token`. A token that is too short to be a
 /// secret counts as not contained: it could be a part of any name.
 pub fn names_token(text: &str, token: &str) -> bool {
-    token.len() >= SHORTEST_ENCODED
+    token.len() >= SHORTEST_PIECE
         && is_echoed(text.as_bytes(), || std::iter::once(token.as_bytes()))
 }
 
@@ -280,8 +331,72 @@ mod tests {
     }
 
     #[test]
-    fn short_secrets_are_found_as_they_are() {
-        assert!(echoes("11", "211"));
-        assert!(!echoes("11", "MTE= %31%31"));
+    fn a_short_secret_is_found_as_a_whole_word_only() {
+        for text in [
+            "dev",
+            "Bearer dev",
+            "Bearer+dev",
+            "token is dev.",
+            "token: \"dev\"",
+            "t=dev; Path=/",
+            "https://x.example/?t=dev&u=1",
+            "https://x.example/dev/x",
+            "https://x.example/?t=a%20dev%20b",
+            "%64%65v",
+            "%2564ev",
+            r#"{"echo":"\u0064ev"}"#,
+            r#"{\"echo\":\"dev\"}"#,
+            r"Bearer\ndev\n",
+            "%22dev%22",
+            "-dev-",
+            "developer dev",
+        ] {
+            assert!(echoes("dev", text), "{text}");
+        }
+        for text in [
+            "application/x-developer",
+            "x-dev",
+            "dev-1",
+            "a_dev",
+            "dev.example.com",
+            "~dev~1",
+            "DEV",
+            "Dev/1.0",
+            "de v",
+            "dev\u{e9}",
+            "ndev",
+            "ZGV2",
+            "646576",
+            "de",
+            "%64eveloper",
+            "%",
+        ] {
+            assert!(!echoes("dev", text), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_short_secret_may_begin_and_end_with_any_character() {
+        for (secret, text, found) in [
+            ("a=a", "xa=a=a", true),
+            ("=a=", "x=a=x", true),
+            ("dTpw", "Basic dTpw", true),
+            ("dTo=", "dTo=x", true),
+            ("a-", "a-b", false),
+            ("a-", "a-/b", true),
+            ("1", "max-age=1", true),
+            ("1", "max-age=10", false),
+            ("0123456789abcde", "x0123456789abcde", false),
+            ("0123456789abcdef", "x0123456789abcdef", true),
+        ] {
+            assert_eq!(echoes(secret, text), found, "{secret} in {text}");
+        }
+    }
+
+    #[test]
+    fn each_of_several_secrets_is_found() {
+        let secrets = || [TOKEN, "dev", ""].into_iter().map(str::as_bytes);
+        assert!(is_echoed(b"t=dev", secrets) && is_echoed(TOKEN.as_bytes(), secrets));
+        assert!(!is_echoed(b"developer", secrets) && !is_echoed(b"", secrets));
     }
 }

@@ -9,26 +9,27 @@
 
 mod put_credentials;
 
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::ready;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
-use http::{Method, StatusCode};
-use pingora::apps::{HttpPersistentSettings, HttpServerApp, ReusedHttpStream};
-use pingora::http::{RequestHeader, ResponseHeader};
-use pingora::protocols::http::ServerSession;
-use pingora::server::ShutdownWatch;
+use http::{Method, StatusCode, header};
 use tokio::time::timeout;
 
-use super::client::ConnMetadata;
-use super::connection_limit::ConnState;
-use super::hooks::host;
+use super::downstream::Downstream;
+use super::error::RelayError;
+use super::head::{BodySize, FieldList, RequestHead, ResponseHead};
 use super::listener::{BindError, InheritedSockets};
+use super::local_response;
 use super::server::BoundServer;
+use super::service::{ConnInfo, Request, Served, Service};
+use crate::clock::SharedClock;
 use crate::gateway::Head;
 use crate::gateway::rejection::Rejection;
 use crate::gateway::resource_isolation::Transport;
+use crate::header_fields::{all, text};
 use crate::proxy::settings::{Address, Limits, Listener, ListenerAccess, MinRate};
 
 /// Maximum number of open connections.
@@ -84,6 +85,7 @@ pub struct Admin<P> {
     pages: Arc<P>,
     /// How requests arrive if the listener is local.
     local: Option<Transport>,
+    clock: SharedClock,
 }
 
 /// Binds the admin listener; serve it with [`Admin`].
@@ -156,25 +158,29 @@ impl Page {
 
 impl<P: AdminPages> Admin<P> {
     /// Serves `pages` on the listener at `address`.
-    pub fn new(pages: Arc<P>, address: &Address) -> Arc<Self> {
+    pub fn new(pages: Arc<P>, address: &Address, clock: SharedClock) -> Arc<Self> {
         let transport = match address {
             Address::Unix(_) => Transport::Unix,
             Address::Tcp(_) => Transport::Tcp,
         };
         let local = address.is_local().then_some(transport);
-        Arc::new(Self { pages, local })
+        Arc::new(Self {
+            pages,
+            local,
+            clock,
+        })
     }
 
     /// Refuses requests of web pages, on local listeners.
-    fn check_sender(&self, head: &RequestHeader) -> Result<(), Page> {
+    fn check_sender(&self, head: &RequestHead) -> Result<(), Page> {
         let Some(transport) = self.local else {
             return Ok(());
         };
         let checked = self.pages.check_sender(Head {
             method: &head.method,
-            host: host(head).unwrap_or_default(),
-            target: head.uri.path(),
-            headers: &head.headers,
+            host: head.host().unwrap_or_default(),
+            target: path(head),
+            headers: &head.fields,
             peer: None,
             transport,
             certificate: None,
@@ -208,68 +214,98 @@ impl<P: AdminPages> Admin<P> {
     }
 
     /// Responds, and returns the status.
-    async fn answer(&self, session: &mut ServerSession) -> pingora::Result<StatusCode> {
-        let head = session.req_header();
-        let (method, path) = (head.method.clone(), head.uri.path().to_owned());
-        let accept = head.headers.get_all("accept").iter();
-        let accept: Vec<_> = accept.filter_map(|value| value.to_str().ok()).collect();
-        let accept = accept.join(",");
-        let checked = self.check_sender(head);
-        let page = match (checked, put_credentials::source_from_path(&path)) {
+    async fn answer(
+        &self,
+        head: &RequestHead,
+        downstream: &mut Downstream<'_>,
+        conn: &ConnInfo,
+    ) -> Result<StatusCode, RelayError> {
+        let path = path(head);
+        let page = match (
+            self.check_sender(head),
+            put_credentials::source_from_path(path),
+        ) {
             (Err(refused), _) => refused,
-            (Ok(()), Some(source)) => self.put(session, &method, source).await,
-            (Ok(()), None) => self.page(&method, &path, &accept),
+            (Ok(()), Some(source)) => self.put(head, downstream, conn, source).await,
+            (Ok(()), None) => {
+                let accept = all(&head.fields, &header::ACCEPT).filter_map(text);
+                let accept: Vec<_> = accept.collect();
+                self.page(&head.method, path, &accept.join(","))
+            }
         };
-        let with_body = method != Method::HEAD;
         let status = page.status;
-        let mut header = ResponseHeader::build(status, Some(5))?;
-        header.insert_header("content-type", page.content_type)?;
-        header.insert_header("content-length", page.text.len())?;
-        header.insert_header("cache-control", "no-store")?;
-        if page.status == StatusCode::METHOD_NOT_ALLOWED {
-            header.insert_header("allow", page.allow)?;
-        }
-        session.write_response_header(Box::new(header)).await?;
-        if with_body {
-            session
-                .write_response_body(Bytes::from(page.text), true)
-                .await?;
-        }
+        let close = conn.signal.is_draining() || !downstream.is_body_done();
+        let with_body = head.method != Method::HEAD;
+        downstream.queue_head(self.response_head(&page, with_body), close)?;
+        let mut left = if with_body { page.text.as_bytes() } else { b"" };
+        poll_fn(|cx| {
+            while !left.is_empty() {
+                let written = ready!(downstream.poll_write(cx, left, true))?;
+                left = left.get(written..).unwrap_or_default();
+            }
+            downstream.poll_finish(cx, &mut None)
+        })
+        .await?;
         Ok(status)
+    }
+
+    fn response_head(&self, page: &Page, with_body: bool) -> ResponseHead {
+        let length = page.text.len();
+        let date = local_response::date(self.clock.now());
+        let mut fields = FieldList::with_capacity(5, 256);
+        let length_text = length.to_string();
+        for (name, value) in [
+            ("content-type", &*page.content_type),
+            ("content-length", &length_text),
+            ("cache-control", "no-store"),
+            ("date", &date),
+        ] {
+            fields.push(name.as_bytes(), value.as_bytes());
+        }
+        if page.status == StatusCode::METHOD_NOT_ALLOWED {
+            fields.push(b"allow", page.allow.as_bytes());
+        }
+        ResponseHead {
+            status: page.status,
+            reason: None,
+            fields,
+            body: if with_body {
+                BodySize::Known(length as u64)
+            } else {
+                BodySize::Empty
+            },
+        }
     }
 }
 
-/// The state of the connection of `session`.
-fn conn_state(session: &ServerSession) -> Option<&ConnState> {
-    let digest = session.digest()?;
-    let metadata = ConnMetadata::from_digest(digest.proxy_digest.as_ref())?;
-    metadata.state.as_deref()
+/// The path of a request, without its query.
+fn path(head: &RequestHead) -> &str {
+    head.target().split('?').next().unwrap_or_default()
 }
 
 #[async_trait]
-impl<P: AdminPages> HttpServerApp for Admin<P> {
-    async fn process_new_http(
-        self: &Arc<Self>,
-        mut session: ServerSession,
-        shutdown: &ShutdownWatch,
-    ) -> Option<ReusedHttpStream> {
-        if !session.read_request().await.ok()? {
-            return None;
-        }
-        if *shutdown.borrow() {
-            session.set_keepalive(None);
-        }
+impl<P: AdminPages> Service for Admin<P> {
+    async fn serve(&self, request: Request<'_>) -> Served {
+        let Request {
+            head,
+            mut downstream,
+            conn,
+            ..
+        } = request;
         // The same for all requests, so that slow callers cannot keep probes out.
-        let answer = self.answer(&mut session);
-        let status = timeout(RESPONSE_TIMEOUT, answer).await.ok()?.ok()?;
-        if let Some(state) = conn_state(&session)
-            && status.is_success()
-        {
-            state.request_admitted();
+        let answer = self.answer(&head, &mut downstream, conn);
+        let Ok(Ok(status)) = timeout(RESPONSE_TIMEOUT, answer).await else {
+            downstream.abort();
+            return Served::Aborted;
+        };
+        if status.is_success() {
+            conn.state.request_admitted();
         }
-        let settings = HttpPersistentSettings::for_session(&session);
-        let reusable = session.finish().await.ok()??;
-        Some(ReusedHttpStream::from_reusable_stream(reusable, settings))
+        if downstream.is_body_done() {
+            Served::KeepAlive
+        } else {
+            Served::Close
+        }
     }
 }
 

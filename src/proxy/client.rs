@@ -9,11 +9,7 @@ use std::sync::Arc;
 
 use http::Method;
 use ipnet::IpNet;
-use pingora::http::ResponseHeader;
-use pingora::protocols::raw_connect::ProxyDigest;
-use pingora::proxy::Session;
 
-use super::connection_limit::ConnState;
 use crate::gateway::Head;
 use crate::gateway::client_certificate::ClientCertificate;
 use crate::gateway::resource_isolation::Transport;
@@ -47,51 +43,9 @@ pub(super) struct ConnMetadata {
     pub(super) trusted_proxies: Option<Arc<[IpNet]>>,
     /// The verified certificate that the peer presented, if any.
     pub(super) certificate: Option<Arc<ClientCertificate>>,
-    /// The state of the connection. `None` only in tests.
-    pub(super) state: Option<Arc<ConnState>>,
-}
-
-impl ConnMetadata {
-    /// Wraps the metadata for pingora, which carries it from the connection to each request in a
-    /// field meant for an upstream proxy's CONNECT response.
-    ///
-    /// # Errors
-    /// Returns pingora's errors, which do not occur in practice. A connection without its
-    /// metadata must not be served.
-    pub(super) fn into_digest(self) -> pingora::Result<Arc<ProxyDigest>> {
-        let unused = Box::new(ResponseHeader::build(200, Some(0))?);
-        let digest = ProxyDigest::new(unused, Some(Box::new(self)));
-        Ok(Arc::new(digest))
-    }
-
-    /// Returns the metadata that [`ConnMetadata::into_digest`] stored.
-    pub(super) fn from_digest(digest: Option<&Arc<ProxyDigest>>) -> Option<&Self> {
-        digest?.user_data.as_ref()?.downcast_ref()
-    }
-}
-
-/// Returns the state of the connection of `session`.
-pub(super) fn conn_state(session: &Session) -> Option<Arc<ConnState>> {
-    let digest = session.digest()?;
-    ConnMetadata::from_digest(digest.proxy_digest.as_ref())?
-        .state
-        .clone()
 }
 
 impl PeerInfo {
-    /// Creates the information about the peer of `session`.
-    pub(super) fn from_session(session: &Session) -> Self {
-        let ip = session
-            .client_addr()
-            .and_then(|address| address.as_inet())
-            .map(|address| address.ip().to_canonical());
-        let digest = session.digest();
-        let metadata =
-            digest.and_then(|digest| ConnMetadata::from_digest(digest.proxy_digest.as_ref()));
-        let tls = digest.is_some_and(|digest| digest.ssl_digest.is_some());
-        Self::new(ip, tls, metadata, &session.req_header().headers)
-    }
-
     /// Creates the information about a peer connected from `ip`, given the listener's metadata
     /// and the fields of the request.
     pub(super) fn new(
@@ -154,7 +108,6 @@ mod tests {
         let metadata = ConnMetadata {
             trusted_proxies: Some(trusted),
             certificate: None,
-            state: None,
         };
         for (peer, forwarded, expected) in [
             ("192.0.2.1", None, Some("192.0.2.1")),

@@ -4,26 +4,19 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::client::PeerInfo;
-use super::connection_limit::{ConnState, StreamGuard};
 use super::headers::SentCredentials;
-use super::in_flight::CountedRequest;
-use super::replay::Replay;
-use crate::clock::UnixMillis;
 use crate::gateway::outcome::{Unauthorized, UnauthorizedAction, UnauthorizedReason};
 use crate::gateway::reason::Reason;
 use crate::gateway::rejection::Rejection;
-use crate::gateway::{Admission, AdmissionError, Gateway, RequestDetails, UnauthorizedBody};
+use crate::gateway::{Admission, AdmissionError, Gateway, RequestDetails};
 use crate::secret::SecretString;
 use crate::trace::RequestTrace;
 
 /// The state of one request. Dropping it releases all resources of the request.
-pub struct Context {
+pub(super) struct Context {
     /// Fixed for the lifetime of the request: a reload does not affect requests in progress.
     pub(super) gateway: Arc<Gateway>,
     pub(super) request_id: String,
-    /// The connected peer and the client behind it. Set before anything else.
-    pub(super) peer: Option<PeerInfo>,
     pub(super) admission: Option<Admission>,
     /// Why admission failed, and how far the request got.
     pub(super) admission_error: Option<Box<AdmissionError>>,
@@ -31,8 +24,6 @@ pub struct Context {
     pub(super) own_endpoint: Option<Box<RequestDetails>>,
     /// The rejection that hawkgate sends, or has sent, as the response.
     pub(super) rejection: Option<Rejection>,
-    /// Set if the request has a body.
-    pub(super) replay: Option<Replay>,
     /// Whether the connection was upgraded, and closed because the caller's token had expired.
     pub(super) upgrade_expired: bool,
     /// Set if `[trace]` is enabled.
@@ -40,16 +31,8 @@ pub struct Context {
     pub(super) attempts: Attempts,
     /// The credentials that the request was sent with.
     pub(super) sent: SentCredentials,
-    /// Set while the body of a 401 decides what happens to it.
-    pub(super) look: Option<Box<UnauthorizedLook>>,
     pub(super) unauthorized: Vec<Unauthorized>,
     pub(super) times: Times,
-    /// Set on admission, unless the fast path counts the request.
-    pub(super) counted: Option<CountedRequest>,
-    /// The state of the caller's connection. Set before anything else.
-    pub(super) conn_state: Option<Arc<ConnState>>,
-    /// Counts an HTTP/2 request as being served on its connection.
-    pub(super) stream: Option<StreamGuard>,
 }
 
 /// The state of the attempts to reach the upstream.
@@ -67,18 +50,8 @@ pub(super) struct Attempts {
     pub(super) looked_up: bool,
     /// The number of pooled connections that turned out to be dead.
     pub(super) stale: usize,
-    /// Set from a 401 that causes a replay until the replay begins.
-    pub(super) replaying: bool,
-    /// Set once the next 401 is passed on, whatever it says.
-    pub(super) last: bool,
-}
-
-/// A 401 whose body is being looked at.
-pub(super) struct UnauthorizedLook {
-    pub(super) body: UnauthorizedBody,
-    pub(super) date: Option<UnixMillis>,
-    /// Whether the response is held back until that is done, so that the request can be replayed.
-    pub(super) is_held: bool,
+    /// Set once the upstream has asked for HTTP/1.1.
+    pub(super) http1: bool,
 }
 
 /// Monotonic times.
@@ -96,17 +69,14 @@ impl Context {
         Self {
             gateway,
             request_id: String::new(),
-            peer: None,
             admission: None,
             admission_error: None,
             own_endpoint: None,
             rejection: None,
-            replay: None,
             upgrade_expired: false,
             trace: None,
             attempts: Attempts::default(),
             sent: SentCredentials::default(),
-            look: None,
             unauthorized: Vec::new(),
             times: Times {
                 started,
@@ -114,9 +84,6 @@ impl Context {
                 upstream: None,
                 ended: None,
             },
-            counted: None,
-            conn_state: None,
-            stream: None,
         }
     }
 
@@ -137,37 +104,6 @@ impl Context {
     pub(super) fn accepted(&self) {
         if let Some(admission) = &self.admission {
             self.gateway.accepted(admission);
-        }
-    }
-
-    /// Records on the connection that the request was admitted.
-    pub(super) fn request_admitted(&self) {
-        if let Some(state) = &self.conn_state {
-            state.request_admitted();
-        }
-    }
-
-    /// Records on the connection that the request was refused. Returns whether the
-    /// connection has to close after the response.
-    pub(super) fn request_refused(&mut self, reason: Reason) -> bool {
-        let http2 = self.stream.is_some();
-        self.release_request();
-        let state = self.conn_state.as_ref();
-        let close = state.filter(|state| state.request_refused(reason));
-        if let Some(state) = close.filter(|_| http2) {
-            // HTTP/2 has no `Connection: close`; the connection ends with GOAWAY.
-            state.evict();
-        }
-        close.is_some()
-    }
-
-    /// Marks the request as no longer worth protecting from the closure of its connection:
-    /// because it is refused, or because it is not yet authenticated and its caller is slow.
-    pub(super) fn release_request(&mut self) {
-        if self.stream.take().is_none()
-            && let Some(state) = &self.conn_state
-        {
-            state.release_request();
         }
     }
 

@@ -36,6 +36,15 @@ impl Deadline {
         }
     }
 
+    /// Moves the deadline to `at`. Ready if it has passed.
+    pub(super) fn poll_at(&mut self, at: Instant, cx: &mut Context<'_>) -> Poll<()> {
+        self.at = at;
+        if self.timer.deadline() > at {
+            self.timer.as_mut().reset(at);
+        }
+        self.poll(cx)
+    }
+
     /// Returns the output of `future`, or `None` if it takes longer than `limit`. The clock is
     /// read only if the future is not ready immediately.
     pub(super) async fn within<F: Future>(

@@ -197,12 +197,6 @@ impl Controller {
         }
     }
 
-    /// Returns a channel for pingora, checked for each request, that becomes true when the first
-    /// step begins.
-    pub(super) fn draining_watch(&self) -> watch::Receiver<bool> {
-        self.0.draining.subscribe()
-    }
-
     /// Waits until the second step begins.
     pub(super) async fn closing(&self) {
         wait_until_set(&self.0.closing).await;

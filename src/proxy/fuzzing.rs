@@ -5,11 +5,10 @@ use std::task::{Context, Poll, Waker};
 
 use std::future::Future;
 
-use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method};
 
-use super::connection::decode::{ChunkedState, MalformedChunk};
-pub use super::fast_path::fuzzing::Relayed;
+use super::h1::fuzzing::decode;
+pub use super::h1::fuzzing::{RelayedRequest, RelayedResponse};
 use super::validate::{Framing, HeadEndFinder, HeadLimits, HeadStatus, check_raw, rejected_head};
 use crate::gateway::reason::Reason;
 
@@ -73,11 +72,8 @@ fn content(framing: Framing, body: &[u8]) -> Option<(Vec<u8>, usize)> {
             Some((body.get(..length)?.to_vec(), length))
         }
         Framing::Chunked => {
-            let (mut chunk, mut content) = (ChunkedState::start(), Vec::new());
-            let taken = chunk
-                .decode_data(body, |part| content.extend_from_slice(part))
-                .ok()?;
-            (chunk == ChunkedState::End).then_some((content, taken))
+            let (content, taken, ended) = decode(framing, [body])?;
+            ended.then_some((content, taken))
         }
     }
 }
@@ -121,38 +117,30 @@ pub fn raw_head(data: &[u8]) {
 
 /// Decodes a chunked body at once, byte by byte, and in two pieces: always with the same result.
 pub fn chunked(data: &[u8]) {
-    let at_once = decode([data]);
-    assert_eq!(at_once, decode(data.chunks(1)));
+    let framing = Framing::Chunked;
+    let at_once = decode(framing, [data]);
+    assert_eq!(at_once, decode(framing, data.chunks(1)));
     let (first, second) = data.split_at(data.len() / 2);
-    assert_eq!(at_once, decode([first, second]));
-    if let Ok((content, taken, ended)) = at_once {
+    assert_eq!(at_once, decode(framing, [first, second]));
+    if let Some((content, taken, ended)) = at_once {
         assert!(taken <= data.len() && content.len() <= taken);
         assert!(ended || taken == data.len());
     }
 }
 
-/// The content, the number of bytes taken, and whether the body has ended.
-fn decode<'p>(
-    pieces: impl IntoIterator<Item = &'p [u8]>,
-) -> Result<(Vec<u8>, usize, bool), MalformedChunk> {
-    let (mut chunk, mut content, mut taken) = (ChunkedState::start(), Vec::new(), 0);
-    for piece in pieces {
-        taken += chunk.decode_data(piece, |part| content.extend_from_slice(part))?;
-    }
-    Ok((content, taken, chunk == ChunkedState::End))
+/// The first request of `data` for the upstream, and as it was received; `None` if it is refused or
+/// incomplete.
+pub fn relay_request(data: &[u8]) -> Option<(RelayedRequest, Message<'_>)> {
+    let sent = requests(data).into_iter().next()?;
+    let framing = check_raw(sent.head, &LIMITS).ok()?;
+    let relayed = super::h1::fuzzing::request(sent.head, framing, &sent.content);
+    Some((relayed.expect("the head was checked"), sent))
 }
 
-/// The method, the target and the wire form of a request for the upstream; `None` if it is refused
-/// or not handled by the fast path.
-pub fn relay_request(head: &[u8]) -> Option<(Method, String, Vec<u8>)> {
-    check_raw(head, &LIMITS).ok()?;
-    super::fast_path::fuzzing::request(&Bytes::copy_from_slice(head))
-}
-
-/// What the caller receives for an upstream's response that arrives in pieces of `piece` bytes and
-/// then ends; `None` if the response is refused.
-pub fn relay_response(method: &Method, response: &[u8], piece: usize) -> Option<Relayed> {
-    super::fast_path::fuzzing::response(method, response, piece)
+/// What the caller receives for an upstream's response that arrives in pieces of `piece`
+/// bytes and then ends; `None` if the response is refused.
+pub fn relay_response(method: &Method, response: &[u8], piece: usize) -> Option<RelayedResponse> {
+    super::h1::fuzzing::response(method, response, piece)
 }
 
 /// Reads a PROXY header and asserts that nothing after it is consumed. Returns the client's address

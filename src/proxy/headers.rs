@@ -16,8 +16,6 @@ use std::net::IpAddr;
 
 use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, StatusCode, Version};
-use pingora::http::{RequestHeader, ResponseHeader};
-use pingora::{Error, ErrorType, OrErr, Result};
 
 use crate::gateway::request_headers::{StrippedHeaders, is_identity};
 use crate::gateway::reserved_headers::{is_reserved, reads_as};
@@ -34,6 +32,13 @@ pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-i
 
 /// Maximum length of a request id accepted from a caller.
 const MAX_REQUEST_ID: usize = 64;
+
+/// Why fields cannot be forwarded. Quotes none of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct InvalidField(pub(super) &'static str);
+
+type Result<T, E = InvalidField> = std::result::Result<T, E>;
 
 /// Write access to the header fields of a message, so that the same rules apply to all types
 /// that store them.
@@ -68,34 +73,6 @@ fn to_remove(
     to_remove
 }
 
-macro_rules! impl_header_fields {
-    ($head:ty) => {
-        impl HeaderFields for $head {
-            fn nth(&self, name: &HeaderName, index: usize) -> Option<&[u8]> {
-                self.headers.nth(name, index)
-            }
-        }
-
-        impl HeaderFieldsMut for $head {
-            fn retain(&mut self, keep: impl Fn(&str, &[u8]) -> bool) -> Result<()> {
-                for (name, kept) in to_remove(&self.headers, keep) {
-                    self.remove_header(&name);
-                    for value in kept {
-                        self.append_header(name.clone(), value)?;
-                    }
-                }
-                Ok(())
-            }
-            fn insert(&mut self, name: HeaderName, value: HeaderValue) -> Result<()> {
-                self.insert_header(name, value)
-            }
-        }
-    };
-}
-
-impl_header_fields!(RequestHeader);
-impl_header_fields!(ResponseHeader);
-
 impl HeaderFieldsMut for HeaderMap {
     fn retain(&mut self, keep: impl Fn(&str, &[u8]) -> bool) -> Result<()> {
         for (name, kept) in to_remove(self, keep) {
@@ -112,14 +89,27 @@ impl HeaderFieldsMut for HeaderMap {
     }
 }
 
-/// Whether a request asks to switch protocols. pingora keeps `Upgrade` only on WebSocket
-/// handshakes.
-pub(super) fn is_upgrade(head: &RequestHeader) -> bool {
-    head.headers.contains_key(header::UPGRADE) && head.version == Version::HTTP_11
+/// Whether a request asks to switch to WebSocket, the only upgrade that is forwarded.
+pub(super) fn asks_for_upgrade(fields: &impl HeaderFields, version: Version) -> bool {
+    version == Version::HTTP_11
+        && lists(fields, &header::UPGRADE, b"websocket")
+        && lists(fields, &header::CONNECTION, b"upgrade")
+}
+
+/// Whether a request says `TE: trailers` (RFC 9110 §10.1.4).
+pub(super) fn accepts_trailers(fields: &impl HeaderFields) -> bool {
+    lists(fields, &header::TE, b"trailers")
+}
+
+/// Whether the list in all fields named `name` has this member, in any case.
+fn lists(fields: &impl HeaderFields, name: &HeaderName, member: &[u8]) -> bool {
+    all(fields, name)
+        .flat_map(|value| value.split(|b| *b == b','))
+        .any(|found| found.trim_ascii().eq_ignore_ascii_case(member))
 }
 
 /// Turns the caller's head into the one sent upstream, except for the credential. Idempotent,
-/// because it is applied once per attempt. `upgrade` is the result of [`is_upgrade`].
+/// because it is applied once per attempt. `upgrade` is the result of [`asks_for_upgrade`].
 pub(super) fn prepare_request(
     head: &mut impl HeaderFieldsMut,
     upgrade: bool,
@@ -130,6 +120,11 @@ pub(super) fn prepare_request(
 ) -> Result<()> {
     strip(head, |name| policy::request_action(name, upgrade, stripped))?;
     join_cookies(head)?;
+    if upgrade {
+        // The options that concern the caller's own connection are not those of the next hop.
+        head.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"))?;
+        head.insert(header::UPGRADE, HeaderValue::from_static("websocket"))?;
+    }
     head.insert(header::HOST, upstream.authority.clone())?;
     let scheme = if upstream.tls { "https" } else { "http" };
     head.insert(X_FORWARDED_PROTO, HeaderValue::from_static(scheme))?;
@@ -165,8 +160,7 @@ fn format_ip(ip: IpAddr, text: &mut [u8; MAX_IP_TEXT]) -> &[u8] {
 
 /// Converts `text` to a field value.
 pub(super) fn value(text: impl AsRef<[u8]>) -> Result<HeaderValue> {
-    HeaderValue::from_bytes(text.as_ref())
-        .explain_err(ErrorType::InvalidHTTPHeader, |_| "invalid header value")
+    HeaderValue::from_bytes(text.as_ref()).map_err(|_| InvalidField("invalid header value"))
 }
 
 /// Sets the fields that propagate the trace context upstream.
@@ -214,10 +208,7 @@ pub(super) fn remove_echoes(
     if upgrade {
         for name in [&header::CONNECTION, &header::UPGRADE] {
             if all(head, name).any(|value| sent.are_echoed_in(value)) {
-                return Error::e_explain(
-                    ErrorType::InvalidHTTPHeader,
-                    "the upgrade echoes the credential",
-                );
+                return Err(InvalidField("the upgrade echoes the credential"));
             }
         }
     }
@@ -265,6 +256,41 @@ pub(super) fn sanitize_response(head: &mut impl HeaderFieldsMut, status: StatusC
 /// Like [`sanitize_response`], for trailers.
 pub(super) fn sanitize_trailers(trailers: &mut HeaderMap) -> Result<()> {
     strip(trailers, |name| policy::response_action(name, false))
+}
+
+/// Returns the trailers of a response that are forwarded, if any.
+pub(super) fn response_trailers(
+    mut trailers: HeaderMap,
+    sent: &SentCredentials,
+) -> Option<HeaderMap> {
+    sanitize_trailers(&mut trailers).ok()?;
+    // No trailer frames the message.
+    trailers.remove(header::CONTENT_LENGTH);
+    trailers.remove(header::TRANSFER_ENCODING);
+    remove_echoes_from_trailers(&mut trailers, sent).ok()?;
+    Some(trailers).filter(|trailers| !trailers.is_empty())
+}
+
+/// Returns the trailers of a request that are forwarded, if any: none with the name of a field
+/// that hawkgate sets or removes in a head, because a recipient may merge both (RFC 9110 §6.5.1).
+/// `rules` are the fields that only rules may set, and `credential` is the one in which hawkgate
+/// sends its credential.
+pub(super) fn request_trailers(
+    mut trailers: HeaderMap,
+    stripped: &StrippedHeaders,
+    rules: &[HeaderName],
+    credential: Option<&HeaderName>,
+) -> Option<HeaderMap> {
+    let reserved = |name: &str| {
+        let same = |field: &HeaderName| reads_as(name.as_bytes(), field.as_str().as_bytes());
+        rules.iter().chain(credential).any(same)
+    };
+    trailers
+        .retain(|name, _| {
+            policy::request_action(name, false, stripped) == HeaderAction::Keep && !reserved(name)
+        })
+        .ok()?;
+    Some(trailers).filter(|trailers| !trailers.is_empty())
 }
 
 /// Removes fields that are not forwarded because of their name, or because `Connection` lists

@@ -53,9 +53,6 @@ pub(super) struct Counted<S: Borrow<InFlight>, A: Borrow<Address>> {
     address: Option<A>,
 }
 
-/// A request that outlives the connection's own counters.
-pub(super) type CountedRequest = Counted<InFlight, Arc<Address>>;
-
 impl InFlight {
     /// Creates counters with the limits in `limits`.
     pub fn new(limits: &Limits) -> Self {
@@ -133,13 +130,6 @@ impl<S: Borrow<InFlight>, A: Borrow<Address>> Counted<S, A> {
     }
 }
 
-impl CountedRequest {
-    /// The counters of the client's address, if it is limited.
-    pub(super) fn address(&self) -> Option<&Arc<Address>> {
-        self.address.as_ref()
-    }
-}
-
 impl<S: Borrow<InFlight>, A: Borrow<Address>> Drop for Counted<S, A> {
     fn drop(&mut self) {
         release(&self.in_flight.borrow().0.requests);
@@ -194,6 +184,8 @@ fn overloaded(key: &str) -> Rejection {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    type CountedRequest = Counted<InFlight, Arc<Address>>;
 
     fn begin(in_flight: &InFlight, client: &str) -> Result<CountedRequest, String> {
         let address = in_flight.address(client.parse().unwrap());

@@ -16,14 +16,6 @@ use rustls::RootCertStore;
 use crate::gateway::route::Upstream;
 use crate::pem;
 
-/// Maximum number of concurrent streams on an HTTP/2 connection to an upstream, a common limit
-/// of servers. pingora's default is one.
-const MAX_H2_STREAMS: usize = 100;
-
-/// How long an upgraded connection may be idle. WebSockets stay open for hours, and the read
-/// timeout cannot be changed after the connection has been established.
-pub(super) const UPGRADED_IDLE: Duration = Duration::from_hours(6);
-
 /// Detects dead connections during long polls before the read timeout expires.
 pub(super) const TCP_KEEPALIVE: TcpKeepalive = TcpKeepalive {
     idle: Duration::from_mins(1),
@@ -127,13 +119,13 @@ impl Peers {
         });
     }
 
-    /// Returns the peer at `address`. An `upgrade` (WebSocket) needs HTTP/1.1 and a long read
-    /// timeout.
+    /// Returns the peer at `address`, with `http1` for HTTP/1.1 whatever the upstream prefers. The
+    /// relay keeps the time once a connection is established.
     pub(super) fn peer(
         &self,
         upstream: &Arc<Upstream>,
         address: SocketAddr,
-        upgrade: bool,
+        http1: bool,
     ) -> Result<HttpPeer, String> {
         // The SNI must never be empty, because pingora then skips all verification.
         let mut peer = HttpPeer::new(address, upstream.tls, upstream.host.clone());
@@ -142,18 +134,9 @@ impl Peers {
         options.connection_timeout = Some(timeouts.connect);
         // For both the TCP and the TLS handshake.
         options.total_connection_timeout = Some(timeouts.connect.saturating_mul(2));
-        options.read_timeout = Some(if upgrade {
-            UPGRADED_IDLE
-        } else {
-            timeouts.read
-        });
-        options.write_timeout = Some(timeouts.write);
-        options.idle_timeout = Some(timeouts.idle);
         options.tcp_keepalive = Some(TCP_KEEPALIVE);
-        options.max_h2_streams = MAX_H2_STREAMS;
         options.alpn = match (upstream.http2, upstream.tls) {
-            (true, true) if !upgrade => ALPN::H2H1,
-            (true, false) => ALPN::H2,
+            (true, true) if !http1 => ALPN::H2H1,
             _ => ALPN::H1,
         };
         if let Some(pem) = upstream.ca.as_ref().filter(|_| upstream.tls) {

@@ -6,11 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Method, Version};
-use pingora::proxy::Session;
 
 use super::client::{ConnMetadata, PeerInfo};
 use super::context::Context;
-use super::failure::RequestError;
+use super::error::RelayError;
 use super::validate::RejectedHead;
 use crate::gateway::outcome::{Ending, Outcome, Traced, Unauthorized, UnauthorizedAction};
 use crate::gateway::reason::Reason;
@@ -18,6 +17,24 @@ use crate::gateway::rejection::ErrorResponse;
 
 /// A callback that receives the outcome of each request.
 pub type Recorder = Arc<dyn Fn(&Outcome) + Send + Sync>;
+
+/// The error with which a request ended early.
+#[derive(Debug)]
+pub(super) struct RequestError {
+    /// Whether the caller caused it by disconnecting.
+    pub(super) by_caller: bool,
+    /// The cause, for operators. It contains no secret.
+    pub(super) cause: String,
+}
+
+impl From<&RelayError> for RequestError {
+    fn from(error: &RelayError) -> Self {
+        Self {
+            by_caller: error.to_rejection().is_none(),
+            cause: error.describe(),
+        }
+    }
+}
 
 /// The request and response as exchanged with the caller.
 pub(super) struct Exchange {
@@ -32,26 +49,6 @@ pub(super) struct Exchange {
     pub(super) received: u64,
     /// The number of body bytes sent.
     pub(super) sent: u64,
-}
-
-impl Exchange {
-    /// Describes the exchange as recorded by pingora.
-    pub(super) fn from_session(session: &Session, context: &mut Context) -> Self {
-        let head = session.req_header();
-        let sent = session.response_written();
-        Self {
-            method: head.method.clone(),
-            path: path_of(&String::from_utf8_lossy(head.raw_path())),
-            version: head.version,
-            peer: context
-                .peer
-                .take()
-                .unwrap_or_else(|| PeerInfo::from_session(session)),
-            code: sent.map_or(0, |head| head.status.as_u16()),
-            received: session.body_bytes_read() as u64,
-            sent: session.body_bytes_sent() as u64,
-        }
-    }
 }
 
 /// Returns a target without its query. Taskcluster also finds a bewit in the path, after `&`, so

@@ -2,67 +2,45 @@
 //!
 //! pingora's own `Server` is not used, because it closes its listeners immediately on a signal,
 //! always sleeps for its whole grace period, limits neither the size of heads nor the number of
-//! connections, and cannot bind to a port chosen by the system. This module calls pingora's
-//! `HttpProxy` for each request instead.
+//! connections, and cannot bind to a port chosen by the system.
 
-mod http1;
-mod lingering_close;
 mod reject;
 #[cfg(test)]
 mod tests;
 mod workers;
 
-use std::future::poll_fn;
 use std::io;
-use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::FutureExt;
-use pingora::apps::{HttpServerApp, HttpServerOptions, ServerApp};
 use pingora::protocols::Stream;
-use pingora::protocols::http::v2::server::default_h2_options;
-use pingora::protocols::raw_connect::ProxyDigest;
 use pingora::protocols::tls::ALPN;
-use pingora::proxy::{HttpProxy, ProxyHttp};
-use pingora::server::configuration::ServerConf;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
-use tokio::time::timeout;
 
 use super::client::ConnMetadata;
-use super::connection::Connection;
 use super::connection_limit::{ConnectionCounts, ConnectionLimit, Limit, Origin, Permit};
 pub use super::drain::ServerHandle;
 use super::drain::{self, Signal, TaskGuard};
-use super::failure;
-use super::fast_path::FastPath;
 use super::listener::{
     AccessControl, BindError, BoundListener, Incoming, InheritedSockets, Protocol, ProxyTrust, Tls,
 };
 use super::record::Recorder;
+use super::service::{ConnInfo, Service};
 use super::validate::HeadLimits;
+use super::{h1, h2};
 use crate::clock::SharedClock;
 use crate::gateway::client_certificate::ClientCertificate;
 use crate::gateway::reason::Reason;
 use crate::gateway::rejection::Rejection;
+use crate::peer_text;
 use crate::proxy::settings::{Address, Limits, Listener};
 pub use workers::Workers;
 
-/// Maximum number of concurrent HTTP/2 streams per connection.
-const H2_STREAMS: u32 = 100;
-/// Maximum number of bytes of an HTTP/2 response that wait for the caller to read, besides the
-/// pieces on their way through pingora. The default of `h2` is 400 KB.
-const H2_SEND_BUFFER: usize = 128 * 1024;
-/// Maximum number of streams per connection that the caller has reset before they were accepted
-/// (CVE-2023-44487).
-const H2_PENDING_RESETS: usize = 20;
 /// Maximum number of connections over the limit that receive a 503 at the same time. Others are
 /// closed without a response.
 const MAX_REJECTING: usize = 64;
-/// Maximum time for an HTTP/2 connection that serves no request to close after its GOAWAY frame
-/// (RFC 9113 §6.8).
-const GOAWAY_TIMEOUT: Duration = Duration::from_millis(250);
 /// Number of connections evicted at once when the process has run out of descriptors.
 const EVICTED_FOR_DESCRIPTORS: usize = 8;
 /// Pause after accept(2) has failed, usually because the system has run out of descriptors or
@@ -88,7 +66,6 @@ pub struct BoundServer {
     listeners: Vec<BoundListener>,
     limits: ConnLimits,
     connections: Arc<ConnectionLimit>,
-    fast_path: Option<FastPath>,
 }
 
 /// The settings shared by all connections of one listener.
@@ -100,7 +77,7 @@ struct ListenerSettings {
 }
 
 /// The worker that serves a connection, the signal that closes it, and its place in the limits.
-struct ConnInfo {
+struct Accepted {
     worker: usize,
     signal: Signal,
     permit: Permit,
@@ -108,36 +85,14 @@ struct ConnInfo {
 
 /// The state shared by all connections of one [`BoundServer`].
 struct Shared<A> {
-    apps: Vec<Arc<A>>,
+    service: Arc<A>,
     limits: ConnLimits,
     clock: SharedClock,
     recorder: Recorder,
     workers: Workers,
-    /// Tried first for HTTP/1 requests without a body.
-    fast_path: Option<FastPath>,
     connections: Arc<ConnectionLimit>,
     rejecting: Arc<Semaphore>,
     drain: drain::Controller,
-}
-
-/// Creates pingora's proxy with `hooks`, and with the HTTP/2 limits that follow from `limits`.
-pub fn http_proxy<P>(hooks: P, limits: &Limits, conf: Arc<ServerConf>) -> Arc<HttpProxy<P>>
-where
-    P: ProxyHttp + Send + Sync + 'static,
-    P::CTX: Send + Sync,
-{
-    let mut proxy = HttpProxy::new(hooks, conf);
-    proxy.handle_init_modules();
-    let mut h2 = default_h2_options();
-    h2.max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
-        .max_concurrent_streams(H2_STREAMS)
-        .max_pending_accept_reset_streams(H2_PENDING_RESETS)
-        .max_send_buffer_size(H2_SEND_BUFFER);
-    proxy.h2_options = Some(h2);
-    let mut options = HttpServerOptions::default();
-    options.h2_idle_timeout = Some(limits.keepalive_timeout);
-    proxy.server_options = Some(options);
-    Arc::new(proxy)
 }
 
 impl BoundServer {
@@ -173,17 +128,7 @@ impl BoundServer {
                 linger: limits.linger,
             },
             connections: ConnectionLimit::new(limits),
-            fast_path: None,
         })
-    }
-
-    /// Serves requests through `fast_path`, if it supports them.
-    #[must_use]
-    pub fn with_fast_path(self, fast_path: FastPath) -> Self {
-        Self {
-            fast_path: Some(fast_path),
-            ..self
-        }
     }
 
     /// Returns the listeners' addresses in configured order, with the ports actually bound.
@@ -208,27 +153,26 @@ impl BoundServer {
         ConnectionCounts::new(&self.connections)
     }
 
-    /// Serves all listeners with `apps`, which are distributed over the workers; a connection
-    /// stays on its worker. Must be called in a runtime. That runtime accepts all connections,
-    /// even if `workers` serve them in others.
+    /// Serves all listeners with `service`; a connection stays on its worker. Must be called in a
+    /// runtime. That runtime accepts all connections, even if `workers` serve them in others.
+    #[expect(private_bounds, reason = "services are internal to this module")]
     pub fn serve<A>(
         self,
-        apps: Vec<Arc<A>>,
+        service: Arc<A>,
         clock: SharedClock,
         recorder: Recorder,
         workers: Workers,
     ) -> ServerHandle
     where
-        A: HttpServerApp + Send + Sync + 'static,
+        A: Service,
     {
         let drain = drain::Controller::new();
         let shared = Arc::new(Shared {
-            apps: apps.clone(),
+            service,
             limits: self.limits,
             clock,
             recorder,
             workers,
-            fast_path: self.fast_path,
             connections: self.connections,
             rejecting: Arc::new(Semaphore::new(MAX_REJECTING)),
             drain: drain.clone(),
@@ -241,14 +185,6 @@ impl BoundServer {
                 drop(guard);
             });
         }
-        let on_close = drain.clone();
-        tokio::spawn(async move {
-            on_close.closing().await;
-            // Sets `is_process_shutting_down()` on pingora's sessions.
-            for app in apps {
-                app.http_cleanup().await;
-            }
-        });
         ServerHandle::new(drain)
     }
 }
@@ -256,7 +192,7 @@ impl BoundServer {
 /// The accept loop of one listener, which ends when the server closes.
 async fn accept<A>(shared: Arc<Shared<A>>, listener: BoundListener)
 where
-    A: HttpServerApp + Send + Sync + 'static,
+    A: Service,
 {
     loop {
         let accepted = tokio::select! {
@@ -313,7 +249,7 @@ async fn pause_accepting(error: &io::Error) {
 /// Starts serving a connection, or rejects it.
 fn spawn_connection<A>(shared: &Arc<Shared<A>>, listener: &BoundListener, incoming: Incoming)
 where
-    A: HttpServerApp + Send + Sync + 'static,
+    A: Service,
 {
     let protocol = &listener.protocol;
     let guard = shared.drain.register();
@@ -335,14 +271,12 @@ where
                 .spawn(incoming, move |incoming, worker| async move {
                     // Dropped last.
                     let _guard = guard;
-                    if let Some(app) = task.app(worker) {
-                        let info = ConnInfo {
-                            worker,
-                            signal,
-                            permit,
-                        };
-                        admit_and_serve(&task, app, info, &settings, incoming).await;
-                    }
+                    let accepted = Accepted {
+                        worker,
+                        signal,
+                        permit,
+                    };
+                    admit_and_serve(&task, accepted, &settings, incoming).await;
                 })
         }
         Err(limit) => refuse(shared, protocol, incoming, limit, guard),
@@ -386,21 +320,14 @@ fn origin(proxies: Option<&ProxyTrust>, incoming: &Incoming) -> Origin {
     }
 }
 
-impl<A> Shared<A> {
-    fn app(&self, worker: usize) -> Option<&Arc<A>> {
-        self.apps.get(worker % self.apps.len().max(1))
-    }
-}
-
 /// Serves a connection if its peer may connect.
 async fn admit_and_serve<A>(
     shared: &Shared<A>,
-    app: &Arc<A>,
-    info: ConnInfo,
+    info: Accepted,
     settings: &ListenerSettings,
     mut incoming: Incoming,
 ) where
-    A: HttpServerApp + Send + Sync + 'static,
+    A: Service,
 {
     let has_rules = settings.access.is_some() || settings.proxies.is_some();
     // Boxed, so that the task of a plain connection stays small.
@@ -420,7 +347,7 @@ async fn admit_and_serve<A>(
             None => return,
         }
     }
-    serve_connection(shared, app, info, settings, incoming).await;
+    serve_connection(shared, info, settings, incoming).await;
 }
 
 /// Reads the PROXY header, if the listener expects one, and checks whether the peer may
@@ -449,18 +376,16 @@ async fn admit<A>(
 /// Serves a connection until it closes.
 async fn serve_connection<A>(
     shared: &Shared<A>,
-    app: &Arc<A>,
-    info: ConnInfo,
+    info: Accepted,
     settings: &ListenerSettings,
     incoming: Incoming,
 ) where
-    A: HttpServerApp + Send + Sync + 'static,
+    A: Service,
 {
     let peer = incoming.peer();
     let mut metadata = ConnMetadata {
         trusted_proxies: settings.proxies.as_ref().map(|proxies| proxies.networks()),
         certificate: None,
-        state: Some(info.permit.state()),
     };
     let stream = match &settings.protocol {
         Protocol::Plain => incoming.into_transport().ok(),
@@ -481,29 +406,52 @@ async fn serve_connection<A>(
         Protocol::H2c => true,
         Protocol::Tls(_) => stream.selected_alpn_proto() == Some(ALPN::H2),
     };
-    // Without its metadata, a request could not be attributed to its client.
-    let Ok(proxy_digest) = metadata.into_digest() else {
-        return;
+    let Accepted {
+        worker,
+        signal,
+        permit,
+    } = info;
+    let limits = &shared.limits;
+    let conn = ConnInfo {
+        worker,
+        signal,
+        state: permit.state(),
+        peer,
+        tls: stream.get_ssl_digest().is_some(),
+        address: shared.service.peer_address(peer, &metadata),
+        metadata,
+        write_timeout: limits.stall,
+        token: Mutex::default(),
     };
-    let proxy_digest = Some(proxy_digest);
-    // The less common futures are large, and are boxed so that the task of a plain connection
-    // stays small.
     if http2_agreed {
-        Box::pin(serve_http2(shared, app, &info, stream, proxy_digest)).await;
-    } else {
-        let ConnInfo {
-            worker,
-            signal,
-            permit,
-        } = info;
-        let info = http1::ConnInfo {
-            worker,
-            signal,
-            state: permit.state(),
-            peer,
-            proxy_digest,
+        let settings = h2::server::Settings {
+            head: limits.head,
+            header_timeout: limits.header_timeout,
+            keepalive_timeout: limits.keepalive_timeout,
+            unadmitted_keepalive: limits.unadmitted_keepalive,
+            clock: &shared.clock,
+            recorder: &shared.recorder,
         };
-        http1::serve(shared, app, stream, info).await;
+        // The less common future is large, and is boxed so that the task of an HTTP/1 connection
+        // stays small.
+        Box::pin(h2::server::serve(
+            &*shared.service,
+            &conn,
+            stream,
+            &settings,
+        ))
+        .await;
+    } else {
+        let settings = h1::server::Settings {
+            head: limits.head,
+            header_timeout: limits.header_timeout,
+            keepalive_timeout: limits.keepalive_timeout,
+            unadmitted_keepalive: limits.unadmitted_keepalive,
+            linger: limits.linger,
+            clock: &shared.clock,
+            recorder: &shared.recorder,
+        };
+        h1::server::serve(&*shared.service, &conn, stream, &settings).await;
     }
 }
 
@@ -516,39 +464,20 @@ async fn tls_handshake(
     let stream = incoming.into_stream().ok()?;
     match tokio::time::timeout(limit, tls.handshake(stream)).await {
         Ok(Ok((stream, certificate))) => return Some((Box::new(stream), certificate)),
-        Ok(Err(error)) => tracing::debug!(cause = failure::cause(&error), "TLS handshake failed"),
+        Ok(Err(error)) => {
+            let cause = tls_failure(&error);
+            tracing::debug!(cause, "TLS handshake failed");
+        }
         Err(_) => tracing::debug!("TLS handshake timed out"),
     }
     None
 }
 
-/// Serves an HTTP/2 connection through pingora, with one task per stream and the limits set by
-/// [`http_proxy`].
-async fn serve_http2<A>(
-    shared: &Shared<A>,
-    app: &Arc<A>,
-    info: &ConnInfo,
-    stream: Stream,
-    proxy_digest: Option<Arc<ProxyDigest>>,
-) where
-    A: HttpServerApp + Send + Sync + 'static,
-{
-    let limits = &shared.limits;
-    let connection = Connection::http2(stream, limits.stall, limits.header_timeout)
-        .with_proxy_digest(proxy_digest);
-    let (state, signal) = (info.permit.state(), &info.signal);
-    let (closing, on_close) = watch::channel(false);
-    let mut serving = pin!(app.process_new(Box::new(connection), &on_close));
-    tokio::select! {
-        biased;
-        _ = &mut serving => return,
-        () = poll_fn(|cx| signal.poll_closing(cx)) => {}
-        () = state.unadmitted_idle(limits.unadmitted_keepalive) => signal.evict(),
+/// Describes a failed handshake for the operator's log, without quoting the peer.
+fn tls_failure(error: &pingora::Error) -> String {
+    let kind = error.etype().as_str();
+    match peer_text::connection_cause(error.root_cause()) {
+        Some(cause) => format!("{kind}: {cause}"),
+        None => kind.to_owned(),
     }
-    // pingora sends GOAWAY, and then waits for the caller.
-    closing.send_replace(true);
-    if signal.unless_evicted(&mut serving).await.is_some() {
-        return;
-    }
-    while timeout(GOAWAY_TIMEOUT, &mut serving).await.is_err() && state.is_busy() {}
 }

@@ -3,48 +3,48 @@
 
 use std::time::Duration;
 
-use http::{HeaderMap, Method};
-use pingora::protocols::l4::socket::SocketAddr;
-use pingora::upstreams::peer::HttpPeer;
-use pingora::{Error, ErrorType};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 use super::context::Context;
-use super::failure::{self, Failure};
+use super::error::RelayError;
 use crate::gateway::outcome::{Ending, Outcome};
 use crate::gateway::reason::Reason;
+use crate::header_fields::{self, HeaderFields};
 use crate::label::Label;
-use crate::trace::{Attempt, Attribute, RequestSummary, SpanContext};
+use crate::trace::{
+    Attempt, Attribute, RequestSummary, SpanContext, TASKCLUSTER_TRACE_ID, TRACEPARENT, TRACESTATE,
+};
 
 /// Maximum length of a recorded path, in bytes.
 const MAX_PATH: usize = 1024;
 
+/// The fields that continue a trace.
+const TRACE_HEADERS: [HeaderName; 3] = [TRACEPARENT, TRACESTATE, TASKCLUSTER_TRACE_ID];
+
 impl Context {
     /// Starts the request's trace if `[trace]` is enabled, and returns the span for admission.
-    pub(super) fn begin_trace(&mut self, headers: &HeaderMap) -> Option<SpanContext> {
+    pub(super) fn begin_trace(&mut self, fields: &dyn HeaderFields) -> Option<SpanContext> {
         let tracer = self.gateway.observability.trace.as_ref()?;
-        self.trace = tracer.begin(headers);
+        let mut headers = HeaderMap::new();
+        for name in TRACE_HEADERS {
+            for value in header_fields::all(fields, &name) {
+                if let Ok(value) = HeaderValue::from_bytes(value) {
+                    headers.append(name.clone(), value);
+                }
+            }
+        }
+        self.trace = tracer.begin(&headers);
         self.trace.as_ref().map(|trace| trace.admission_span())
     }
 
-    /// Records the beginning of an attempt to reach `peer`.
-    pub(super) fn begin_attempt(&mut self, peer: &HttpPeer, now: Duration) {
+    /// Records that the current attempt ended with `error`, or, without one, with a 401 that is
+    /// not forwarded.
+    pub(super) fn attempt_ended(&mut self, error: Option<&RelayError>, now: Duration) {
         if let Some(trace) = &mut self.trace {
-            let address = match peer._address {
-                SocketAddr::Inet(address) => Some(address),
-                SocketAddr::Unix(_) => None,
-            };
-            trace.begin_attempt(now, address);
-        }
-    }
-
-    /// Records that the current attempt failed, or received a response that will not be
-    /// forwarded.
-    pub(super) fn attempt_failed(&mut self, error: &Error, now: Duration) {
-        if let Some(trace) = &mut self.trace {
-            let why = match (error.etype(), failure::classify(error)) {
-                (ErrorType::HTTPStatus(401), _) => "unauthorized",
-                (_, Failure::CallerGone) => Ending::CallerGone.label(),
-                (_, Failure::Reject(rejection)) => rejection.reason.label(),
+            let why = match error.map(RelayError::to_rejection) {
+                None => "unauthorized",
+                Some(None) => Ending::CallerGone.label(),
+                Some(Some(rejection)) => rejection.reason.label(),
             };
             trace.end_attempt(now, Some(why));
         }

@@ -17,10 +17,10 @@ use pingora::protocols::{
     GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl,
     TimingDigest, UniqueID, UniqueIDType,
 };
-use pingora::{Error, ErrorType, OrErr, Result};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 
+use super::error::{ErrorKind, RelayError, Side};
 use super::peer::TCP_KEEPALIVE;
 
 /// A plain socket; see the module documentation.
@@ -44,28 +44,40 @@ impl Transport<TcpStream> {
     /// Connects to `address` within `limit`.
     ///
     /// # Errors
-    /// Returns errors of the same types as pingora's own connector.
-    pub(super) async fn connect(address: SocketAddr, limit: Duration) -> Result<Self> {
+    /// Returns the operating system's error, or a timeout.
+    pub(super) async fn connect(address: SocketAddr, limit: Duration) -> Result<Self, RelayError> {
         let connecting = tokio::time::timeout(limit, TcpStream::connect(address));
-        let timed_out = |_| Error::explain(ErrorType::ConnectTimedout, "connecting");
+        let timed_out =
+            |_| upstream_error(ErrorKind::ConnectTimeout, io::ErrorKind::TimedOut.into());
         let socket = connecting.await.map_err(timed_out)?;
         let socket = socket.map_err(|error| {
             let kind = match error.kind() {
-                io::ErrorKind::ConnectionRefused => ErrorType::ConnectRefused,
+                io::ErrorKind::ConnectionRefused => ErrorKind::ConnectRefused,
                 io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
-                    ErrorType::ConnectNoRoute
+                    ErrorKind::NoRoute
                 }
-                _ => ErrorType::ConnectError,
+                _ => ErrorKind::ConnectFailed,
             };
-            Error::because(kind, "connecting", error)
+            upstream_error(kind, error)
         })?;
-        let context = || "setting socket options";
         socket
             .set_nodelay(true)
-            .or_err_with(ErrorType::ConnectError, context)?;
-        set_tcp_keepalive(&socket, &TCP_KEEPALIVE)?;
+            .map_err(|error| upstream_error(ErrorKind::ConnectFailed, error))?;
+        set_tcp_keepalive(&socket, &TCP_KEEPALIVE).map_err(|error| {
+            RelayError::because(Side::Upstream, ErrorKind::ConnectFailed, error)
+        })?;
         let digest = SocketDigest::from_raw_fd(socket.as_raw_fd());
         Ok(Self::new(socket, digest))
+    }
+}
+
+impl Transport<TcpStream> {
+    /// Makes the kernel reset the connection when it is closed, instead of ending it cleanly.
+    ///
+    /// # Errors
+    /// Returns the operating system's error.
+    pub(super) fn reset_on_close(&self) -> io::Result<()> {
+        self.socket.set_zero_linger()
     }
 }
 
@@ -144,3 +156,7 @@ impl<S> GetSocketDigest for Transport<S> {
 }
 
 impl<S: Send> Peek for Transport<S> {}
+
+fn upstream_error(kind: ErrorKind, cause: io::Error) -> RelayError {
+    RelayError::io(Side::Upstream, kind, cause)
+}

@@ -1,9 +1,8 @@
 //! Validates the head of a request before it is used in any other way: rejects ambiguous
 //! framing, heads over the limits, and targets that two parsers could interpret differently.
 //!
-//! HTTP/1 heads are checked as bytes, before they reach pingora's parser, which is lenient
-//! (docs/design/pingora.md). HTTP/2 heads arrive parsed; [`check_head`] applies the same rules
-//! to them.
+//! HTTP/1 heads are checked as bytes, before they are parsed. HTTP/2 heads arrive parsed;
+//! [`check_http2`] applies the same rules to them.
 
 mod fields;
 mod head_end;
@@ -12,7 +11,6 @@ mod target;
 mod tests;
 
 use http::{Method, Version};
-use pingora::http::RequestHeader;
 
 use crate::gateway::reason::Reason;
 use crate::gateway::rejection::Rejection;
@@ -21,6 +19,7 @@ use fields::FieldChecker;
 
 pub(super) use head_end::{HeadEndFinder, HeadStatus};
 pub(super) use target::hex;
+pub(super) use target::split_target;
 
 /// Maximum number of field lines in a head.
 pub(super) const MAX_FIELDS: usize = 128;
@@ -127,7 +126,7 @@ fn printable_path(target: &[u8]) -> String {
         .collect()
 }
 
-/// Performs the part of [`check_head`] that concerns method and target.
+/// Performs the part of the checks that concerns method and target.
 ///
 /// # Errors
 /// Returns the first fault found.
@@ -137,7 +136,8 @@ pub(super) fn check_target(
     limits: &HeadLimits,
 ) -> Result<(), Rejection> {
     check_method(method.as_str().as_bytes())?;
-    target::check(target, *method == Method::OPTIONS, limits.url_bytes)
+    let options = *method == Method::OPTIONS;
+    target::check_origin_form(target, options, limits.url_bytes).map(drop)
 }
 
 fn check_lines(line: &[u8], rest: &[u8], limits: &HeadLimits) -> Result<Framing, Rejection> {
@@ -172,7 +172,7 @@ fn check_request_line(line: &[u8], limits: &HeadLimits) -> Result<Version, Rejec
         return Err(bad_request("malformed request line"));
     };
     check_method(method)?;
-    target::check(target, method == b"OPTIONS", limits.url_bytes)?;
+    target::check_http1(target, method == b"OPTIONS", limits.url_bytes)?;
     match version {
         b"HTTP/1.1" => Ok(Version::HTTP_11),
         b"HTTP/1.0" => Ok(Version::HTTP_10),
@@ -211,7 +211,7 @@ fn check_field_line<'a>(line: &'a [u8], fields: &mut FieldChecker<'a>) -> Result
 }
 
 /// Whether `byte` is a `tchar` (RFC 9110 §5.6.2).
-const fn is_token(byte: u8) -> bool {
+pub(super) const fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric()
         || matches!(
             byte,
@@ -232,27 +232,45 @@ const fn is_token(byte: u8) -> bool {
         )
 }
 
-/// Applies the rules for HTTP/1 heads to a parsed head. Used for HTTP/2, where the raw bytes are
-/// not available. The size of the whole head is limited by HTTP/2's own
-/// `SETTINGS_MAX_HEADER_LIST_SIZE`.
+/// Applies the rules for HTTP/1 heads to the head of an HTTP/2 request. Its size is limited by
+/// HTTP/2's own `SETTINGS_MAX_HEADER_LIST_SIZE`.
 ///
 /// # Errors
 /// Returns the first fault found, as the response to the request.
-pub fn check_head(head: &RequestHeader, limits: &HeadLimits) -> Result<(), Rejection> {
+pub(super) fn check_http2(
+    head: &http::request::Parts,
+    limits: &HeadLimits,
+) -> Result<(), Rejection> {
     check_method(head.method.as_str().as_bytes())?;
-    target::check(
-        head.raw_path(),
-        head.method == Method::OPTIONS,
-        limits.url_bytes,
-    )?;
+    let options = head.method == Method::OPTIONS;
+    target::check_origin_form(http2_target(head), options, limits.url_bytes)?;
     let mut fields = FieldChecker::default();
     for (name, value) in &head.headers {
+        if is_padded(value.as_bytes()) {
+            return Err(bad_request("whitespace around a field value in HTTP/2"));
+        }
         fields.check(name.as_str().as_bytes(), value.as_bytes())?;
     }
-    if head.version == Version::HTTP_2 {
-        let authority = head.uri.authority().map(|a| a.as_str().as_bytes());
-        fields.finish_http2(authority)
-    } else {
-        fields.finish_http1(head.version).map(drop)
+    fields.finish_http2(head.uri.authority().map(|a| a.as_str().as_bytes()))
+}
+
+/// Whether whitespace surrounds a field value, which HTTP/2 does not allow (RFC 9113 §8.2.1).
+pub(super) fn is_padded(value: &[u8]) -> bool {
+    let is_space = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+    is_space(value.first()) || is_space(value.last())
+}
+
+/// Describes a rejected HTTP/2 head.
+pub(super) fn rejected_http2(head: &http::request::Parts, rejection: Rejection) -> RejectedHead {
+    RejectedHead {
+        rejection,
+        method: head.method.clone(),
+        path: printable_path(http2_target(head)),
+        version: Version::HTTP_2,
     }
+}
+
+fn http2_target(head: &http::request::Parts) -> &[u8] {
+    let target = head.uri.path_and_query();
+    target.map_or(b"", |target| target.as_str().as_bytes())
 }

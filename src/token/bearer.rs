@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::{Arc, LazyLock};
 
+use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::hmac;
 use aws_lc_rs::rand::SystemRandom;
 use http::header::AUTHORIZATION;
@@ -57,13 +58,7 @@ impl<'h> PresentedToken<'h> {
     /// [`TokenError::OtherScheme`] for a scheme such as `Basic` or `Hawk`,
     /// [`TokenError::TooLarge`] above [`MAX_TOKEN_BYTES`].
     pub fn from_headers(headers: &'h dyn HeaderFields) -> Result<Option<Self>, TokenError> {
-        let Some((scheme, rest)) = scheme_and_rest(headers)? else {
-            return Ok(None);
-        };
-        if !scheme.eq_ignore_ascii_case(b"bearer") {
-            return Err(TokenError::OtherScheme);
-        }
-        Self::new(rest).map(Some)
+        bearer_text(headers)?.map(Self::new).transpose()
     }
 
     fn new(text: &'h [u8]) -> Result<Self, TokenError> {
@@ -149,11 +144,26 @@ impl BearerToken {
     pub fn digest(&self) -> TokenDigest {
         self.digest
     }
+
+    /// Whether the token is `text`. The time taken depends on the lengths alone.
+    pub(super) fn is(&self, text: &[u8]) -> bool {
+        verify_slices_are_equal(self.text.as_bytes(), text).is_ok()
+    }
 }
 
 impl fmt::Debug for BearerToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("BearerToken([redacted])")
+    }
+}
+
+/// What follows `Bearer` in the `Authorization` field, in which nothing else has been checked yet;
+/// `None` if there is no such field.
+pub(super) fn bearer_text(headers: &dyn HeaderFields) -> Result<Option<&[u8]>, TokenError> {
+    match scheme_and_rest(headers)? {
+        None => Ok(None),
+        Some((scheme, rest)) if scheme.eq_ignore_ascii_case(b"bearer") => Ok(Some(rest)),
+        Some(_) => Err(TokenError::OtherScheme),
     }
 }
 

@@ -25,13 +25,27 @@ pub(super) struct VerifiedTokenCache {
 /// at most [`VerifiedTokenCache::max_age`]: not after `exp` plus the leeway, not before `nbf`, `iat` or
 /// [`RELEASED`] (in case the clock is set back), and only while the keys that verified it are current.
 #[derive(Debug)]
-struct CachedToken {
-    token: Arc<VerifiedToken>,
+pub(super) struct CachedToken {
+    pub(super) token: Arc<VerifiedToken>,
     epoch: u64,
     accepted_from: UnixMillis,
     accepted_until: UnixMillis,
     /// Monotonic time.
     expires_at: Duration,
+}
+
+impl CachedToken {
+    /// Whether verifying the token again at `now` would succeed. `epoch` returns the epoch of the
+    /// keys that are current at a monotonic time, if there are any.
+    pub(super) fn is_acceptable(
+        &self,
+        now: Now,
+        epoch: impl FnOnce(Duration) -> Option<u64>,
+    ) -> bool {
+        Some(self.epoch) == epoch(now.monotonic)
+            && (self.accepted_from..self.accepted_until).contains(&now.wall)
+            && now.monotonic < self.expires_at
+    }
 }
 
 /// The period in which a token is acceptable, in wall-clock time.
@@ -61,20 +75,16 @@ impl VerifiedTokenCache {
     }
 
     /// The token with this digest, if it is cached and still acceptable at `now` (read from
-    /// the cache's clock if `None`). `epoch` returns the epoch of the keys that are current at
-    /// a monotonic time, if there are any.
+    /// the cache's clock if `None`). `epoch` is as for [`CachedToken::is_acceptable`].
     pub(super) fn get(
         &self,
         digest: TokenDigest,
         now: Option<Now>,
         epoch: impl FnOnce(Duration) -> Option<u64>,
-    ) -> Option<Arc<VerifiedToken>> {
+    ) -> Option<Arc<CachedToken>> {
         let cached = self.tokens.get(&digest)?;
         let now = now.unwrap_or_else(|| Now::read(&*self.clock));
-        let acceptable = Some(cached.epoch) == epoch(now.monotonic)
-            && (cached.accepted_from..cached.accepted_until).contains(&now.wall)
-            && now.monotonic < cached.expires_at;
-        acceptable.then(|| Arc::clone(&cached.token))
+        cached.is_acceptable(now, epoch).then_some(cached)
     }
 
     /// Caches a token. `epoch` is the epoch of the keys that verified it: if the keys have been

@@ -15,7 +15,7 @@ use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use serde_json::{Map, Value};
 
-use super::cache::{VerifiedTokenCache, Window};
+use super::cache::{CachedToken, VerifiedTokenCache, Window};
 use super::extensions::Extensions;
 use super::rules::{Rules, ValidatedClaims};
 use super::{BearerToken, TokenDigest, TokenError, VerifiedToken, strict_json};
@@ -26,6 +26,8 @@ use crate::peer_text::names_token;
 use crate::singleflight::Flight;
 use crate::token::settings::IntrospectionIssuer;
 
+/// Without keys there is only one epoch.
+pub(super) const EPOCH: u64 = 0;
 /// How long a refusal is cached. Short, because a token may be used before it has reached all of
 /// the issuer's replicas.
 const REFUSAL_AGE: Duration = Duration::from_secs(10);
@@ -182,13 +184,8 @@ impl Introspection {
     }
 
     /// The token with this digest, if it is cached and still acceptable at `now`.
-    pub(super) fn cached(
-        &self,
-        digest: TokenDigest,
-        now: Option<Now>,
-    ) -> Option<Arc<VerifiedToken>> {
-        // Without keys there is only one epoch.
-        self.0.cache.get(digest, now, |_| Some(0))
+    pub(super) fn cached(&self, digest: TokenDigest, now: Option<Now>) -> Option<Arc<CachedToken>> {
+        self.0.cache.get(digest, now, |_| Some(EPOCH))
     }
 
     /// Verifies `token` with a cached response or by introspection, which `origin` causes.
@@ -229,8 +226,8 @@ impl Inner {
             return Ok(flight.clone());
         }
         // An introspection may have completed since the caller looked in the cache.
-        if let Some(cached) = self.cache.get(digest, None, |_| Some(0)) {
-            return Ok(Flight::finished(Ok(cached)));
+        if let Some(cached) = self.cache.get(digest, None, |_| Some(EPOCH)) {
+            return Ok(Flight::finished(Ok(Arc::clone(&cached.token))));
         }
         let attempt = Attempt {
             key: digest,
@@ -309,7 +306,7 @@ impl Inner {
             // The issuer has checked `exp` by its own clock, so a cached response gets no leeway.
             until: expires_at,
         };
-        self.cache.insert(&token, 0, window);
+        self.cache.insert(&token, EPOCH, window);
         Ok(token)
     }
 

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::cache::{VerifiedTokenCache, Window};
+use super::cache::{CachedToken, VerifiedTokenCache, Window};
 use super::extensions::Extensions;
-use super::introspection::Introspection;
+use super::introspection::{EPOCH, Introspection};
 use super::jws::{Jws, claimed_issuers};
 use super::keys::Keys;
 use super::rules::{Rules, ValidatedHeader};
@@ -244,11 +244,22 @@ impl Issuer {
 
     /// The token with this digest, if it is cached and still acceptable at `now`; see
     /// [`VerifiedTokenCache::get`].
-    fn cached(&self, digest: TokenDigest, now: Option<Now>) -> Option<Arc<VerifiedToken>> {
+    fn cached(&self, digest: TokenDigest, now: Option<Now>) -> Option<Arc<CachedToken>> {
         match &self.kind {
             Kind::Jwt(issuer) => issuer.cached(digest, now),
             Kind::Introspection(introspection) => introspection.cached(digest, now),
             Kind::Delegated => None,
+        }
+    }
+
+    /// Whether `cached`, which this issuer has verified, is still acceptable at `now`.
+    pub(super) fn accepts(&self, cached: &CachedToken, now: Now) -> bool {
+        match &self.kind {
+            Kind::Jwt(issuer) => {
+                cached.is_acceptable(now, |monotonic| issuer.keys.epoch(monotonic))
+            }
+            Kind::Introspection(_) => cached.is_acceptable(now, |_| Some(EPOCH)),
+            Kind::Delegated => false,
         }
     }
 
@@ -257,26 +268,31 @@ impl Issuer {
     }
 }
 
-/// The caller that `token` identifies, if one of `issuers` has it cached: the hot path of
-/// [`authenticate`].
-pub fn cached(
-    token: PresentedToken<'_>,
-    issuers: &[Arc<Issuer>],
-    now: Now,
-) -> Option<Authenticated> {
-    cached_at(token, issuers, Some(now))
+/// A token that an issuer has cached.
+pub(super) struct CacheHit<'i> {
+    pub(super) issuer: &'i Arc<Issuer>,
+    pub(super) cached: Arc<CachedToken>,
 }
 
-fn cached_at(
+impl Authenticated {
+    /// The caller that `cached` identifies.
+    pub(super) fn cached(cached: &CachedToken) -> Self {
+        Self {
+            caller: Caller::Verified(Arc::clone(&cached.token)),
+            verification: Some("cached"),
+        }
+    }
+}
+
+/// The token, if one of `issuers` has it cached: the hot path of [`authenticate`].
+pub(super) fn find_cached<'i>(
     token: PresentedToken<'_>,
-    issuers: &[Arc<Issuer>],
+    issuers: &'i [Arc<Issuer>],
     now: Option<Now>,
-) -> Option<Authenticated> {
-    let mut cached = issuers.iter().map(|i| i.cached(token.digest(), now));
-    let cached = cached.find_map(|cached| cached)?;
-    Some(Authenticated {
-        caller: Caller::Verified(cached),
-        verification: Some("cached"),
+) -> Option<CacheHit<'i>> {
+    issuers.iter().find_map(|issuer| {
+        let cached = issuer.cached(token.digest(), now)?;
+        Some(CacheHit { issuer, cached })
     })
 }
 
@@ -295,8 +311,8 @@ pub async fn authenticate<'t>(
     peer: Option<IpAddr>,
 ) -> Result<Authenticated, Unauthenticated> {
     let token = token.into();
-    if let Some(cached) = cached_at(token, issuers, None) {
-        return Ok(cached);
+    if let Some(hit) = find_cached(token, issuers, None) {
+        return Ok(Authenticated::cached(&hit.cached));
     }
     let (issuer, verified) = match choose(token.expose(), issuers)? {
         Choice::Verify(issuer, jwt, jws) => (issuer, jwt.verify(issuer, token.digest(), jws).await),
@@ -469,7 +485,7 @@ impl VerificationKeys {
 
 impl JwtIssuer {
     /// The token with this digest, if it is cached and still acceptable.
-    fn cached(&self, digest: TokenDigest, now: Option<Now>) -> Option<Arc<VerifiedToken>> {
+    fn cached(&self, digest: TokenDigest, now: Option<Now>) -> Option<Arc<CachedToken>> {
         let epoch = |monotonic| self.keys.epoch(monotonic);
         self.cache.get(digest, now, epoch)
     }

@@ -1,6 +1,7 @@
 //! The documentation matches the program: configurations and commands in the pages are valid,
 //! tables of reasons and metrics are complete, and links and paths resolve.
 
+mod http;
 mod links;
 mod metrics;
 mod reasons;

@@ -5,6 +5,7 @@
 // Readable code matters more than allocations here.
 #![allow(clippy::format_push_string, clippy::format_collect)]
 
+mod absolute_form;
 mod activation;
 mod attacks;
 mod audit;
@@ -14,17 +15,26 @@ mod cache_memory;
 mod check_and_run;
 mod command_line;
 mod connections;
+mod descriptors;
 mod docs;
 mod explain;
+mod grpc;
+mod h2spec;
+mod haproxy;
 mod hawk;
+mod http10;
+mod http_rules;
 mod hygiene;
 mod identity;
+mod known_differences;
 mod layers;
 mod leaks;
 mod listeners;
 mod login;
 mod oauth;
+mod parity;
 mod passwords;
+mod protocol_pairs;
 mod readiness;
 mod readings;
 mod register;

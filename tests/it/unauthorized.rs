@@ -8,12 +8,15 @@ use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use hawkgate::clock::{Clock as _, ManualClock, SystemClock, UnixMillis};
+use hawkgate::proxy::settings::Address;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
 use crate::support::client::{Request, Response};
 use crate::support::gateway::{ConfigDir, SERVER_CONFIG, TestGateway};
 use crate::support::tokens::{IssuerServer, Key, claims};
-use crate::support::upstream::{FakeUpstream, ReceivedRequest, Reply, ReplyBody};
+use crate::support::upstream::{FakeUpstream, ReceivedRequest, Reply, ReplyAt, ReplyBody};
 
 const UNAUTHORIZED: &str = "hawkgate_upstream_unauthorized_total";
 
@@ -364,4 +367,45 @@ async fn a_date_that_is_wrong_does_not_cost_a_replay_for_each_request() {
     let ts = last.unwrap().split("ts=\"").nth(1).unwrap();
     let ts: i64 = ts.split('"').next().unwrap().parse().unwrap();
     assert!((now - ts).abs() < 60, "signed with the wrong time");
+}
+
+#[tokio::test]
+async fn an_upload_that_can_no_longer_be_replayed_gets_a_hanging_401_as_it_is() {
+    let (hang, pieces) = mpsc::channel(1);
+    let pieces = std::sync::Mutex::new(Some(pieces));
+    let upstream = FakeUpstream::http1(move |_| match pieces.lock().unwrap().take() {
+        Some(pieces) => {
+            let mut reply = Reply::streamed(pieces).header("content-type", "application/json");
+            reply.status = 401;
+            reply.when(ReplyAt::BeforeBody)
+        }
+        None => Reply::ok(),
+    })
+    .await;
+    let limits = "[limits]\nreplay_body = \"1KiB\"\n";
+    let gateway = start(&format!("{}{limits}", sections(&upstream, ""))).await;
+    hang.send(Bytes::from_static(b"{\"code\":")).await.unwrap();
+    let Address::Tcp(address) = gateway.address() else {
+        unreachable!()
+    };
+    let mut tcp = TcpStream::connect(address).await.unwrap();
+    let head = "POST /x HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n";
+    tcp.write_all(head.as_bytes()).await.unwrap();
+    let chunk = format!("400\r\n{}\r\n", "x".repeat(0x400));
+    tcp.write_all(chunk.as_bytes()).await.unwrap();
+    tcp.write_all(chunk.as_bytes()).await.unwrap();
+    let mut received = String::new();
+    // The body of the 401 never ends, and neither does the upload.
+    while !received.contains("{\"code\":") {
+        let mut piece = [0; 1024];
+        let read = tcp.read(&mut piece).await.unwrap();
+        assert!(read > 0, "{received}");
+        received.push_str(std::str::from_utf8(&piece[..read]).unwrap());
+    }
+    assert!(received.starts_with("HTTP/1.1 401 "), "{received}");
+    assert_eq!(upstream.attempts().len(), 1);
+    drop(tcp);
+    let labels = [("reason", "body_too_large"), ("action", "passed_through")];
+    gateway.wait_for_metric(UNAUTHORIZED, &labels, 1).await;
+    drop(hang);
 }

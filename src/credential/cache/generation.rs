@@ -19,6 +19,8 @@ pub(super) struct Generation {
     pub(super) wall_end: UnixMillis,
     /// Unusable from this monotonic time on. Correct after the wall clock was set back.
     monotonic_end: Duration,
+    /// The monotonic time at which the last third of its life begins.
+    ending_from: Duration,
     /// Monotonic milliseconds; [`CLAIMED`] while a renewal is being started.
     renew_at: AtomicU64,
     stale: AtomicBool,
@@ -57,6 +59,7 @@ impl Generation {
             number,
             wall_end: now.wall.plus(life),
             monotonic_end,
+            ending_from: monotonic_end.saturating_sub(life / 3),
             renew_at: AtomicU64::new(millis(monotonic_end.saturating_sub(ahead))),
             stale: AtomicBool::new(false),
             state: AtomicU8::new(IN_USE),
@@ -80,6 +83,11 @@ impl Generation {
 
     fn lives(&self, now: Now) -> bool {
         now.wall < self.wall_end && now.monotonic < self.monotonic_end
+    }
+
+    /// Whether the credential is in the last third of its life, or past it.
+    pub(super) fn is_ending(&self, now: Now) -> bool {
+        now.monotonic >= self.ending_from || !self.lives(now)
     }
 
     /// Makes the credential unusable for every holder of a lease, because it was replaced or

@@ -1,3 +1,4 @@
+mod lasting_lease;
 mod lease_memo;
 mod replacement;
 

@@ -11,7 +11,8 @@ fn check(transport: Transport, host: &str, fields: &[(&str, &str)]) -> Result<()
         transport,
         ..Head::for_test("/x", &headers)
     };
-    policy.check(head).map_err(|rejection| rejection.reason)
+    let checked = policy.check_host_and_initiator(head);
+    checked.map_err(|rejection| rejection.reason)
 }
 
 fn headers(fields: &[(&str, &str)]) -> HeaderMap {
@@ -214,4 +215,28 @@ fn a_host_that_the_configuration_names_elsewhere_is_accepted_but_not_its_other_o
     assert_eq!(check(true, &own), Ok(()));
     let other = [("origin", "http://evil.example")];
     assert_eq!(check(true, &other), Err(Reason::CrossSite));
+}
+
+#[test]
+fn admin_listeners_accept_requests_without_host_from_programs() {
+    let policy = IsolationPolicy::default();
+    let check = |host: &str, fields: &[(&str, &str)]| {
+        let headers = headers(fields);
+        let head = Head {
+            host,
+            transport: Transport::Tcp,
+            ..Head::for_test("/readyz", &headers)
+        };
+        policy.check(head).map_err(|r| r.reason)
+    };
+    assert_eq!(check("", &[]), Ok(()));
+    assert_eq!(check("localhost", &[]), Ok(()));
+    assert_eq!(check("evil.example", &[]), Err(Reason::HostNotAllowed));
+    for field in [
+        ("origin", "http://evil.example"),
+        ("sec-fetch-site", "cross-site"),
+        ("referer", "http://evil.example/"),
+    ] {
+        assert_eq!(check("", &[field]), Err(Reason::CrossSite), "{field:?}");
+    }
 }

@@ -14,7 +14,7 @@ impl Fixture {
     /// The time in the signature of the next attempt, in seconds.
     fn signed_at(&self, admission: &Admission) -> i64 {
         let upstream = &admission.route.upstream;
-        self.gateway.time_at(upstream, admission).as_secs()
+        Gateway::time_at(upstream, admission, Now::read(&*self.clock)).as_secs()
     }
 
     /// Recovers from a 401 whose `Date` is the true time plus `skew` seconds.

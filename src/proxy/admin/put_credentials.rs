@@ -1,13 +1,17 @@
 //! `PUT /credentials`, compatible with taskcluster-proxy (docs/design/taskcluster.md,
 //! "taskcluster-proxy").
 
+use std::future::poll_fn;
 use std::time::Duration;
 
-use http::{Method, StatusCode};
-use pingora::protocols::http::ServerSession;
+use http::{Method, StatusCode, header};
 use zeroize::Zeroizing;
 
-use super::{Admin, AdminPages, Page, PutCredentials, conn_state};
+use super::{Admin, AdminPages, Page, PutCredentials};
+use crate::proxy::downstream::Downstream;
+use crate::proxy::error::RelayError;
+use crate::proxy::head::{BodySize, FieldList, RequestHead, ResponseHead};
+use crate::proxy::service::ConnInfo;
 
 /// Maximum size of the request body, in bytes.
 pub(super) const MAX_BODY: usize = 64 * 1024;
@@ -19,8 +23,9 @@ const CREDENTIALS: &str = "/credentials";
 impl<P: AdminPages> Admin<P> {
     pub(super) async fn put(
         &self,
-        session: &mut ServerSession,
-        method: &Method,
+        head: &RequestHead,
+        downstream: &mut Downstream<'_>,
+        conn: &ConnInfo,
         source: Option<&str>,
     ) -> Page {
         // An empty body probes for a source, so that the endpoint is hidden if no source accepts
@@ -29,7 +34,7 @@ impl<P: AdminPages> Admin<P> {
         if unknown() {
             return Page::plain(StatusCode::NOT_FOUND, "not found\n");
         }
-        if *method != Method::PUT {
+        if head.method != Method::PUT {
             let allow = "PUT";
             return Page {
                 allow,
@@ -39,14 +44,13 @@ impl<P: AdminPages> Admin<P> {
         // Browsers send `Origin` with every PUT, and other clients do not. Requests from web
         // pages must be rejected, even if the page's host name resolves to this machine (DNS
         // rebinding).
-        if session.req_header().headers.contains_key("origin") {
+        if head.fields.contains(&header::ORIGIN) {
             return Page::plain(StatusCode::FORBIDDEN, "not for browsers\n");
         }
         // The body may be slow, and must not keep probes out.
-        if let Some(state) = conn_state(session) {
-            state.release_request();
-        }
-        let body = match tokio::time::timeout(BODY_TIMEOUT, read_body(session)).await {
+        conn.state.release_request();
+        let reading = read_body(head, downstream);
+        let body = match tokio::time::timeout(BODY_TIMEOUT, reading).await {
             Ok(Ok(body)) => body,
             Ok(Err(page)) => return page,
             Err(_) => return Page::plain(StatusCode::REQUEST_TIMEOUT, "the body took too long\n"),
@@ -71,16 +75,24 @@ pub(super) fn source_from_path(path: &str) -> Option<Option<&str>> {
 }
 
 /// Reads the whole body. It is wiped from memory when dropped.
-async fn read_body(session: &mut ServerSession) -> Result<Zeroizing<Vec<u8>>, Page> {
-    let broken = |_| Page::plain(StatusCode::BAD_REQUEST, "the body was incomplete\n");
-    if session.req_header().headers.contains_key("expect") {
-        session.write_continue_response().await.map_err(broken)?;
+async fn read_body(
+    head: &RequestHead,
+    downstream: &mut Downstream<'_>,
+) -> Result<Zeroizing<Vec<u8>>, Page> {
+    let broken = |_: RelayError| Page::plain(StatusCode::BAD_REQUEST, "the body was incomplete\n");
+    if head.fields.contains(&header::EXPECT) && !downstream.is_body_done() {
+        downstream.queue_interim(&continue_head()).map_err(broken)?;
+        poll_fn(|cx| downstream.poll_flush(cx))
+            .await
+            .map_err(broken)?;
     }
     // Allocated at full size, because reallocation would leave copies in memory.
     let mut body = Zeroizing::new(Vec::with_capacity(MAX_BODY));
-    while let Some(piece) = session.read_request_body().await.map_err(broken)? {
+    while let Some(piece) = poll_fn(|cx| downstream.poll_body(cx))
+        .await
+        .map_err(broken)?
+    {
         if body.len() + piece.len() > MAX_BODY {
-            session.set_keepalive(None);
             return Err(Page::plain(
                 StatusCode::PAYLOAD_TOO_LARGE,
                 "the body is larger than 64 KiB\n",
@@ -89,4 +101,13 @@ async fn read_body(session: &mut ServerSession) -> Result<Zeroizing<Vec<u8>>, Pa
         body.extend_from_slice(&piece);
     }
     Ok(body)
+}
+
+fn continue_head() -> ResponseHead {
+    ResponseHead {
+        status: StatusCode::CONTINUE,
+        reason: None,
+        fields: FieldList::default(),
+        body: BodySize::Empty,
+    }
 }

@@ -42,8 +42,8 @@ async fn start(pages: Arc<Pages>) -> (std::net::SocketAddr, ServerHandle) {
         panic!("not TCP")
     };
     let clock = ManualClock::at(UnixMillis::from_secs(0));
-    let app = Admin::new(pages, &any);
-    let handle = bound.serve(vec![app], clock, Arc::new(|_| {}), Workers::CurrentRuntime);
+    let app = Admin::new(pages, &any, clock.clone());
+    let handle = bound.serve(app, clock, Arc::new(|_| {}), Workers::CurrentRuntime);
     (address, handle)
 }
 
@@ -108,6 +108,25 @@ async fn admin_connections_are_kept_alive() {
     let text = get_all(address, &["GET /healthz", "HEAD /readyz", "GET /metrics"]).await;
     assert_eq!(text.matches("HTTP/1.1 200").count(), 3);
     assert!(text.ends_with("a 1\n"));
+}
+
+/// HAProxy's default health check.
+#[tokio::test]
+async fn probes_in_http10_need_no_host() {
+    let (address, _handle) = start(Arc::default()).await;
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream
+        .write_all(b"GET /readyz HTTP/1.0\r\n\r\n")
+        .await
+        .unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await.unwrap();
+    assert!(text.starts_with("HTTP/1.1 200 "), "{text}");
+    let lower = text.to_ascii_lowercase();
+    assert!(
+        lower.contains("\r\nconnection: close\r\n") && lower.contains("\r\ndate: "),
+        "{text}"
+    );
 }
 
 /// Status and text of the response to a request with a body.

@@ -48,7 +48,7 @@ fn take(used: &AtomicUsize, bytes: usize, limit: usize) -> bool {
 
 /// One request's share of the budget, which is released when dropped.
 #[derive(Debug)]
-pub(super) struct Reservation {
+pub(in crate::proxy) struct Reservation {
     budget: Arc<Budget>,
     bytes: usize,
     address: Option<AddressShare>,
@@ -65,7 +65,11 @@ struct AddressShare {
 impl Reservation {
     /// Creates a reservation for a request of `address`, if it is limited. `body` is the maximum
     /// size of a recorded body, which a single request may always use.
-    pub(super) fn new(budget: &Arc<Budget>, address: Option<&Arc<Address>>, body: usize) -> Self {
+    pub(in crate::proxy) fn new(
+        budget: &Arc<Budget>,
+        address: Option<&Arc<Address>>,
+        body: usize,
+    ) -> Self {
         let half = budget.limit.load(Ordering::Relaxed) / 2;
         Self {
             budget: Arc::clone(budget),
@@ -80,7 +84,7 @@ impl Reservation {
     /// Reserves `bytes` more bytes. Returns `false`, without reserving any, if that would exceed
     /// the budget or the share of the client's address.
     #[must_use]
-    pub(super) fn grow(&mut self, bytes: usize) -> bool {
+    pub(in crate::proxy) fn grow(&mut self, bytes: usize) -> bool {
         if let Some(share) = &self.address
             && !take(&share.address.replay_memory, bytes, share.limit)
         {
@@ -95,7 +99,7 @@ impl Reservation {
         granted
     }
 
-    pub(super) fn release(&mut self) {
+    pub(in crate::proxy) fn release(&mut self) {
         self.budget.used.fetch_sub(self.bytes, Ordering::Relaxed);
         self.give_back_to_address(self.bytes);
         self.bytes = 0;

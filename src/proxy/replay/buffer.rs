@@ -32,7 +32,7 @@ enum RecordState {
 
 /// The recorded part of one body.
 #[derive(Debug)]
-pub(super) struct ReplayBuffer {
+pub(in crate::proxy) struct ReplayBuffer {
     state: RecordState,
     segments: Vec<Bytes>,
     tail: BytesMut,
@@ -46,13 +46,11 @@ pub(super) struct ReplayBuffer {
     /// Whether it was rewound although part of the recording is missing. Continuing would
     /// truncate the body.
     incomplete: bool,
-    /// Whether the caller was sent a 100 Continue.
-    pub(super) continued: bool,
 }
 
 /// The next thing to read.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Played {
+pub(in crate::proxy) enum Played {
     /// A recorded piece.
     Piece(Bytes),
     /// Continue reading from the caller.
@@ -62,7 +60,11 @@ pub(super) enum Played {
 }
 
 impl ReplayBuffer {
-    pub(super) fn new(reservation: Reservation, limit: usize, announced: Option<u64>) -> Self {
+    pub(in crate::proxy) fn new(
+        reservation: Reservation,
+        limit: usize,
+        announced: Option<u64>,
+    ) -> Self {
         let over_limit = announced.is_some_and(|length| length > limit as u64);
         Self {
             state: if over_limit {
@@ -78,12 +80,11 @@ impl ReplayBuffer {
             playing: None,
             read: false,
             incomplete: false,
-            continued: false,
         }
     }
 
     /// Records a piece that was read from the caller.
-    pub(super) fn record(&mut self, piece: &Bytes) {
+    pub(in crate::proxy) fn record(&mut self, piece: &Bytes) {
         if piece.is_empty() {
             return;
         }
@@ -145,7 +146,7 @@ impl ReplayBuffer {
         self.reservation.release();
     }
 
-    pub(super) fn play(&mut self) -> Played {
+    pub(in crate::proxy) fn play(&mut self) -> Played {
         if self.incomplete {
             return Played::Incomplete;
         }
@@ -162,11 +163,11 @@ impl ReplayBuffer {
 
     /// Whether everything recorded has been played back, so that reading continues from the
     /// caller.
-    pub(super) fn is_playback_done(&self) -> bool {
+    pub(in crate::proxy) fn is_playback_done(&self) -> bool {
         self.playing.is_none() && !self.incomplete
     }
 
-    pub(super) fn rewind(&mut self) {
+    pub(in crate::proxy) fn rewind(&mut self) {
         match self.state {
             RecordState::Complete => {
                 self.flush();
@@ -176,7 +177,7 @@ impl ReplayBuffer {
         }
     }
 
-    pub(super) fn finish_recording(&mut self) {
+    pub(in crate::proxy) fn finish_recording(&mut self) {
         if self.state != RecordState::Complete {
             return;
         }
@@ -187,12 +188,12 @@ impl ReplayBuffer {
     }
 
     /// Ends both recording and playback.
-    pub(super) fn close(&mut self) {
+    pub(in crate::proxy) fn close(&mut self) {
         self.state = RecordState::Finished;
         self.clear();
     }
 
-    pub(super) fn replayable(&self) -> Replayable {
+    pub(in crate::proxy) fn replayable(&self) -> Replayable {
         match self.state {
             RecordState::Complete => Replayable::Yes,
             _ if !self.read => Replayable::Yes,
@@ -202,7 +203,7 @@ impl ReplayBuffer {
     }
 
     /// Whether any of the body has been read from the caller.
-    pub(super) fn has_started(&self) -> bool {
+    pub(in crate::proxy) fn has_started(&self) -> bool {
         self.read
     }
 }

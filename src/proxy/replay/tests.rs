@@ -1,4 +1,4 @@
-//! Tests of the buffer alone. The tests of the hooks replay over real connections.
+//! Tests of the buffer alone. The tests of the relay replay over real connections.
 
 use std::sync::Arc;
 

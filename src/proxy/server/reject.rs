@@ -1,50 +1,24 @@
-//! Sends error responses on connections that are closed before pingora serves them.
+//! Sends error responses on connections that are closed before a request is served.
 
 use std::net::IpAddr;
 use std::time::Duration;
 
-use pingora::protocols::GetProxyDigest;
 use pingora::protocols::l4::stream::Stream as L4Stream;
 use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 
 use super::Shared;
-use super::lingering_close::discard;
 use crate::gateway::reason::Reason;
-use crate::gateway::rejection::{ErrorResponse, Rejection};
-use crate::proxy::client::ConnMetadata;
-use crate::proxy::connection::Connection;
+use crate::gateway::rejection::Rejection;
 use crate::proxy::connection_limit::Limit;
+use crate::proxy::h1::lingering_close::discard;
+use crate::proxy::h1::server::encode_rejection;
 use crate::proxy::listener::Incoming;
-use crate::proxy::local_response::encode_http1;
 use crate::proxy::record::{self, Delivery};
-use crate::proxy::validate::{self, RejectedHead};
+use crate::proxy::validate;
 
 /// Maximum time for rejecting a connection.
 const REJECT_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// Responds to a rejected head, records it, and closes the connection.
-pub(super) async fn respond_and_close<A>(
-    shared: &Shared<A>,
-    mut connection: Connection,
-    rejected: &RejectedHead,
-    peer: Option<IpAddr>,
-) {
-    let (response, wire) = build_response(shared, rejected);
-    let sent = connection.write_all(&wire).await.is_ok() && connection.flush().await.is_ok();
-    connection.mark_response_complete();
-    connection.mark_unread_input();
-    let digest = connection.get_proxy_digest();
-    let metadata = ConnMetadata::from_digest(digest.as_ref());
-    let delivery = if sent {
-        Delivery::Sent(&response)
-    } else {
-        Delivery::Failed
-    };
-    (shared.recorder)(&record::rejected_outcome(
-        rejected, delivery, peer, metadata,
-    ));
-}
 
 /// Responds to a connection over a connection limit, without reading from it.
 pub(super) async fn reject_overload<A>(shared: &Shared<A>, incoming: Incoming, limit: Limit) {
@@ -87,7 +61,7 @@ async fn write_rejection<A>(
     rejection: Rejection,
 ) {
     let rejected = validate::rejected_head(b"", rejection);
-    let (response, wire) = build_response(shared, &rejected);
+    let (response, wire) = encode_rejection(&shared.clock, &rejected);
     let closing = async {
         let delivery = match stream.write_all(&wire).await {
             Ok(()) => Delivery::Sent(&response),
@@ -99,12 +73,4 @@ async fn write_rejection<A>(
     };
     // The response fits into the empty socket buffer, so only closing can be slow.
     let _ = timeout(REJECT_TIMEOUT, closing).await;
-}
-
-/// Builds and encodes the response to a rejected head. It contains `Connection: close`.
-fn build_response<A>(shared: &Shared<A>, rejected: &RejectedHead) -> (ErrorResponse, Vec<u8>) {
-    let now = shared.clock.now();
-    let response = rejected.rejection.to_response(&rejected.method, now);
-    let wire = encode_http1(&response, &rejected.method, now, None, true);
-    (response, wire)
 }

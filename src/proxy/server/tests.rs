@@ -1,4 +1,4 @@
-//! Tests over real sockets on loopback, with a small application in place of hawkgate's hooks.
+//! Tests over real sockets on loopback, with a small service in place of the relay.
 
 mod connections;
 mod drain;
@@ -6,28 +6,28 @@ mod http2;
 mod malformed_heads;
 mod requests;
 mod trusted_proxies;
-mod upstream;
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::task::ready;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use pingora::http::ResponseHeader;
-use pingora::proxy::{ProxyHttp, Session};
-use pingora::server::configuration::ServerConf;
-use pingora::upstreams::peer::HttpPeer;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::{Notify, mpsc};
 
-use super::{BoundServer, ServerHandle, Workers, http_proxy};
+use super::{BoundServer, ServerHandle, Workers};
 use crate::clock::{ManualClock, UnixMillis};
 use crate::gateway::outcome::Outcome;
 use crate::gateway::reason::Reason;
-use crate::proxy::client::{PeerInfo, conn_state};
+use crate::proxy::client::PeerInfo;
+use crate::proxy::error::{ErrorKind, RelayError, Side};
+use crate::proxy::head::{BodySize, FieldList, ResponseHead};
+use crate::proxy::service::{Request, Served, Service};
 use crate::proxy::settings::{Address, Limits, Listener, ListenerAccess, ListenerTls, MinRate};
 
 /// How long a test waits for any event before it fails.
@@ -44,80 +44,108 @@ struct Echo {
     ended: mpsc::UnboundedSender<bool>,
 }
 
-#[async_trait]
-impl ProxyHttp for Echo {
-    type CTX = ();
-
-    fn new_ctx(&self) -> Self::CTX {}
-
-    async fn upstream_peer(&self, _: &mut Session, (): &mut ()) -> pingora::Result<Box<HttpPeer>> {
-        Err(pingora::Error::new_str("there is no upstream"))
-    }
-
-    async fn request_filter(&self, session: &mut Session, (): &mut ()) -> pingora::Result<bool> {
+impl Echo {
+    /// Serves one request. Returns whether the connection closes.
+    async fn answer(&self, request: &mut Request<'_>) -> Result<bool, RelayError> {
         self.served.fetch_add(1, Ordering::SeqCst);
-        let head = session.req_header();
-        let target = String::from_utf8_lossy(head.raw_path()).into_owned();
-        let method = head.method.clone();
+        let Request {
+            head,
+            downstream,
+            conn,
+            stream,
+            ..
+        } = request;
+        let target = head.target().to_owned();
         if target == "/wait" {
             self.entered.notify_one();
             self.release.notified().await;
         }
-        let state = conn_state(session).unwrap();
-        let http2 = session.req_header().version == http::Version::HTTP_2;
-        let stream = http2.then(|| state.begin_stream());
         let mut status = http::StatusCode::OK;
+        let mut close = false;
         if target == "/refused" {
             status = http::StatusCode::UNAUTHORIZED;
-            if http2 {
-                drop(stream);
-            } else {
-                state.release_request();
+            let http2 = stream.take().is_some();
+            if !http2 {
+                conn.state.release_request();
             }
-            if state.request_refused(Reason::TokenExpired) {
-                session.set_keepalive(None);
+            if conn.state.request_refused(Reason::TokenExpired) {
+                close = true;
                 if http2 {
-                    state.evict();
+                    conn.state.evict();
                 }
             }
         } else {
-            state.request_admitted();
+            conn.state.request_admitted();
         }
         let mut length = 0;
         if target != "/early" && target != "/refused" {
-            while let Some(part) = session.downstream_session.read_request_body().await? {
-                length += part.len();
+            let body = async {
+                while let Some(part) = poll_fn(|cx| downstream.poll_body(cx)).await? {
+                    length += part.len();
+                }
+                Ok(())
+            };
+            let read = tokio::time::timeout(conn.write_timeout, body).await;
+            read.unwrap_or_else(|_| Err(timed_out(ErrorKind::ReadTimeout)))?;
+        }
+        let peer = PeerInfo::new(conn.peer, conn.tls, Some(&conn.metadata), &head.fields);
+        let body = match &*target {
+            "/big" => vec![b'x'; 64 * 1024 * 1024],
+            "/identity" => {
+                let name = peer.certificate.map(|c| c.label().to_string());
+                format!("{:?} {:?} {name:?}", peer.ip, peer.client).into_bytes()
+            }
+            _ => {
+                let method = &head.method;
+                format!("{method} {target} {length} {:?} {}", peer.ip, peer.tls).into_bytes()
+            }
+        };
+        close |= conn.signal.is_draining() || !downstream.is_body_done();
+        let with_body = head.method != http::Method::HEAD;
+        let mut fields = FieldList::with_capacity(1, 32);
+        fields.push(b"content-length", body.len().to_string().as_bytes());
+        let response = ResponseHead {
+            status,
+            reason: None,
+            fields,
+            body: if with_body {
+                BodySize::Known(body.len() as u64)
+            } else {
+                BodySize::Empty
+            },
+        };
+        downstream.queue_head(response, close)?;
+        let mut left = if with_body { &body[..] } else { &[] };
+        let writing = poll_fn(|cx| {
+            while !left.is_empty() {
+                let written = ready!(downstream.poll_write(cx, left, true))?;
+                left = &left[written..];
+            }
+            downstream.poll_finish(cx, &mut None)
+        });
+        let within = tokio::time::timeout(conn.write_timeout, writing).await;
+        within.unwrap_or_else(|_| Err(timed_out(ErrorKind::WriteTimeout)))?;
+        Ok(close)
+    }
+}
+
+fn timed_out(kind: ErrorKind) -> RelayError {
+    RelayError::new(Side::Caller, kind, "timed out")
+}
+
+#[async_trait]
+impl Service for Echo {
+    async fn serve(&self, mut request: Request<'_>) -> Served {
+        let answered = self.answer(&mut request).await;
+        let _ = self.ended.send(answered.is_err());
+        match answered {
+            Ok(false) => Served::KeepAlive,
+            Ok(true) => Served::Close,
+            Err(_) => {
+                request.downstream.abort();
+                Served::Aborted
             }
         }
-        let body = if target == "/big" {
-            Bytes::from(vec![b'x'; 64 * 1024 * 1024])
-        } else if target == "/identity" {
-            let PeerInfo {
-                ip,
-                client,
-                certificate,
-                ..
-            } = PeerInfo::from_session(session);
-            let name = certificate.map(|c| c.label().to_string());
-            Bytes::from(format!("{ip:?} {client:?} {name:?}"))
-        } else {
-            let PeerInfo { ip, tls, .. } = PeerInfo::from_session(session);
-            Bytes::from(format!("{method} {target} {length} {ip:?} {tls}"))
-        };
-        let mut header = ResponseHeader::build(status, None)?;
-        header.insert_header("content-length", body.len())?;
-        if session.is_process_shutting_down() {
-            session.set_keepalive(None);
-        }
-        session
-            .write_response_header(Box::new(header), false)
-            .await?;
-        session.write_response_body(Some(body), true).await?;
-        Ok(true)
-    }
-
-    async fn logging(&self, _: &mut Session, error: Option<&pingora::Error>, (): &mut ()) {
-        let _ = self.ended.send(error.is_some());
     }
 }
 
@@ -195,7 +223,7 @@ impl TestServer {
         let listeners = BoundServer::bind(listeners, limits).await.unwrap();
         let addresses = listeners.addresses();
         let handle = listeners.serve(
-            vec![http_proxy(echo, limits, Arc::new(ServerConf::default()))],
+            Arc::new(echo),
             ManualClock::at(UnixMillis::from_secs(1_795_201_809)),
             Arc::new(move |outcome| record.lock().unwrap().push(outcome.clone())),
             workers,

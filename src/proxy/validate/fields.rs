@@ -93,7 +93,7 @@ impl<'a> FieldChecker<'a> {
             .ok()
             .filter(|_| digits)
             .and_then(|value| value.parse::<u64>().ok())
-            // pingora counts in signed 64-bit integers.
+            // Many recipients count in signed 64-bit integers.
             .filter(|length| *length <= i64::MAX.unsigned_abs())
             .ok_or_else(|| bad_request("malformed Content-Length"))?;
         if self.content_length.replace(length).is_some() {
@@ -113,10 +113,10 @@ impl<'a> FieldChecker<'a> {
         Ok(())
     }
 
-    /// Checks an HTTP/1 head as a whole and returns the framing of the body. HTTP/1.0 requests
-    /// need a Host as well, because otherwise they can neither be routed by host nor signed.
+    /// Checks an HTTP/1 head as a whole and returns the framing of the body. Only HTTP/1.1 requests
+    /// need a Host (RFC 9112 §3.2); without one, only routes without a host match.
     pub(super) fn finish_http1(&self, version: Version) -> Result<Framing, Rejection> {
-        if self.host.is_none() {
+        if self.host.is_none() && version != Version::HTTP_10 {
             return Err(bad_request("missing Host"));
         }
         if self.chunked && self.content_length.is_some() {
@@ -191,12 +191,12 @@ fn expect(value: &[u8]) -> Result<(), Rejection> {
     }
 }
 
-/// Whether `value` is `uri-host [ ":" port ]` (RFC 9110 §7.2) without percent-encoding or
-/// userinfo.
-fn is_authority(value: &[u8]) -> bool {
+/// Whether `value` is `uri-host [ ":" port ]` (RFC 9110 §7.2) with a port of at most 65535 and
+/// without percent-encoding or userinfo.
+pub(super) fn is_authority(value: &[u8]) -> bool {
     let port_follows = |rest: &[u8]| match rest.split_first() {
         None => true,
-        Some((b':', port)) => (1..=5).contains(&port.len()) && port.iter().all(u8::is_ascii_digit),
+        Some((b':', port)) => is_port(port),
         Some(_) => false,
     };
     if let Some(literal) = value.strip_prefix(b"[") {
@@ -218,6 +218,12 @@ fn is_authority(value: &[u8]) -> bool {
         && port_follows(rest)
 }
 
+fn is_port(digits: &[u8]) -> bool {
+    (1..=5).contains(&digits.len())
+        && digits.iter().all(u8::is_ascii_digit)
+        && std::str::from_utf8(digits).is_ok_and(|digits| digits.parse::<u16>().is_ok())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -229,6 +235,8 @@ mod tests {
             "tc.example.com",
             "a_b.c:8080",
             "tc.example.com.:8080",
+            "a:65535",
+            "a:00080",
             "127.0.0.1:1",
             "[::1]",
             "[::1]:443",
@@ -236,9 +244,9 @@ mod tests {
             assert!(is_authority(good.as_bytes()), "{good}");
         }
         for bad in [
-            "", ":80", "a:", "a:b", "a:123456", "a b", "u@a", "a/b", "a,b", "a%2e", "[::1", "[x]",
-            "[::1]x", "[::1]:", ".", "..", "a..", "a..b", ".a", "a:1:2", "a\tb", "\u{e9}", "a?b",
-            "a#b",
+            "", ":80", "a:", "a:b", "a:123456", "a:65536", "a:99999", "a:+80", "a b", "u@a", "a/b",
+            "a,b", "a%2e", "[::1", "[x]", "[::1]x", "[::1]:", ".", "..", "a..", "a..b", ".a",
+            "a:1:2", "a\tb", "\u{e9}", "a?b", "a#b",
         ] {
             assert!(!is_authority(bad.as_bytes()), "{bad}");
         }

@@ -8,7 +8,7 @@ const LIMITS: HeadLimits = HeadLimits {
     url_bytes: 100,
 };
 
-fn head(method: &str, uri: &str, fields: &[(&'static str, &str)]) -> RequestHeader {
+fn head(method: &str, uri: &str, fields: &[(&'static str, &str)]) -> http::request::Parts {
     let (mut parts, ()) = http::Request::builder()
         .method(method)
         .uri(uri)
@@ -22,11 +22,11 @@ fn head(method: &str, uri: &str, fields: &[(&'static str, &str)]) -> RequestHead
             http::HeaderValue::from_bytes(value.as_bytes()).unwrap(),
         );
     }
-    parts.into()
+    parts
 }
 
 fn rejection_of(method: &str, uri: &str, fields: &[(&'static str, &str)]) -> Option<Reason> {
-    check_head(&head(method, uri, fields), &LIMITS)
+    check_http2(&head(method, uri, fields), &LIMITS)
         .err()
         .map(|rejection| rejection.reason)
 }
@@ -150,4 +150,50 @@ fn a_rejected_head_does_not_contain_the_query() {
         (nonsense.method.as_str(), nonsense.path.as_str()),
         ("-", "-")
     );
+}
+
+/// The framing of a head with this request line and these fields, or why it is rejected.
+fn raw(line: &str, fields: &[&str]) -> Result<Framing, Reason> {
+    let head = [&[line], fields, &["", ""]].concat().join("\r\n");
+    check_raw(head.as_bytes(), &LIMITS).map_err(|rejected| rejected.rejection.reason)
+}
+
+#[test]
+fn only_http11_requires_a_host() {
+    assert_eq!(raw("GET / HTTP/1.0", &[]), Ok(Framing::Length(0)));
+    assert_eq!(
+        raw("POST / HTTP/1.0", &["Content-Length: 5"]),
+        Ok(Framing::Length(5))
+    );
+    assert_eq!(raw("GET / HTTP/1.0", &["Host: a"]), Ok(Framing::Length(0)));
+    for (line, fields) in [
+        ("GET / HTTP/1.1", &[][..]),
+        ("GET / HTTP/1.0", &["Host: a", "Host: a"]),
+        ("GET / HTTP/1.0", &["Host:"]),
+        ("GET / HTTP/1.0", &["Host: a@b"]),
+        ("POST / HTTP/1.0", &["Transfer-Encoding: chunked"]),
+    ] {
+        assert_eq!(
+            raw(line, fields),
+            Err(Reason::BadRequest),
+            "{line} {fields:?}"
+        );
+    }
+}
+
+#[test]
+fn a_path_in_absolute_form_is_refused_in_http2() {
+    // RFC 9113 §8.3.1: `:path` begins with a slash, or is `*`.
+    for path in ["http://b/", "http://a/x", "HTTPS://b", "*"] {
+        let Ok(path) = path.parse::<http::uri::PathAndQuery>() else {
+            // Then the library cannot deliver it either.
+            continue;
+        };
+        let mut parts = head("GET", "https://a/", &[]);
+        let mut uri = parts.uri.into_parts();
+        uri.path_and_query = Some(path);
+        parts.uri = http::Uri::from_parts(uri).unwrap();
+        let refused = check_http2(&parts, &LIMITS).map_err(|rejection| rejection.reason);
+        assert_eq!(refused, Err(Reason::BadRequest), "{:?}", parts.uri);
+    }
 }

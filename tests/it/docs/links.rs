@@ -218,7 +218,7 @@ fn every_path_of_this_repository_that_a_document_names_exists() {
 }
 
 /// Every Rust file below `folder`.
-fn rust_files(folder: &str) -> Vec<PathBuf> {
+pub(super) fn rust_files(folder: &str) -> Vec<PathBuf> {
     let mut files = Vec::new();
     let mut folders = vec![root().join(folder)];
     while let Some(folder) = folders.pop() {

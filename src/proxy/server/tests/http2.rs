@@ -494,9 +494,10 @@ async fn a_renewed_certificate_is_used_after_a_reload() {
     let Address::Tcp(address) = listeners.addresses()[0] else {
         panic!("no TCP listener")
     };
-    let app = crate::proxy::admin::Admin::new(Arc::new(NoPages), &listeners.addresses()[0]);
     let clock = ManualClock::at(UnixMillis::from_secs(0));
-    let handle = listeners.serve(vec![app], clock, Arc::new(|_| {}), Workers::CurrentRuntime);
+    let address_of_pages = &listeners.addresses()[0];
+    let app = crate::proxy::admin::Admin::new(Arc::new(NoPages), address_of_pages, clock.clone());
+    let handle = listeners.serve(app, clock, Arc::new(|_| {}), Workers::CurrentRuntime);
     let stream = TcpStream::connect(address).await.unwrap();
     new.connector(&[], false)
         .connect(localhost(), stream)

@@ -41,9 +41,9 @@ async fn valid_targets_reach_the_application_byte_for_byte() {
     assert!(server.outcomes().is_empty());
 }
 
-/// pingora's parser must neither reject nor change what passes validation.
+/// The parser must neither reject nor change what passes validation.
 #[tokio::test]
-async fn every_allowed_byte_passes_pingoras_parser_unchanged() {
+async fn every_allowed_byte_passes_the_parser_unchanged() {
     let server = TestServer::start_plain().await;
     let mut stream = server.connect().await;
     for byte in (b'!'..=b'~').filter(|b| !b"#\"<>\\`".contains(b)) {

@@ -1,0 +1,1 @@
+pub(super) const KNOWN_DIFFERENCES: &[(&str, &str, &str)] = &[];
