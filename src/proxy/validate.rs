@@ -211,7 +211,7 @@ fn check_field_line<'a>(line: &'a [u8], fields: &mut FieldChecker<'a>) -> Result
 }
 
 /// Whether `byte` is a `tchar` (RFC 9110 §5.6.2).
-const fn is_token(byte: u8) -> bool {
+pub(super) const fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric()
         || matches!(
             byte,
