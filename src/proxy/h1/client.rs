@@ -25,6 +25,10 @@ use crate::proxy::error::{ErrorKind, RelayError, Retry, Side};
 use crate::proxy::head::{RequestHead, ResponseHead};
 pub(in crate::proxy) use pool::Pool;
 
+/// Maximum number of interim responses to one request; the same as in HTTP/2. Each of them would
+/// begin the read timeout anew.
+const MAX_INTERIM: u32 = 100;
+
 /// See [`crate::proxy::upstream::Upstream`] for the methods.
 pub(in crate::proxy) struct Session {
     /// `None` once it was released.
@@ -44,6 +48,7 @@ pub(in crate::proxy) struct Session {
     content: usize,
     /// Whether any byte of a response has arrived.
     began: bool,
+    interim: u32,
     /// The body of the final response, once its head has arrived.
     body: Option<BodyDecoder>,
     tunnel: bool,
@@ -74,6 +79,7 @@ impl Session {
             received: buffer,
             content: 0,
             began: false,
+            interim: 0,
             body: None,
             tunnel: false,
             persistent: false,
@@ -224,6 +230,11 @@ impl Session {
         if self.tunnel || !status.is_informational() {
             self.body = Some(response.body);
             self.persistent = response.persistent;
+        } else {
+            self.interim += 1;
+            if self.interim > MAX_INTERIM {
+                return Err(InvalidResponse("too many interim responses"));
+            }
         }
         if self.tunnel {
             self.writer.begin_tunnel();

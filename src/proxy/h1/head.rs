@@ -153,6 +153,9 @@ impl Response {
         // RFC 9110 §8.6.
         if status.is_informational() || status == StatusCode::NO_CONTENT {
             fields.remove(&header::CONTENT_LENGTH);
+            // Such a response has no content (RFC 9112 §6.3). An upstream that announces some may
+            // send it, and then it would be read as the response to the next request.
+            self.persistent &= !chunked && length.unwrap_or(0) == 0;
             return Ok(());
         }
         if let Some(length) = length.filter(|_| !chunked) {

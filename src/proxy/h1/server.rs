@@ -77,7 +77,7 @@ pub(in crate::proxy) async fn serve<S: Service + ?Sized>(
                 }
             }
             NextRequest::Rejected(rejected) => {
-                let rejecting = reject(settings, conn, &mut connection, &rejected);
+                let rejecting = reject(settings, conn, &mut connection, &mut deadline, &rejected);
                 conn.signal.unless_evicted(rejecting).await;
                 break true;
             }
@@ -193,17 +193,20 @@ fn reject_line(line: &[u8], rejection: Rejection) -> NextRequest {
     NextRequest::Rejected(Box::new(validate::rejected_head(line, rejection)))
 }
 
-/// Responds to a rejected head, and records it.
+/// Responds to a rejected head, and records it. The caller may not have taken the responses to the
+/// requests before, so the write has the same deadline as those.
 async fn reject(
     settings: &Settings<'_>,
     conn: &ConnInfo,
     connection: &mut Connection,
+    deadline: &mut Deadline,
     rejected: &RejectedHead,
 ) {
     let (response, wire) = encode_rejection(settings.clock, rejected);
-    let delivery = match connection.send_last(&wire).await {
-        Ok(()) => Delivery::Sent(&response),
-        Err(_) => Delivery::Failed,
+    let sent = deadline.within(conn.write_timeout, connection.send_last(&wire));
+    let delivery = match sent.await {
+        Some(Ok(())) => Delivery::Sent(&response),
+        Some(Err(_)) | None => Delivery::Failed,
     };
     let metadata = Some(&conn.metadata);
     let outcome = record::rejected_outcome(rejected, delivery, conn.peer, metadata);
@@ -219,4 +222,93 @@ pub(in crate::proxy) fn encode_rejection(
     let response = rejected.rejection.to_response(&rejected.method, now);
     let wire = encode_http1(&response, &rejected.method, now, None, true);
     (response, wire)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+    use std::sync::{Arc, Mutex};
+
+    use async_trait::async_trait;
+    use tokio::io::{AsyncWriteExt, duplex};
+
+    use super::*;
+    use crate::clock::{ManualClock, UnixMillis};
+    use crate::proxy::client::ConnMetadata;
+    use crate::proxy::connection_limit::{ConnectionLimit, Origin};
+    use crate::proxy::settings::{Limits, MinRate};
+
+    const TIMEOUT: Duration = Duration::from_secs(10);
+
+    struct NoRequests;
+
+    #[async_trait]
+    impl Service for NoRequests {
+        async fn serve(&self, _: Request<'_>) -> Served {
+            panic!("a malformed request is not served");
+        }
+    }
+
+    fn limits() -> Limits {
+        Limits {
+            header_bytes: 32 * 1024,
+            url_bytes: 8 * 1024,
+            header_timeout: TIMEOUT,
+            body_timeout: TIMEOUT,
+            min_body_rate: MinRate {
+                bytes_per_second: 0,
+                grace: Limits::BODY_RATE_GRACE,
+            },
+            keepalive_timeout: TIMEOUT,
+            unadmitted_keepalive: TIMEOUT,
+            linger: Limits::LINGER,
+            connections: 100,
+            requests_in_flight: 100,
+            requests_in_flight_per_address: 100,
+            connections_per_address: Some(0),
+            body: None,
+            replay_body: 0,
+            replay_memory: 0,
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_caller_that_does_not_read_its_rejection_is_given_up() {
+        let peer = Some(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        let (limits, signal) = (limits(), Signal::default());
+        let clock: SharedClock = ManualClock::at(UnixMillis::from_secs(0));
+        let permit =
+            ConnectionLimit::new(&limits).admit(Origin::of(peer), signal.clone(), Duration::ZERO);
+        let permit = permit.ok().unwrap();
+        let recorded = Arc::new(Mutex::new(0));
+        let count = recorded.clone();
+        let recorder: Recorder = Arc::new(move |_| *count.lock().unwrap() += 1);
+        let settings = Settings {
+            head: (&limits).into(),
+            header_timeout: TIMEOUT,
+            keepalive_timeout: TIMEOUT,
+            unadmitted_keepalive: TIMEOUT,
+            linger: limits.linger,
+            clock: &clock,
+            recorder: &recorder,
+        };
+        let conn = ConnInfo {
+            worker: 0,
+            signal,
+            state: permit.state(),
+            peer,
+            tls: false,
+            metadata: ConnMetadata::default(),
+            address: None,
+            write_timeout: TIMEOUT,
+            token: Mutex::default(),
+        };
+        // Has room for a part of the response.
+        let (local, mut caller) = duplex(16);
+        caller.write_all(b"GET\r\n\r\n").await.unwrap();
+        let serving = serve(&NoRequests, &conn, Box::new(local), &settings);
+        let served = tokio::time::timeout(10 * TIMEOUT, serving).await;
+        assert!(served.is_ok(), "the connection is still open");
+        assert_eq!(*recorded.lock().unwrap(), 1);
+    }
 }

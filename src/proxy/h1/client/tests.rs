@@ -457,3 +457,17 @@ async fn a_receiver_that_stalls_holds_little_memory() {
         "nothing is held while nothing arrives"
     );
 }
+
+#[tokio::test]
+async fn an_upstream_cannot_send_interim_responses_forever() {
+    let interim = b"HTTP/1.1 103 Early Hints\r\n\r\n";
+    let allowed = MAX_INTERIM as usize;
+    let mut fixture = Fixture::answered(Method::GET, &interim.repeat(allowed + 1)).await;
+    for _ in 0..allowed {
+        let head = head(&mut fixture.session).await.unwrap();
+        assert_eq!(head.status, StatusCode::EARLY_HINTS);
+    }
+    let error = head(&mut fixture.session).await.err().unwrap();
+    assert_eq!(error.kind, ErrorKind::InvalidMessage);
+    assert!(!fixture.reuse());
+}

@@ -210,19 +210,19 @@ fn valid_response_framing_is_understood() {
             get,
             103,
             "Content-Length: 5\r\nLink: z\r\n",
-            (BodySize::Empty, true, "Link: z\r\n"),
+            (BodySize::Empty, false, "Link: z\r\n"),
         ),
         (
             get,
             204,
             "Content-Length: 5\r\n",
-            (BodySize::Empty, true, ""),
+            (BodySize::Empty, false, ""),
         ),
         (
             get,
             204,
             "Transfer-Encoding: chunked\r\n",
-            (BodySize::Empty, true, ""),
+            (BodySize::Empty, false, ""),
         ),
         (
             get,
