@@ -2,6 +2,8 @@
 //! front of each source (`docs/design/cache.md`).
 
 mod cache;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod identity;
 mod inject;
 mod local;

@@ -6,6 +6,8 @@ mod admission;
 pub mod bewit;
 pub mod client_certificate;
 pub mod compat;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 pub mod local_response;
 pub mod login;
 mod observability;

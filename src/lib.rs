@@ -26,6 +26,7 @@
 //! - [`clock`], [`secret`], [`singleflight`] and the other small modules are leaves that any
 //!   module may use.
 
+#[cfg(not(fuzzing))]
 pub mod app;
 pub mod bounded_cache;
 pub mod bounded_file;
@@ -33,19 +34,25 @@ pub mod circuit_breaker;
 pub mod clock;
 pub mod config;
 pub mod credential;
+#[cfg(not(fuzzing))]
 pub mod demo;
+#[cfg(not(fuzzing))]
 pub mod explain;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 pub mod gateway;
 pub mod hawk;
 pub mod header_fields;
 pub mod label;
 pub mod log;
+#[cfg(not(fuzzing))]
 pub mod metrics;
 pub mod peer_text;
 pub mod pem;
 pub mod private_file;
 pub mod proxy;
 pub mod registration;
+#[cfg(not(fuzzing))]
 pub mod reload;
 pub mod remote;
 pub mod secret;

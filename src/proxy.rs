@@ -19,6 +19,8 @@ mod deadline;
 mod downstream;
 mod drain;
 mod error;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod h1;
 mod h2;
 mod head;

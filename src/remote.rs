@@ -16,6 +16,8 @@ pub mod client_credentials;
 mod credential_source;
 pub mod discovery;
 pub mod dns;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 pub mod http_client;
 pub mod introspection;
 pub mod jwks;

@@ -13,6 +13,8 @@ mod bearer;
 mod cache;
 mod error;
 mod extensions;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod id_token;
 mod introspection;
 mod issuer;

@@ -167,6 +167,8 @@ impl Lab {
         let program = self.program(peer).expect("an installed program");
         let ports = self.ports();
         let dir = self.dir.path().join(format!("{}", ports.http));
+        // The system may give a port again that an earlier process has left.
+        let _ = fs::remove_dir_all(&dir);
         fs::create_dir(&dir).expect("a folder");
         let place = Place {
             dir: &dir,

@@ -1,6 +1,6 @@
 //! The source `taskcluster-static`: one configured Taskcluster client for every caller.
 
-mod update;
+pub(super) mod update;
 
 use std::fmt::Display;
 

@@ -136,7 +136,7 @@ impl Gateway {
 }
 
 /// A parsed URL whose target is preserved byte for byte.
-struct TargetUrl<'a> {
+pub(super) struct TargetUrl<'a> {
     /// Scheme and authority, as sent.
     origin: &'a str,
     target: &'a str,
@@ -144,7 +144,7 @@ struct TargetUrl<'a> {
 }
 
 impl<'a> TargetUrl<'a> {
-    fn parse(text: &'a str) -> Result<Self, Rejection> {
+    pub(super) fn parse(text: &'a str) -> Result<Self, Rejection> {
         if text.is_empty() {
             return Err(bad_url("the body contains no URL"));
         }

@@ -116,7 +116,7 @@ pub async fn bind(
         unadmitted_keepalive: Limits::UNADMITTED_KEEPALIVE,
         linger: Limits::LINGER,
         connections: CONNECTIONS,
-        // Not counted here: the application of this listener has no hooks.
+        // Not counted here.
         requests_in_flight: CONNECTIONS,
         requests_in_flight_per_address: CONNECTIONS,
         connections_per_address: Some(CONNECTIONS_PER_ADDRESS),

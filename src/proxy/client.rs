@@ -15,6 +15,8 @@ use crate::gateway::client_certificate::ClientCertificate;
 use crate::gateway::resource_isolation::Transport;
 use crate::header_fields::HeaderFields;
 pub(super) use certificate::read as read_certificate;
+#[cfg(fuzzing)]
+pub(super) use x_forwarded_for::client as from_x_forwarded_for;
 
 /// The connected peer, and the client on whose behalf it sends requests.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

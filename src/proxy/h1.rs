@@ -4,6 +4,8 @@ pub(super) mod client;
 pub(super) mod connection;
 pub(super) mod decode;
 mod encode;
+#[cfg(fuzzing)]
+pub(super) mod fuzzing;
 mod head;
 pub(super) mod lingering_close;
 mod read;

@@ -21,6 +21,8 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 use super::transport::Transport;
 use crate::proxy::settings::{Address, Listener};
 pub(super) use access_control::AccessControl;
+#[cfg(fuzzing)]
+pub(super) use proxy_header::read as read_proxy_header;
 pub(super) use proxy_trust::ProxyTrust;
 pub use socket_activation::InheritedSockets;
 pub use tls::Tls;

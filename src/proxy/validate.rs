@@ -2,7 +2,7 @@
 //! framing, heads over the limits, and targets that two parsers could interpret differently.
 //!
 //! HTTP/1 heads are checked as bytes, before they are parsed. HTTP/2 heads arrive parsed;
-//! [`check_http2`] applies the same rules to them.
+//! `check_http2` applies the same rules to them.
 
 mod fields;
 mod head_end;
@@ -211,7 +211,7 @@ fn check_field_line<'a>(line: &'a [u8], fields: &mut FieldChecker<'a>) -> Result
 }
 
 /// Whether `byte` is a `tchar` (RFC 9110 §5.6.2).
-const fn is_token(byte: u8) -> bool {
+pub(super) const fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric()
         || matches!(
             byte,

@@ -8,6 +8,8 @@
 mod authentication;
 mod endpoint;
 mod failure;
+#[cfg(fuzzing)]
+pub(super) mod fuzzing;
 mod scopes;
 #[cfg(test)]
 mod tests;

@@ -99,7 +99,11 @@ impl ProviderMetadata {
         }
     }
 
-    fn read(document: &[u8], issuer: &str, url: &Url) -> Result<Self, MetadataDiscoveryError> {
+    pub(super) fn read(
+        document: &[u8],
+        issuer: &str,
+        url: &Url,
+    ) -> Result<Self, MetadataDiscoveryError> {
         let invalid = |what: &str| MetadataDiscoveryError::Invalid(what.to_owned());
         let provider: Self = serde_json::from_slice(document)
             .map_err(|_| invalid("is not a JSON object with an issuer and endpoint URLs"))?;

@@ -16,7 +16,7 @@ const MAX_DELAY: Duration = Duration::from_mins(1);
 pub(super) const DEFAULT_DELAY: Duration = Duration::from_secs(1);
 
 /// When an exhausted rate limit is reset, in epoch seconds (Auth0).
-const X_RATELIMIT_RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
+pub(super) const X_RATELIMIT_RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
 
 /// Sends a request, and again after each 429. Even a POST may be repeated, because a 429 means
 /// that it was not processed. Returns the last response, even if that is a 429.

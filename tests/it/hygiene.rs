@@ -60,6 +60,38 @@ fn sleeps(text: &str, tests_only: bool) -> Vec<usize> {
     lines
 }
 
+/// The fuzz targets are built with the dependencies that the tests have compiled, as long as their
+/// features are the same. Otherwise `./test` compiles everything twice.
+#[test]
+fn the_fuzz_targets_have_the_dev_dependencies_of_the_crate() {
+    let manifest = |path: &str| -> toml::Table {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+        std::fs::read_to_string(path).unwrap().parse().unwrap()
+    };
+    let (crate_, fuzz) = (manifest("Cargo.toml"), manifest("fuzz/Cargo.toml"));
+    let expected = crate_["dev-dependencies"].as_table().unwrap();
+    for (name, dependency) in expected {
+        assert_eq!(fuzz["dependencies"].get(name), Some(dependency), "{name}");
+    }
+    let profile = |manifest: &toml::Table| manifest["profile"]["dev"]["package"]["*"].clone();
+    assert_eq!(profile(&crate_), profile(&fuzz));
+}
+
+#[test]
+fn every_fuzz_target_is_built_and_has_a_corpus() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz");
+    let manifest = std::fs::read_to_string(root.join("Cargo.toml")).unwrap();
+    let targets = rust_files(&root.join("fuzz_targets"));
+    assert!(targets.len() > 20, "{targets:?}");
+    for target in targets {
+        let name = target.file_stem().unwrap().to_str().unwrap();
+        let path = format!("path = \"fuzz_targets/{name}.rs\"");
+        assert!(manifest.contains(&path), "{name} is not in fuzz/Cargo.toml");
+        let corpus = std::fs::read_dir(root.join("corpus").join(name));
+        assert!(corpus.unwrap().count() > 0, "{name} has no corpus");
+    }
+}
+
 #[test]
 fn a_sleep_is_found_in_test_code_with_real_time_only() {
     let real =

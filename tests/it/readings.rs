@@ -71,7 +71,7 @@ routes = ["ruled", "case"]
         }
     }
 
-    /// Over the fast path, over the hooks, and over HTTP/2.
+    /// Without a body, with one, and over HTTP/2.
     async fn send_each(&self, host: &str, request: &Request) -> Vec<Response> {
         let mut request = request.clone();
         request.authority = host.into();

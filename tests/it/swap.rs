@@ -159,7 +159,7 @@ async fn two_users_never_share_credentials() {
     assert_eq!(fixture.peers.exchanges().await, 2);
 }
 
-/// With and without a body, because pingora relays one of them and the fast path the other.
+/// With and without a body.
 #[tokio::test]
 async fn revocations_in_quick_succession_are_each_healed() {
     let fixture = Standard::start("").await;

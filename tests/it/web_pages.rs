@@ -252,7 +252,6 @@ async fn pages_reach_nothing_that_needs_no_token() {
             .take(if is_name { 1 } else { 2 });
         for address in listeners {
             for target in LOCAL.iter().chain(&["/employees/x"]) {
-                // GET takes the fast path; the others do not.
                 for method in ["GET", "POST", "OPTIONS", "DELETE"] {
                     let request = request(method, target, authority, fields);
                     let mut client = Client::connect(address).await;

@@ -131,7 +131,10 @@ impl NameTemplate {
         self.render_claims(&Map::new())
     }
 
-    fn render_claims(&self, claims: &Map<String, Value>) -> Result<String, FetchError> {
+    pub(in crate::credential) fn render_claims(
+        &self,
+        claims: &Map<String, Value>,
+    ) -> Result<String, FetchError> {
         let mut name = String::new();
         for part in &self.parts {
             match part {

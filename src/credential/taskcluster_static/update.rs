@@ -60,7 +60,7 @@ impl From<String> for Secret {
 }
 
 /// Parses the body of an update.
-pub(super) fn parse(body: &[u8]) -> Result<Credentials, UpdateError> {
+pub(in crate::credential) fn parse(body: &[u8]) -> Result<Credentials, UpdateError> {
     if body.len() > MAX_UPDATE_BYTES {
         return Err(UpdateError::TooLarge);
     }
@@ -84,7 +84,7 @@ pub(super) fn parse(body: &[u8]) -> Result<Credentials, UpdateError> {
 }
 
 /// Checks that a request can be signed with `credentials`, narrowed to `scopes`.
-pub(super) fn check(
+pub(in crate::credential) fn check(
     credentials: &Credentials,
     scopes: Option<&[String]>,
 ) -> Result<(), UpdateError> {

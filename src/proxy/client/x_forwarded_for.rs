@@ -21,7 +21,11 @@ const MAX_HOPS: usize = 32;
 /// `trusted` networks, this is the right-most entry of `X-Forwarded-For` that is not, or the
 /// left-most entry if all of them are. It is `peer` itself if `peer` is not trusted, if there is
 /// no entry, or if an examined entry is not an address.
-pub(super) fn client(headers: &dyn HeaderFields, peer: IpAddr, trusted: &[IpNet]) -> IpAddr {
+pub(in crate::proxy) fn client(
+    headers: &dyn HeaderFields,
+    peer: IpAddr,
+    trusted: &[IpNet],
+) -> IpAddr {
     let trusts = |ip: &IpAddr| trusted.iter().any(|network| network.contains(ip));
     if !trusts(&peer) {
         return peer;

@@ -17,12 +17,12 @@ use pingora::protocols::Stream;
 use tokio::io::AsyncWrite;
 
 use super::decode::BodyDecoder;
-use super::encode::{BodyFraming, WriteError, Writer};
+use super::encode::{WriteError, Writer};
 use super::head::{self, InvalidResponse};
 use super::read::{HEAD_READ, ReadSize, poll_read};
 use crate::gateway::route::Upstream;
 use crate::proxy::error::{ErrorKind, RelayError, Retry, Side};
-use crate::proxy::head::{BodySize, RequestHead, ResponseHead};
+use crate::proxy::head::{RequestHead, ResponseHead};
 pub(in crate::proxy) use pool::Pool;
 
 /// See [`crate::proxy::upstream::Upstream`] for the methods.
@@ -121,11 +121,7 @@ impl Session {
         self.method = head.method.clone();
         self.upgrade = head.fields.contains(&header::UPGRADE);
         head::encode_request(head, target, self.writer.head());
-        self.writer.begin_body(match head.body {
-            BodySize::Empty => BodyFraming::Length(0),
-            BodySize::Known(length) => BodyFraming::Length(length),
-            BodySize::Unknown => BodyFraming::Chunked,
-        });
+        self.writer.begin_body(head.body.into());
         Ok(())
     }
 

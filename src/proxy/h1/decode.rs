@@ -3,7 +3,7 @@
 
 use bytes::{Buf, BytesMut};
 
-use crate::proxy::validate::{Framing, hex};
+use crate::proxy::validate::{Framing, hex, is_token};
 
 /// Maximum length of a chunk extension, in bytes. Extensions are ignored; RFC 9112 §7.1.1
 /// recommends a limit.
@@ -39,9 +39,17 @@ pub(super) enum ChunkedState {
     Data { remaining: u64 },
     DataCr,
     DataLf,
-    Trailer { line: usize, total: usize },
-    TrailerLf { line: usize, total: usize },
+    Trailer { line: TrailerLine, total: usize },
+    TrailerLf { line: TrailerLine, total: usize },
     End,
+}
+
+/// The position in a line of the trailer section (RFC 9112 §7.1.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum TrailerLine {
+    Start,
+    Name,
+    Value,
 }
 
 const SIZE: ChunkedState = ChunkedState::Size {
@@ -184,17 +192,16 @@ impl ChunkedState {
         match *self {
             Self::Size { value, digits } => step_size(value, digits, byte),
             Self::Extension { value, length } => step_extension(value, length, byte),
-            Self::SizeLf { value: 0 } => {
-                expect_byte(byte, b'\n', Self::Trailer { line: 0, total: 0 })
-            }
+            Self::SizeLf { value: 0 } => expect_byte(byte, b'\n', trailer_line(0)),
             Self::SizeLf { value } => expect_byte(byte, b'\n', Self::Data { remaining: value }),
             Self::DataCr => expect_byte(byte, b'\r', Self::DataLf),
             Self::DataLf => expect_byte(byte, b'\n', SIZE),
             Self::Trailer { line, total } => step_trailer(line, total, byte),
-            Self::TrailerLf { line: 0, .. } => expect_byte(byte, b'\n', Self::End),
-            Self::TrailerLf { total, .. } => {
-                expect_byte(byte, b'\n', Self::Trailer { line: 0, total })
-            }
+            Self::TrailerLf {
+                line: TrailerLine::Start,
+                ..
+            } => expect_byte(byte, b'\n', Self::End),
+            Self::TrailerLf { total, .. } => expect_byte(byte, b'\n', trailer_line(total)),
             Self::Data { .. } | Self::End => Err(MalformedChunk),
         }
     }
@@ -236,18 +243,32 @@ fn step_extension(value: u64, length: usize, byte: u8) -> Result<ChunkedState, M
     }
 }
 
-fn step_trailer(line: usize, total: usize, byte: u8) -> Result<ChunkedState, MalformedChunk> {
-    match byte {
-        b'\r' => Ok(ChunkedState::TrailerLf {
-            line,
-            total: total + 2,
-        }),
-        _ if is_text(byte) && total < MAX_TRAILERS => Ok(ChunkedState::Trailer {
-            line: line + 1,
-            total: total + 1,
-        }),
-        _ => Err(MalformedChunk),
+/// The beginning of a trailer line, after `total` bytes of them.
+const fn trailer_line(total: usize) -> ChunkedState {
+    ChunkedState::Trailer {
+        line: TrailerLine::Start,
+        total,
     }
+}
+
+fn step_trailer(line: TrailerLine, total: usize, byte: u8) -> Result<ChunkedState, MalformedChunk> {
+    let line = match (line, byte) {
+        (TrailerLine::Start | TrailerLine::Value, b'\r') => {
+            let total = total + 2;
+            return Ok(ChunkedState::TrailerLf { line, total });
+        }
+        (TrailerLine::Name, b':') => TrailerLine::Value,
+        (TrailerLine::Start | TrailerLine::Name, _) if is_token(byte) => TrailerLine::Name,
+        (TrailerLine::Value, _) if is_text(byte) => TrailerLine::Value,
+        _ => return Err(MalformedChunk),
+    };
+    if total >= MAX_TRAILERS {
+        return Err(MalformedChunk);
+    }
+    Ok(ChunkedState::Trailer {
+        line,
+        total: total + 1,
+    })
 }
 
 /// Whether a byte is a tab or not a control character.
@@ -320,6 +341,13 @@ mod tests {
             "0\r\nA: b\n",
             "0\r\n\n",
             "0\r\nA: \0\r\n",
+            // Lines that are not fields: a request that is smuggled, a name without a colon or
+            // with a space, no name, and a folded line.
+            "0\r\nGET / HTTP/1.1\r\n\r\n",
+            "0\r\nA\r\n\r\n",
+            "0\r\nA : b\r\n\r\n",
+            "0\r\n: b\r\n\r\n",
+            "0\r\nA: b\r\n c\r\n\r\n",
             "1;\n\r\n",
             "ffffffffffffffff\r\n",
             &long_extension,

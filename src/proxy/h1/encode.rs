@@ -9,6 +9,8 @@ use bytes::{Buf, BytesMut};
 use pingora::protocols::Stream;
 use tokio::io::AsyncWrite;
 
+use crate::proxy::head::BodySize;
+
 /// Maximum number of bytes that are copied so that they are written together, on streams without
 /// vectored writes. A TLS record holds as many.
 const MAX_COPIED: usize = 16 * 1024;
@@ -23,6 +25,17 @@ pub(super) enum BodyFraming {
     Chunked,
     /// The body ends when the connection closes, or the connection has been upgraded.
     UntilClose,
+}
+
+/// How a request is framed: its body does not end with the connection.
+impl From<BodySize> for BodyFraming {
+    fn from(size: BodySize) -> Self {
+        match size {
+            BodySize::Empty => Self::Length(0),
+            BodySize::Known(length) => Self::Length(length),
+            BodySize::Unknown => Self::Chunked,
+        }
+    }
 }
 
 /// Why something could not be written.

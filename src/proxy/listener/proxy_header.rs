@@ -13,7 +13,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::TcpStream;
 
 /// The signature at the beginning of a version 2 header.
@@ -28,7 +28,7 @@ const MAX_V2_LENGTH: usize = 4096;
 
 /// Why a header is rejected. The header is not quoted.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ProxyHeaderError {
+pub(in crate::proxy) enum ProxyHeaderError {
     #[error("the connection does not begin with one")]
     Missing,
     #[error("the line is longer than {MAX_V1_LINE} bytes or does not end in CRLF")]
@@ -50,6 +50,27 @@ pub(super) enum ProxyHeaderError {
     Io(#[from] io::Error),
 }
 
+/// A stream whose next bytes can be examined without being consumed.
+pub(in crate::proxy) trait Peek: AsyncRead + Unpin {
+    /// Waits for bytes and copies them to `buffer`. Returns how many, 0 at the end of the stream.
+    async fn peek(&self, buffer: &mut [u8]) -> io::Result<usize>;
+}
+
+impl Peek for TcpStream {
+    async fn peek(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        TcpStream::peek(self, buffer).await
+    }
+}
+
+#[cfg(fuzzing)]
+impl Peek for &[u8] {
+    async fn peek(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        let length = self.len().min(buffer.len());
+        buffer[..length].copy_from_slice(&self[..length]);
+        Ok(length)
+    }
+}
+
 /// Reads exactly one header and returns the client's address, or `None` if the header contains
 /// no address (`UNKNOWN`, `LOCAL`, or the client of a Unix socket), in which case the proxy
 /// itself counts as the client.
@@ -57,7 +78,9 @@ pub(super) enum ProxyHeaderError {
 /// # Errors
 /// Returns an error if the connection does not begin with one well-formed header. The caller has
 /// to enforce a deadline.
-pub(super) async fn read(stream: &mut TcpStream) -> Result<Option<SocketAddr>, ProxyHeaderError> {
+pub(in crate::proxy) async fn read(
+    stream: &mut impl Peek,
+) -> Result<Option<SocketAddr>, ProxyHeaderError> {
     // No header is shorter than this.
     let mut start = [0; SIGNATURE.len()];
     stream.read_exact(&mut start).await?;
@@ -71,7 +94,7 @@ pub(super) async fn read(stream: &mut TcpStream) -> Result<Option<SocketAddr>, P
 }
 
 /// Reads the rest of the line. Peeks first, so that nothing after the line is consumed.
-async fn read_v1_line(stream: &mut TcpStream, start: &[u8]) -> Result<Vec<u8>, ProxyHeaderError> {
+async fn read_v1_line(stream: &mut impl Peek, start: &[u8]) -> Result<Vec<u8>, ProxyHeaderError> {
     let mut line = start.to_vec();
     let mut ahead = [0; MAX_V1_LINE];
     while !line.ends_with(b"\n") {
@@ -136,7 +159,7 @@ fn port(word: &str) -> Option<u16> {
 }
 
 /// Reads a version 2 header after its signature.
-async fn read_v2(stream: &mut TcpStream) -> Result<Option<SocketAddr>, ProxyHeaderError> {
+async fn read_v2(stream: &mut impl Peek) -> Result<Option<SocketAddr>, ProxyHeaderError> {
     let version_and_command = stream.read_u8().await?;
     let family = stream.read_u8().await?;
     let length = usize::from(stream.read_u16().await?);
@@ -191,7 +214,7 @@ impl AddressBlock {
         }
     }
 
-    async fn read(self, stream: &mut TcpStream) -> io::Result<Option<SocketAddr>> {
+    async fn read(self, stream: &mut impl Peek) -> io::Result<Option<SocketAddr>> {
         let source: IpAddr = match self {
             Self::None => return Ok(None),
             Self::V4 => {
@@ -212,7 +235,7 @@ impl AddressBlock {
 }
 
 /// Skips the TLVs, which are not used.
-async fn discard(stream: &mut TcpStream, mut left: usize) -> io::Result<()> {
+async fn discard(stream: &mut impl Peek, mut left: usize) -> io::Result<()> {
     let mut scratch = [0; 256];
     while left > 0 {
         let part = left.min(scratch.len());

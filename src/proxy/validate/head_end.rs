@@ -66,7 +66,10 @@ impl HeadEndFinder {
         }
         self.searched = bytes.len();
         if self.lines == 0 {
-            self.check_line(bytes.len() - self.line, limits)?;
+            let line = bytes.get(self.line..).unwrap_or_default();
+            // A CR may be a part of the line's end.
+            let line = line.strip_suffix(b"\r").unwrap_or(line);
+            self.check_line(line.len(), limits)?;
         }
         if bytes.len() - self.start > limits.header_bytes {
             return Err(Reason::HeaderTooLarge.into());
@@ -154,6 +157,17 @@ mod tests {
         ] {
             assert_eq!(find(bytes), Err(reason), "{bytes:?}");
         }
+    }
+
+    /// Found by fuzzing: the CR counted as a part of the line until the LF had arrived.
+    #[test]
+    fn a_request_line_of_exactly_the_limit_passes_however_it_arrives() {
+        let mut head = vec![b'a'; LIMITS.url_bytes + MAX_REQUEST_LINE_OVERHEAD];
+        head.extend_from_slice(b"\r\n\r\n");
+        let end = head.len();
+        assert_eq!(find(&head), Ok(HeadStatus::Complete { start: 0, end }));
+        head.insert(0, b'a');
+        assert_eq!(find(&head), Err(Reason::UrlTooLong));
     }
 
     #[test]

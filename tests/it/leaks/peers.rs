@@ -85,7 +85,6 @@ async fn nothing_of_a_signature_comes_back_from_an_upstream() {
         .header("Upgrade", "websocket")
         .header("Sec-WebSocket-Version", "13")
         .header("Sec-WebSocket-Key", "AAAAAAAAAAAAAAAAAAAAAA==");
-    // The first takes the fast path, the others do not.
     for request in [Request::get("/x"), Request::post("/x", "body"), websocket] {
         let request = request.bearer(&token);
         let mut client = gateway.client().await;

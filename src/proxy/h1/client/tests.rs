@@ -7,7 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use super::*;
 use crate::clock::{Clock, ManualClock, UnixMillis};
 use crate::gateway::route::tests as fixture;
-use crate::proxy::head::FieldList;
+use crate::proxy::head::{BodySize, FieldList};
 
 const ADDRESS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 1);
 

@@ -55,7 +55,7 @@ fn the_authority_of_an_absolute_target_takes_the_place_of_host() {
         assert_eq!((head.target(), head.host()), (target, Some(host)), "{line}");
     }
     let head = request("GET / HTTP/1.0\r\n\r\n");
-    assert_eq!((head.version, head.host()), (Version::HTTP_10, None));
+    assert_eq!((head.version, head.host()), (Version::HTTP_10, Some("")));
 }
 
 #[test]

@@ -314,7 +314,8 @@ async fn a_response_without_content_ends_with_its_head() {
     });
     let (mut client, _driver) = client(io).await;
     for (method, path, length) in [
-        (Method::GET, "/0", Some("0")),
+        // Some gRPC clients take a length in a response that has only trailers for metadata.
+        (Method::GET, "/0", None),
         (Method::GET, "/204", None),
         (Method::HEAD, "/", Some("12")),
     ] {
