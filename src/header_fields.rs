@@ -6,19 +6,20 @@ use http::{HeaderMap, HeaderName};
 
 /// Header fields, looked up by name.
 pub trait HeaderFields: Sync {
-    /// Returns the value of the `index`th field line named `name`, counting from 0.
-    fn nth(&self, name: &HeaderName, index: usize) -> Option<&[u8]>;
+    /// Returns the value of the next field line named `name`, and the `position` from which the one
+    /// after it is found. The first is found from 0.
+    fn next_from(&self, name: &HeaderName, position: usize) -> Option<(&[u8], usize)>;
 
     /// Returns the value of the first field line named `name`.
     fn first(&self, name: &HeaderName) -> Option<&[u8]> {
-        self.nth(name, 0)
+        self.next_from(name, 0).map(|(value, _)| value)
     }
 }
 
 impl HeaderFields for HeaderMap {
-    fn nth(&self, name: &HeaderName, index: usize) -> Option<&[u8]> {
-        let mut values = self.get_all(name).iter().skip(index);
-        values.next().map(http::HeaderValue::as_bytes)
+    fn next_from(&self, name: &HeaderName, position: usize) -> Option<(&[u8], usize)> {
+        let value = self.get_all(name).iter().nth(position)?;
+        Some((value.as_bytes(), position + 1))
     }
 }
 
@@ -34,7 +35,12 @@ pub fn all<'a, 'n, F: HeaderFields + ?Sized>(
     fields: &'a F,
     name: &'n HeaderName,
 ) -> impl Iterator<Item = &'a [u8]> + use<'a, 'n, F> {
-    (0..).map_while(|index| fields.nth(name, index))
+    let mut position = 0;
+    std::iter::from_fn(move || {
+        let (value, next) = fields.next_from(name, position)?;
+        position = next;
+        Some(value)
+    })
 }
 
 /// Returns the value of the only field line named `name`, if there is one.
@@ -45,9 +51,12 @@ pub fn only<'a, F: HeaderFields + ?Sized>(
     fields: &'a F,
     name: &HeaderName,
 ) -> Result<Option<&'a [u8]>, Repeated> {
-    match (fields.nth(name, 0), fields.nth(name, 1)) {
-        (value, None) => Ok(value),
-        (_, Some(_)) => Err(Repeated),
+    let Some((value, next)) = fields.next_from(name, 0) else {
+        return Ok(None);
+    };
+    match fields.next_from(name, next) {
+        None => Ok(Some(value)),
+        Some(_) => Err(Repeated),
     }
 }
 
@@ -76,7 +85,7 @@ mod tests {
         map.append(header::HOST, HeaderValue::from_static("h"));
         let fields: &dyn HeaderFields = &map;
         assert_eq!(fields.first(&header::COOKIE), Some(&b"a"[..]));
-        assert_eq!(fields.nth(&header::COOKIE, 3), None);
+        assert_eq!(all(fields, &header::COOKIE).nth(3), None);
         let cookies: Vec<_> = all(fields, &header::COOKIE).collect();
         assert_eq!(cookies, [b"a", b"b", b"a"]);
         assert_eq!(only(fields, &header::COOKIE), Err(Repeated));

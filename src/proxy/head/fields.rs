@@ -14,20 +14,33 @@ type Result<T> = std::result::Result<T, InvalidField>;
 /// Extra capacity for added fields, in bytes.
 const EXTRA_BYTES: usize = 64;
 
-/// Maximum length of a name that is converted to lower case without a heap allocation.
-const MAX_STACK_NAME: usize = 64;
+/// The usual length of a name, in bytes.
+const NAME_BYTES: usize = 12;
 
 /// The field lines of a head. Not `Debug`, because they can contain cookies and tokens.
 #[derive(Default)]
 pub(in crate::proxy) struct FieldList {
     text: Vec<u8>,
+    /// The names in lower case, in which they are looked up.
+    names: String,
     fields: Vec<Field>,
 }
 
-/// The offsets of a field line in [`FieldList::text`].
+/// Where a field line is.
 struct Field {
+    /// In [`FieldList::text`].
     name: Range<usize>,
+    /// In [`FieldList::names`].
+    lower: Range<usize>,
+    /// In [`FieldList::text`].
     value: Range<usize>,
+}
+
+impl Field {
+    /// `name` is in lower case.
+    fn is_named(&self, names: &str, name: &[u8]) -> bool {
+        self.lower.len() == name.len() && slice(names.as_bytes(), &self.lower) == name
+    }
 }
 
 impl FieldList {
@@ -37,13 +50,9 @@ impl FieldList {
         fields: impl ExactSizeIterator<Item = (&'f [u8], &'f [u8])>,
         bytes: usize,
     ) -> Self {
-        let mut this = Self {
-            text: Vec::with_capacity(bytes + EXTRA_BYTES),
-            fields: Vec::with_capacity(fields.len() + 2),
-        };
+        let mut this = Self::with_capacity(fields.len(), bytes);
         for (name, value) in fields {
-            let (name, value) = (this.append(name), this.append(value));
-            this.fields.push(Field { name, value });
+            this.push(name, value);
         }
         this
     }
@@ -52,14 +61,16 @@ impl FieldList {
     pub(in crate::proxy) fn with_capacity(fields: usize, bytes: usize) -> Self {
         Self {
             text: Vec::with_capacity(bytes + EXTRA_BYTES),
+            names: String::with_capacity((fields + 2) * NAME_BYTES),
             fields: Vec::with_capacity(fields + 2),
         }
     }
 
     /// Appends a field line.
     pub(in crate::proxy) fn push(&mut self, name: &[u8], value: &[u8]) {
+        let lower = self.append_lower(name);
         let (name, value) = (self.append(name), self.append(value));
-        self.fields.push(Field { name, value });
+        self.fields.push(Field { name, lower, value });
     }
 
     /// Returns the names and values of all field lines, in order.
@@ -99,35 +110,38 @@ impl FieldList {
     /// the first. Appends one if there are none.
     pub(in crate::proxy) fn set(&mut self, name: &HeaderName, value: &[u8]) {
         let span = self.append(value);
-        let text = &self.text;
+        let (names, wanted) = (&self.names, name.as_str().as_bytes());
         let mut found = false;
         self.fields.retain_mut(|field| {
-            if !name_matches(text, &field.name, name) {
+            if !field.is_named(names, wanted) {
                 return true;
             }
             field.value = span.clone();
             !std::mem::replace(&mut found, true)
         });
         if !found {
+            let lower = self.append_lower(wanted);
             let begin = self.text.len();
             self.text.extend(title_case(name));
-            let name = begin..self.text.len();
-            self.fields.push(Field { name, value: span });
+            self.fields.push(Field {
+                name: begin..self.text.len(),
+                lower,
+                value: span,
+            });
         }
     }
 
     /// Removes all field lines named `name`.
     pub(in crate::proxy) fn remove(&mut self, name: &HeaderName) {
-        let text = &self.text;
-        self.fields
-            .retain(|field| !name_matches(text, &field.name, name));
+        let (names, name) = (&self.names, name.as_str().as_bytes());
+        self.fields.retain(|field| !field.is_named(names, name));
     }
 
     /// Keeps the field lines for whose lower-case name `keep` returns true.
     pub(in crate::proxy) fn keep(&mut self, keep: impl Fn(&str) -> bool) {
-        let text = &self.text;
+        let names = &self.names;
         self.fields
-            .retain(|field| with_lower_case(slice(text, &field.name), &keep));
+            .retain(|field| keep(names.get(field.lower.clone()).unwrap_or_default()));
     }
 
     /// Encodes all field lines.
@@ -149,22 +163,36 @@ impl FieldList {
         self.text.extend_from_slice(bytes);
         begin..self.text.len()
     }
+
+    /// Appends the name in lower case. The parsers accept only ASCII names.
+    fn append_lower(&mut self, name: &[u8]) -> Range<usize> {
+        let begin = self.names.len();
+        match std::str::from_utf8(name) {
+            Ok(name) => self.names.push_str(name),
+            Err(_) => self.names.push_str(&String::from_utf8_lossy(name)),
+        }
+        if let Some(name) = self.names.get_mut(begin..) {
+            name.make_ascii_lowercase();
+        }
+        begin..self.names.len()
+    }
 }
 
 impl HeaderFields for FieldList {
-    fn nth(&self, name: &HeaderName, index: usize) -> Option<&[u8]> {
-        let matches = |field: &&Field| name_matches(&self.text, &field.name, name);
-        let field = self.fields.iter().filter(matches).nth(index)?;
-        Some(slice(&self.text, &field.value))
+    fn next_from(&self, name: &HeaderName, position: usize) -> Option<(&[u8], usize)> {
+        let name = name.as_str().as_bytes();
+        let mut fields = self.fields.iter().enumerate().skip(position);
+        let (found, field) = fields.find(|(_, field)| field.is_named(&self.names, name))?;
+        Some((slice(&self.text, &field.value), found + 1))
     }
 }
 
 impl HeaderFieldsMut for FieldList {
     fn retain(&mut self, keep: impl Fn(&str, &[u8]) -> bool) -> Result<()> {
-        let text = &self.text;
+        let (names, text) = (&self.names, &self.text);
         self.fields.retain(|field| {
-            let value = slice(text, &field.value);
-            with_lower_case(slice(text, &field.name), |name| keep(name, value))
+            let name = names.get(field.lower.clone()).unwrap_or_default();
+            keep(name, slice(text, &field.value))
         });
         Ok(())
     }
@@ -203,28 +231,10 @@ fn slice<'t>(text: &'t [u8], span: &Range<usize>) -> &'t [u8] {
     text.get(span.clone()).unwrap_or_default()
 }
 
-fn name_matches(text: &[u8], span: &Range<usize>, name: &HeaderName) -> bool {
-    let name = name.as_str().as_bytes();
-    span.len() == name.len() && slice(text, span).eq_ignore_ascii_case(name)
-}
-
-/// Calls `f` with the name in lower case. The parser accepts only ASCII names.
-fn with_lower_case<T>(name: &[u8], f: impl FnOnce(&str) -> T) -> T {
-    let mut short = [0; MAX_STACK_NAME];
-    match short.get_mut(..name.len()) {
-        Some(lower) => {
-            lower.copy_from_slice(name);
-            lower.make_ascii_lowercase();
-            f(std::str::from_utf8(lower).unwrap_or_default())
-        }
-        None => f(&String::from_utf8_lossy(name).to_ascii_lowercase()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::header_fields::all;
+    use crate::header_fields::{Repeated, all, only};
     use http::header;
 
     fn list(fields: &[(&str, &str)]) -> FieldList {
@@ -262,6 +272,22 @@ mod tests {
     }
 
     #[test]
+    fn fields_are_found_from_a_position() {
+        let mut list = list(&[("A", "1"), ("b", "2"), ("a", "3"), ("\u{e9}", "4")]);
+        list.push(b"\xff", b"5");
+        let a = HeaderName::from_static("a");
+        assert_eq!(list.next_from(&a, 0), Some((&b"1"[..], 1)));
+        assert_eq!(list.next_from(&a, 1), Some((&b"3"[..], 3)));
+        assert_eq!(list.next_from(&a, 3), None);
+        assert_eq!(list.next_from(&a, usize::MAX), None);
+        assert_eq!(only(&list, &a), Err(Repeated));
+        list.remove(&a);
+        assert_eq!(only(&list, &a), Ok(None));
+        list.keep(|name| name != "b");
+        assert_eq!(list.iter().count(), 2, "names that are not ASCII");
+    }
+
+    #[test]
     fn field_values_cannot_contain_line_breaks() {
         let mut list = FieldList::default();
         for byte in 0..=u8::MAX {
@@ -273,11 +299,11 @@ mod tests {
 
     #[test]
     fn retain_passes_lower_case_names_and_values() {
-        let long = "L".repeat(MAX_STACK_NAME + 1);
+        let long = "L".repeat(65);
         let mut list = list(&[("A", "x"), ("a", "y"), (&long, "x"), (&long[1..], "x")]);
         list.retain(|name, value| {
             assert!(name.bytes().all(|b| b.is_ascii_lowercase()), "{name}");
-            value != b"y" && name.len() != MAX_STACK_NAME + 1
+            value != b"y" && name.len() != 65
         })
         .unwrap();
         assert_eq!(encoded(&list), format!("A: x\r\n{}: x\r\n", &long[1..]));
