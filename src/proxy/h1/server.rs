@@ -280,8 +280,8 @@ mod tests {
         let permit =
             ConnectionLimit::new(&limits).admit(Origin::of(peer), signal.clone(), Duration::ZERO);
         let permit = permit.ok().unwrap();
-        let recorded = Arc::new(Mutex::new(0));
-        let count = recorded.clone();
+        let outcomes = Arc::new(Mutex::new(0));
+        let count = outcomes.clone();
         let recorder: Recorder = Arc::new(move |_| *count.lock().unwrap() += 1);
         let settings = Settings {
             head: (&limits).into(),
@@ -309,6 +309,6 @@ mod tests {
         let serving = serve(&NoRequests, &conn, Box::new(local), &settings);
         let served = tokio::time::timeout(10 * TIMEOUT, serving).await;
         assert!(served.is_ok(), "the connection is still open");
-        assert_eq!(*recorded.lock().unwrap(), 1);
+        assert_eq!(*outcomes.lock().unwrap(), 1);
     }
 }
