@@ -1,5 +1,6 @@
 //! A caller's HTTP/2 connection. All its streams are served in the connection's own task, so that
-//! responses that become ready together are written together, and none outlives the connection.
+//! heads and short responses that become ready together are written together, and none outlives the
+//! connection.
 
 mod stall;
 #[cfg(test)]
@@ -7,14 +8,15 @@ mod tests;
 mod turn;
 
 use std::future::{Future, poll_fn};
+use std::panic::AssertUnwindSafe;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::StreamExt;
 use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
 use h2::server::{Builder, Connection, SendResponse};
 use h2::{Reason, RecvStream};
 use http::request::Parts;
@@ -170,7 +172,12 @@ async fn serve_stream<S: Service + ?Sized>(
         deadline: &mut deadline,
         stream: Some(accepted.guard),
     };
-    service.serve(request).await;
+    let serving = AssertUnwindSafe(service.serve(request));
+    if serving.catch_unwind().await.is_err() {
+        // The panic itself has been logged. Its stream is reset; the others, which can be those of
+        // other callers, go on.
+        tracing::error!("a request ended in a panic");
+    }
     deadline
 }
 

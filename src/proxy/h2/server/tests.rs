@@ -333,6 +333,22 @@ async fn a_response_without_content_ends_with_its_head() {
 }
 
 #[tokio::test]
+async fn a_panic_ends_its_own_stream_only() {
+    let (_server, io) = start(|mut request| {
+        Box::pin(async move {
+            assert_ne!(request.head.target(), "/panic");
+            respond(&mut request, b"fine").await
+        })
+    });
+    let (mut client, _driver) = client(io).await;
+    let (failed, _) = client.send_request(get("/panic"), true).unwrap();
+    let (other, _) = client.send_request(get("/"), true).unwrap();
+    assert!(failed.await.unwrap_err().is_reset());
+    let mut response = other.await.unwrap();
+    assert_eq!(read_all(response.body_mut()).await.unwrap(), b"fine");
+}
+
+#[tokio::test]
 async fn interim_responses_precede_the_final_one() {
     let (_server, io) = start(|mut request| {
         Box::pin(async move {
