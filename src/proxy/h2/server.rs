@@ -2,6 +2,7 @@
 //! heads and short responses that become ready together are written together, and none outlives the
 //! connection.
 
+mod cork;
 mod stall;
 #[cfg(test)]
 mod tests;
@@ -36,6 +37,7 @@ use crate::proxy::local_response;
 use crate::proxy::record::{self, Delivery, Recorder};
 use crate::proxy::service::{ConnInfo, Request, Service};
 use crate::proxy::validate::{self, HeadLimits};
+use cork::Cork;
 use stall::StallGuard;
 use turn::TurnWaker;
 
@@ -79,11 +81,13 @@ pub(in crate::proxy) async fn serve<S, I>(
     S: Service + ?Sized,
     I: AsyncRead + AsyncWrite + Unpin,
 {
-    let io = StallGuard::new(io, conn.write_timeout);
-    let handshake = timeout(settings.header_timeout, builder(settings).handshake(io));
+    let io = Cork::new(StallGuard::new(io, conn.write_timeout));
+    let handshake = builder(settings).handshake(io.clone());
+    let handshake = timeout(settings.header_timeout, handshake);
     let Some(Ok(Ok(h2))) = conn.signal.unless_evicted(handshake).await else {
         return;
     };
+    io.cork();
     let mut server = Server {
         conn,
         settings,
@@ -119,14 +123,23 @@ pub(in crate::proxy) async fn serve<S, I>(
                     }
                     continue;
                 }
-                Poll::Ready(None | Some(Err(_))) => return Poll::Ready(()),
+                Poll::Ready(None | Some(Err(_))) => {
+                    // Without waiting: what is left is a GOAWAY frame.
+                    let _ = io.poll_flush_turn(cx);
+                    return Poll::Ready(());
+                }
                 Poll::Pending if server.truncated.reset() => continue,
                 Poll::Pending => {}
             }
-            match server.poll_end(cx, streams.is_empty(), unadmitted.as_mut()) {
-                End::Closed => return Poll::Ready(()),
-                End::Open if turn.end(round) => return Poll::Pending,
-                End::Open | End::Closing => {}
+            let end = server.poll_end(cx, streams.is_empty(), unadmitted.as_mut());
+            if matches!(end, End::Closing) {
+                continue;
+            }
+            let flushed = io.poll_flush_turn(&mut Context::from_waker(&turn_waker));
+            match (end, flushed) {
+                (End::Closed, _) | (_, Poll::Ready(Err(_))) => return Poll::Ready(()),
+                _ if turn.end(round) => return Poll::Pending,
+                _ => {}
             }
         }
     })
@@ -203,7 +216,7 @@ enum End {
 struct Server<'s, I> {
     conn: &'s ConnInfo,
     settings: &'s Settings<'s>,
-    h2: Connection<StallGuard<I>, Bytes>,
+    h2: Connection<Cork<StallGuard<I>>, Bytes>,
     /// Limits how long the connection stays open without requests.
     deadline: Deadline,
     phase: Phase,
