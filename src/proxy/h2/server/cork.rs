@@ -200,7 +200,7 @@ mod tests {
             cork.shutdown().await.unwrap();
         };
         let mut received = Vec::new();
-        let (_, read) = tokio::join!(sending, peer.read_to_end(&mut received));
+        let ((), read) = tokio::join!(sending, peer.read_to_end(&mut received));
         read.unwrap();
         assert!(received == data);
     }
