@@ -17,7 +17,7 @@ use crate::trace::settings::IncomingTrace;
 /// Taskcluster's own trace header (`docs/design/taskcluster.md`).
 pub const TASKCLUSTER_TRACE_ID: HeaderName = HeaderName::from_static("x-taskcluster-trace-id");
 
-/// Maximum number of upstream attempts recorded per request; pingora makes no more than this.
+/// Maximum number of upstream attempts recorded per request; the proxy makes no more than this.
 const MAX_ATTEMPTS: usize = 16;
 
 /// What to do with the caller's value of a trace header.

@@ -52,8 +52,7 @@ impl From<io::Error> for WriteError {
     }
 }
 
-/// The write side of a connection.
-#[derive(Debug)]
+/// The write side of a connection. Not `Debug`, because its queue can contain credentials.
 pub(super) struct Writer {
     /// Bytes to be sent before any content.
     queue: BytesMut,
