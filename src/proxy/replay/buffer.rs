@@ -30,8 +30,7 @@ enum RecordState {
     Finished,
 }
 
-/// The recorded part of one body.
-#[derive(Debug)]
+/// The recorded part of one body. Not `Debug`, because bodies can contain secrets.
 pub(in crate::proxy) struct ReplayBuffer {
     state: RecordState,
     segments: Vec<Bytes>,
