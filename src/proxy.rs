@@ -29,6 +29,7 @@ mod in_flight;
 pub mod listener;
 mod local_response;
 mod peer;
+mod pool_sweep;
 pub mod preview;
 mod record;
 mod relay;

@@ -48,7 +48,7 @@ pub(in crate::proxy) struct ReplayBuffer {
 }
 
 /// The next thing to read.
-#[derive(Debug, PartialEq, Eq)]
+#[cfg_attr(test, derive(Debug, PartialEq, Eq))]
 pub(in crate::proxy) enum Played {
     /// A recorded piece.
     Piece(Bytes),

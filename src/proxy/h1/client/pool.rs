@@ -13,12 +13,10 @@ use tokio::io::AsyncReadExt;
 use super::{Origin, Session};
 use crate::clock::SharedClock;
 use crate::gateway::route::Upstream;
+use crate::proxy::pool_sweep::{self, Sweep};
 
 /// Maximum number of idle connections per worker. When it is exceeded, the oldest is closed.
 const MAX_IDLE: usize = 128;
-
-/// The interval at which unusable connections are removed.
-const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A pool of idle connections; see the module documentation.
 pub(in crate::proxy) struct Pool {
@@ -133,11 +131,16 @@ impl Pool {
         drop(state);
         drop(oldest);
         if start_sweep {
-            tokio::spawn(sweep(Arc::downgrade(self)));
+            pool_sweep::start(self);
         }
     }
 
-    /// Closes unusable connections. Returns whether any connections are left.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Sweep for Pool {
     fn remove_unusable(&self) -> bool {
         let now = self.clock.monotonic();
         let mut state = self.state();
@@ -152,21 +155,6 @@ impl Pool {
         drop(state);
         drop(removed);
         remaining
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Sweeps a pool until it is empty or dropped.
-async fn sweep(pool: Weak<Pool>) {
-    loop {
-        tokio::time::sleep(SWEEP_INTERVAL).await;
-        match pool.upgrade() {
-            Some(pool) if pool.remove_unusable() => {}
-            _ => return,
-        }
     }
 }
 

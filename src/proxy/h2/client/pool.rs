@@ -19,6 +19,7 @@ use crate::clock::SharedClock;
 use crate::gateway::route::Upstream;
 use crate::proxy::error::{ErrorKind, RelayError, Side};
 use crate::proxy::h2::SEND_BUFFER;
+use crate::proxy::pool_sweep::{self, Sweep};
 
 /// Maximum number of concurrent streams of a connection, unless the upstream allows fewer.
 const MAX_STREAMS: usize = 100;
@@ -33,8 +34,6 @@ const CONNECTION_WINDOW: u32 = STREAM_WINDOW * 100;
 const MAX_HEAD: u32 = 128 * 1024;
 /// Maximum number of idle connections per worker. When it is exceeded, the oldest is closed.
 const MAX_IDLE: usize = 128;
-/// The interval at which unusable connections are removed.
-const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// The number of sweeps without anything received after which a request that is given up makes
 /// its connection suspect.
 const SILENT_SWEEPS: u32 = 2;
@@ -183,11 +182,16 @@ impl Pool {
         drop(state);
         drop(evicted);
         if start_sweep {
-            tokio::spawn(sweep(Arc::downgrade(self)));
+            pool_sweep::start(self);
         }
     }
 
-    /// Closes unusable connections. Returns whether any connections are left.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Sweep for Pool {
     fn remove_unusable(&self) -> bool {
         let mut state = self.state();
         let unusable = |connection: &mut Arc<Connection>| {
@@ -200,21 +204,6 @@ impl Pool {
         drop(state);
         drop(removed);
         remaining
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Sweeps a pool until it is empty or dropped.
-async fn sweep(pool: Weak<Pool>) {
-    loop {
-        tokio::time::sleep(SWEEP_INTERVAL).await;
-        match pool.upgrade() {
-            Some(pool) if pool.remove_unusable() => {}
-            _ => return,
-        }
     }
 }
 
