@@ -7,41 +7,15 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use hawkgate::clock::SystemClock;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 
 use crate::differences::{Differences, patiently};
 use crate::support::client::{Body, Request};
-use crate::support::gateway::{ConfigDir, TestGateway};
+use crate::support::gateway::TestGateway;
 use crate::support::tls::TestCa;
 use crate::support::upstream::{AfterReply, FakeUpstream, ReceivedRequest, Reply, ReplyAt};
-
-/// With listeners for HTTP/1 and HTTP/2, one worker, and a route to the upstream at `url`.
-async fn gateway(url: &str, route_keys: &str) -> TestGateway {
-    let text = format!(
-        r#"
-[server]
-listen = ["127.0.0.1:0", {{ address = "127.0.0.1:0", h2c = true }}]
-admin = "127.0.0.1:0"
-drain_delay = "0s"
-threads = 1
-[[source]]
-name = "static"
-kind = "taskcluster-static"
-client_id = "root"
-access_token = {{ file = "access-token" }}
-[[route]]
-name = "api"
-upstream = "{url}"
-anonymous = true
-source = "static"
-{route_keys}
-"#
-    );
-    TestGateway::start_with(&text, ConfigDir::new(), SystemClock::shared()).await
-}
 
 struct Fixture {
     upstream: FakeUpstream,
@@ -55,7 +29,7 @@ impl Fixture {
 
     async fn with(handler: impl Fn(&ReceivedRequest) -> Reply + Send + Sync + 'static) -> Self {
         let upstream = FakeUpstream::http1(handler).await;
-        let gateway = gateway(&upstream.url(), "").await;
+        let gateway = TestGateway::signing(&upstream.url(), "").await;
         Self { upstream, gateway }
     }
 
@@ -368,7 +342,7 @@ async fn a_body_that_ends_without_tls_closure_is_truncated() {
             }
         }
     });
-    let gateway = gateway(&url, &format!("ca = \"{}\"", ca.file().display())).await;
+    let gateway = TestGateway::signing(&url, &format!("ca = \"{}\"", ca.file().display())).await;
     let mut found = Differences::default();
     for (path, complete) in [("/closed", true), ("/cut", false)] {
         for (shape, request) in [
@@ -437,7 +411,7 @@ async fn after_an_unasked_answer(http2: bool, method: &str) -> Option<String> {
             tokio::spawn(serve);
         }
     });
-    let gateway = gateway(&url, "").await;
+    let gateway = TestGateway::signing(&url, "").await;
     let mut http1 = gateway.client().await;
     let connection = gateway.http2(1).await;
     let mut exchange = async |path: &str| {

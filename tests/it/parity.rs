@@ -7,50 +7,21 @@ mod upstream;
 
 use std::collections::BTreeSet;
 
-use hawkgate::clock::SystemClock;
-
 use crate::differences::Differences;
-use crate::support::gateway::{ConfigDir, TestGateway};
+use crate::support::gateway::TestGateway;
 use answers::{Answer, Length, Passed, Wanted, answers};
 use callers::{Caller, Interim, Seen, Shape};
 use upstream::{Pace, ScriptedUpstream};
 
 /// Listeners for HTTP/1 and HTTP/2, and one worker, so that all requests share its connections to
 /// the upstream.
-const SERVER: &str = r#"
-[server]
-listen = ["127.0.0.1:0", { address = "127.0.0.1:0", h2c = true }]
-admin = "127.0.0.1:0"
-drain_delay = "0s"
-threads = 1
-"#;
-
-/// A gateway that signs requests to the upstream at `url`.
-async fn gateway(url: &str) -> TestGateway {
-    let text = format!(
-        r#"{SERVER}
-[[source]]
-name = "static"
-kind = "taskcluster-static"
-client_id = "root"
-access_token = {{ file = "access-token" }}
-[[route]]
-name = "api"
-upstream = "{url}"
-anonymous = true
-source = "static"
-"#
-    );
-    TestGateway::start_with(&text, ConfigDir::new(), SystemClock::shared()).await
-}
-
 /// Sends a request of each shape for each answer that `only` selects.
 async fn check(pace: Pace, only: impl Fn(&Answer) -> bool) {
     let all = answers();
     let names: BTreeSet<_> = all.iter().map(|answer| answer.name).collect();
     assert_eq!(names.len(), all.len(), "two answers have the same name");
     let upstream = ScriptedUpstream::start(&all, pace).await;
-    let gateway = gateway(&upstream.url()).await;
+    let gateway = TestGateway::signing(&upstream.url(), "").await;
     let mut all_differences = Differences::default();
     for answer in all.iter().filter(|answer| only(answer)) {
         for shape in Shape::ALL {

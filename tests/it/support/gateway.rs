@@ -107,6 +107,32 @@ impl TestGateway {
         Self::start_with(&text, ConfigDir::new(), SystemClock::shared()).await
     }
 
+    /// With one worker, listeners for HTTP/1 and HTTP/2 (in this order), and an anonymous route with
+    /// these keys whose requests to the upstream at `url` are signed.
+    pub(crate) async fn signing(url: &str, route_keys: &str) -> Self {
+        let text = format!(
+            r#"
+[server]
+listen = ["127.0.0.1:0", {{ address = "127.0.0.1:0", h2c = true }}]
+admin = "127.0.0.1:0"
+drain_delay = "0s"
+threads = 1
+[[source]]
+name = "static"
+kind = "taskcluster-static"
+client_id = "root"
+access_token = {{ file = "access-token" }}
+[[route]]
+name = "api"
+upstream = "{url}"
+anonymous = true
+source = "static"
+{route_keys}
+"#
+        );
+        Self::start_with(&text, ConfigDir::new(), SystemClock::shared()).await
+    }
+
     /// With a clock that stands still at the present time until the test advances it.
     pub(crate) async fn start_with_clock(sections: &str) -> (Self, Arc<ManualClock>) {
         let clock = ManualClock::at(SystemClock::shared().now());
