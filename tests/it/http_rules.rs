@@ -275,6 +275,13 @@ async fn an_http10_connection_ends_after_its_answer() {
     let twice = "GET /x HTTP/1.0\r\nHost: localhost\r\n\r\n".repeat(2);
     let response = fixture.raw(&twice).await;
     assert_eq!(response.matches(" 200 ").count(), 1, "{response}");
+    let kept = "GET /x HTTP/1.0\r\nHost: localhost\r\nConnection: keep-alive\r\n\r\n";
+    let response = fixture.raw(&format!("{kept}{twice}")).await;
+    assert_eq!(response.matches(" 200 ").count(), 2, "{response}");
+    assert!(
+        response.contains("\r\nConnection: keep-alive\r\n"),
+        "{response}"
+    );
 }
 
 #[tokio::test]
