@@ -21,6 +21,7 @@
 //! - [`config`] reads the configuration file, [`app`] builds and runs everything from it, and
 //!   [`reload`] replaces it at run time.
 //! - [`explain`] and [`demo`] are the commands that show how hawkgate decides.
+//! - [`session`] keeps users signed in who use a browser.
 //! - [`registration`] and [`signin`] register an OAuth client and sign a user in from the
 //!   terminal; [`private_file`] stores what they must keep.
 //! - [`clock`], [`secret`], [`singleflight`] and the other small modules are leaves that any
@@ -57,6 +58,7 @@ pub mod reload;
 pub mod remote;
 pub mod secret;
 pub mod serde_url;
+pub mod session;
 pub mod signin;
 pub mod singleflight;
 pub mod suggest;
