@@ -22,6 +22,7 @@ use crate::gateway::route::UpstreamTimeouts;
 use crate::gateway::route::{Compat, UpgradeExpiry};
 use crate::gateway::rule::Effect;
 use crate::secret::SecretRef;
+use crate::session::settings::SessionSettings;
 
 /// A valid configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,6 +33,8 @@ pub struct Config {
     pub issuers: Vec<Issuer>,
     /// `[[source]]`, in file order.
     pub sources: Vec<Source>,
+    /// `[[session]]`, in file order.
+    pub sessions: Vec<Session>,
     /// `[[route]]`, in file order.
     pub routes: Vec<Route>,
     /// `[[rule]]`, in file order.
@@ -53,6 +56,14 @@ pub struct Config {
 }
 
 impl Config {
+    /// Indices into [`Self::issuers`] of those whose tokens `route` accepts, from bearers or in sessions.
+    pub fn issuers_of<'a>(&'a self, route: &'a Route) -> impl Iterator<Item = usize> + 'a {
+        let session = route.session.and_then(|index| self.sessions.get(index));
+        let issuer = session.and_then(Session::issuer);
+        let issuer = issuer.filter(|issuer| !route.issuers.contains(issuer));
+        route.issuers.iter().copied().chain(issuer)
+    }
+
     /// The files that the table `[[kind]]` with this name references.
     pub fn files_of<'a>(
         &'a self,
@@ -214,6 +225,44 @@ pub enum SourceKind {
     Password(Box<PasswordGrant>),
 }
 
+/// `[[session]]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Session {
+    /// What the sessions themselves depend on.
+    pub settings: SessionSettings,
+    /// Whom users sign in with.
+    pub provider: SessionProvider,
+    /// PEM file with the only CAs trusted for the provider; the platform's when `None`.
+    pub ca: Option<PathBuf>,
+}
+
+impl Session {
+    /// Index into [`Config::issuers`] of the issuer that verifies the session's access tokens.
+    pub fn issuer(&self) -> Option<usize> {
+        match self.provider {
+            SessionProvider::Oidc { issuer, .. } => Some(issuer),
+            SessionProvider::Taskcluster { .. } => None,
+        }
+    }
+}
+
+/// The provider of a session, by `session.kind`.
+#[derive(Clone, Debug, PartialEq)]
+pub enum SessionProvider {
+    /// An OpenID provider.
+    Oidc {
+        /// Index into [`Config::issuers`]; of kind `oidc` or `introspection`.
+        issuer: usize,
+        /// hawkgate's client there.
+        client: OauthClient,
+    },
+    /// A Taskcluster deployment's own OAuth2 server.
+    Taskcluster {
+        /// The deployment's root URL, without a path.
+        root_url: Url,
+    },
+}
+
 /// `[[route]]`
 #[derive(Clone, Debug, PartialEq)]
 pub struct Route {
@@ -233,6 +282,8 @@ pub struct Route {
     pub issuers: Vec<usize>,
     /// Index into [`Config::sources`].
     pub source: Option<usize>,
+    /// Index into [`Config::sessions`]. If its kind is `taskcluster`, there is no source.
+    pub session: Option<usize>,
     /// The caller's headers that are not forwarded.
     pub stripped_headers: StrippedHeaders,
     /// The scopes that the token must have.
