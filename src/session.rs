@@ -238,7 +238,9 @@ pub trait IdentityProvider: fmt::Debug + Send + Sync {
     /// `aud`, `azp`, `exp`, `iat`, `nonce`, `at_hash`).
     async fn redeem(&self, code: &AuthorizationCode) -> Result<ProviderGrant, ProviderError>;
 
-    /// Renews tokens. An ID token in the answer must be for the same `subject`.
+    /// Renews tokens. An ID token in the answer must be for the same `subject`. The result has the old
+    /// refresh token if the provider issued no new one, and neither an ID token nor what such a token
+    /// says about the user unless the answer has a valid one.
     async fn refresh(
         &self,
         refresh_token: &SecretString,
@@ -298,6 +300,9 @@ pub enum ProviderError {
     /// hawkgate's own client or request is wrong, or the answer cannot be used: the operator's to fix.
     #[error("{0}")]
     Misconfigured(String),
+    /// The ID token or the access token that the provider issued is not valid here.
+    #[error("{0}")]
+    InvalidToken(String),
 }
 
 /// A verified logout token.
