@@ -13,7 +13,10 @@ use crate::credential::{CacheLimits, Inject};
 use crate::gateway::rate_limit::Rate;
 use crate::log::settings::Log;
 use crate::proxy::settings::{Address, Limits, Listener};
-use crate::remote::settings::{Auth0Identity, IntrospectionEndpoint, OauthClient, PasswordGrant};
+use crate::remote::settings::{
+    Auth0Identity, IntrospectionEndpoint, OauthClient, OidcProviderSettings, PasswordGrant,
+    TaskclusterProviderSettings,
+};
 use crate::token::settings::{IntrospectionIssuer, OidcIssuer, SharedSecretIssuer};
 use crate::trace::settings::Trace;
 
@@ -232,8 +235,6 @@ pub struct Session {
     pub settings: SessionSettings,
     /// Whom users sign in with.
     pub provider: SessionProvider,
-    /// PEM file with the only CAs trusted for the provider; the platform's when `None`.
-    pub ca: Option<PathBuf>,
 }
 
 impl Session {
@@ -241,7 +242,7 @@ impl Session {
     pub fn issuer(&self) -> Option<usize> {
         match self.provider {
             SessionProvider::Oidc { issuer, .. } => Some(issuer),
-            SessionProvider::Taskcluster { .. } => None,
+            SessionProvider::Taskcluster(_) => None,
         }
     }
 }
@@ -253,14 +254,11 @@ pub enum SessionProvider {
     Oidc {
         /// Index into [`Config::issuers`]; of kind `oidc` or `introspection`.
         issuer: usize,
-        /// hawkgate's client there.
-        client: OauthClient,
+        /// The provider and hawkgate's client there.
+        settings: OidcProviderSettings,
     },
     /// A Taskcluster deployment's own OAuth2 server.
-    Taskcluster {
-        /// The deployment's root URL, without a path.
-        root_url: Url,
-    },
+    Taskcluster(TaskclusterProviderSettings),
 }
 
 /// `[[route]]`

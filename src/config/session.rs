@@ -17,9 +17,10 @@ use super::references::{self, Declaration};
 use super::resolved::{self, IssuerKind, SessionProvider};
 use super::units::show_duration;
 use super::value::{Choice, Item, List};
+use crate::remote::settings::{OidcProviderSettings, TaskclusterProviderSettings};
 use crate::secret::SecretRef;
-use crate::session::cookie_key_problem;
 use crate::session::settings::{SessionKind, SessionSettings, Unauthenticated};
+use crate::session::{cookie_key_problem, is_same_cookie_key};
 
 pub(super) use site::{Origin, refuse_collisions};
 
@@ -159,6 +160,12 @@ pub(super) fn read(
     declaration
 }
 
+/// How the provider is reached.
+struct Network {
+    ca: Option<PathBuf>,
+    timeout: Duration,
+}
+
 /// What the kinds resolve to.
 struct Resolved {
     provider: SessionProvider,
@@ -186,11 +193,17 @@ impl Session {
         }
         let kind = self.kind.value?;
         refuse_unknown(reader, table, kind);
+        let timeout = self.timeout.value;
+        let ca = self.ca.optional();
+        let network = ca.zip(timeout).map(|(ca, timeout)| Network { ca, timeout });
         let resolved = match kind {
-            SessionKind::Oidc => OidcSession::read(reader, table).resolve(reader, table, issuers),
-            SessionKind::Taskcluster => TaskclusterSession::read(reader, table).resolve(reader),
+            SessionKind::Oidc => {
+                OidcSession::read(reader, table).resolve(reader, table, issuers, network)
+            }
+            SessionKind::Taskcluster => {
+                TaskclusterSession::read(reader, table).resolve(reader, network)
+            }
         }?;
-        let timeout = self.timeout.value?;
         self.store.value?;
         Some(resolved::Session {
             settings: SessionSettings {
@@ -208,10 +221,9 @@ impl Session {
                 prefix: self.prefix.value?,
                 unauthenticated: self.unauthenticated.value?,
                 origin: self.origin.optional()?.map(|origin| origin.0),
-                timeout,
+                timeout: timeout?,
             },
             provider: resolved.provider,
-            ca: self.ca.optional()?,
         })
     }
 
@@ -242,9 +254,9 @@ impl Session {
                 None => texts.push(text),
             }
         }
-        let same_place =
-            self.cookie_key.value.is_some() && self.cookie_key.value == self.previous_cookie_key.value;
-        if same_place || matches!(&texts[..], [new, old] if new == old) {
+        let same_place = self.cookie_key.value.is_some()
+            && self.cookie_key.value == self.previous_cookie_key.value;
+        if same_place || matches!(&texts[..], [new, old] if is_same_cookie_key(new, old)) {
             let problem = "is the same key as cookie_key";
             let remedy = "remove it, or write the key that was used before";
             reader.error(&self.previous_cookie_key.at, problem, remedy);
@@ -255,11 +267,20 @@ impl Session {
         let minute = Duration::from_mins(1);
         reader.check_range(&self.idle, minute, LONGEST_IDLE, show_duration);
         reader.check_range(&self.lifetime, minute, LONGEST_LIFETIME, show_duration);
-        reader.check_range(&self.timeout, Duration::from_millis(100), minute, show_duration);
+        reader.check_range(
+            &self.timeout,
+            Duration::from_millis(100),
+            minute,
+            show_duration,
+        );
         if let (Some(idle), Some(lifetime)) = (self.idle.value, self.lifetime.value)
             && idle > lifetime
         {
-            let field = if self.lifetime.given { &self.lifetime } else { &self.idle };
+            let field = if self.lifetime.given {
+                &self.lifetime
+            } else {
+                &self.idle
+            };
             let problem = format!(
                 "lifetime ({}) is shorter than idle ({})",
                 show_duration(lifetime),
@@ -292,6 +313,7 @@ impl OidcSession {
         reader: &mut Reader<'_>,
         table: &Table<'_>,
         issuers: &[Declaration<IssuerKind>],
+        network: Option<Network>,
     ) -> Option<Resolved> {
         let issuer = find_issuer(reader, &self.issuer, issuers);
         let identifier = issuer.as_ref().map(|(_, url)| url.clone());
@@ -304,20 +326,30 @@ impl OidcSession {
             reader.error(&self.scopes.at, problem, "add \"openid\"");
         }
         let (issuer, identifier) = issuer?;
-        let client = client?;
+        let (client, network) = (client?, network?);
+        let resource = self.resource.optional()?;
         Some(Resolved {
-            identifier,
             client_id: client.id.clone(),
             scopes: self.scopes.value?.into_values(),
             audience: self.audience.optional()?,
-            resource: self.resource.optional()?,
-            provider: SessionProvider::Oidc { issuer, client },
+            provider: SessionProvider::Oidc {
+                issuer,
+                settings: OidcProviderSettings {
+                    issuer: identifier.clone(),
+                    client,
+                    resources: resource.iter().cloned().collect(),
+                    ca: network.ca,
+                    timeout: network.timeout,
+                },
+            },
+            identifier,
+            resource,
         })
     }
 }
 
 impl TaskclusterSession {
-    fn resolve(self, reader: &mut Reader<'_>) -> Option<Resolved> {
+    fn resolve(self, reader: &mut Reader<'_>, network: Option<Network>) -> Option<Resolved> {
         if let Some(scopes) = &self.scopes.value {
             if scopes.is_empty() {
                 let problem = "is empty: the credentials would grant nothing";
@@ -339,13 +371,19 @@ impl TaskclusterSession {
         require_https(reader, &self.root_url.at, &root_url, CLEARTEXT_CODES);
         let reason = "a root URL consists of scheme and host only";
         require_origin_only(reader, &self.root_url.at, &root_url, reason);
+        let (client_id, network) = (self.client_id.value?, network?);
         Some(Resolved {
             identifier: root_url.origin().ascii_serialization(),
-            client_id: self.client_id.value?,
+            client_id: client_id.clone(),
             scopes: self.scopes.value?.into_values(),
             audience: None,
             resource: None,
-            provider: SessionProvider::Taskcluster { root_url },
+            provider: SessionProvider::Taskcluster(TaskclusterProviderSettings {
+                root_url,
+                client_id,
+                ca: network.ca,
+                timeout: network.timeout,
+            }),
         })
     }
 }

@@ -273,7 +273,9 @@ mod tests {
     fn a_length_beyond_the_end_is_refused() {
         for bytes in [
             &[5, b'a'][..],
-            &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01, b'a'],
+            &[
+                0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01, b'a',
+            ],
             &[],
         ] {
             assert_eq!(Reader::new(bytes).bytes(), None);

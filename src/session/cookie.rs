@@ -125,17 +125,15 @@ impl<'h> Iterator for Pairs<'h> {
         // A cookie without a name has none of ours.
         let at = memchr(b'=', pair).unwrap_or(0);
         let (name, value) = pair.split_at(at);
-        Some((name.trim_ascii(), value.get(1..).unwrap_or_default().trim_ascii()))
+        Some((
+            name.trim_ascii(),
+            value.get(1..).unwrap_or_default().trim_ascii(),
+        ))
     }
 }
 
 /// Sets `name` for `max_age`, in whole seconds.
-pub(super) fn set(
-    name: &str,
-    value: &str,
-    security: SiteSecurity,
-    max_age: Duration,
-) -> SetCookie {
+pub(super) fn set(name: &str, value: &str, security: SiteSecurity, max_age: Duration) -> SetCookie {
     let secure = match security {
         SiteSecurity::Https => "; Secure",
         SiteSecurity::LoopbackHttp => "",

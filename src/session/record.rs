@@ -1,10 +1,12 @@
 //! What a session's cookie contains.
 
+use zeroize::Zeroizing;
+
 use super::codec::{Reader, Writer};
 use super::{SessionGrant, SessionId, UserSession};
 use crate::clock::{Now, UnixMillis};
 use crate::credential::{Credential, Lease};
-use crate::hawk::{Certificate, Credentials, Signer};
+use crate::hawk::{Certificate, Credentials};
 use crate::secret::SecretString;
 use crate::token::BearerToken;
 
@@ -16,17 +18,18 @@ const TASKCLUSTER: u8 = 1;
 /// The longest name and e-mail address that are kept, in bytes. They are for display.
 const MAX_DISPLAY_BYTES: usize = 256;
 
-/// Encodes `session`; `with_id_token` says whether the ID token is kept.
-pub(super) fn encode(session: &UserSession, with_id_token: bool) -> zeroize::Zeroizing<Vec<u8>> {
+/// Encodes `session`, which was last used at `active_at`; `with_id_token` says whether the ID token is
+/// kept. The idle limit follows from the settings of whoever decodes it.
+pub(super) fn encode(
+    session: &UserSession,
+    active_at: UnixMillis,
+    with_id_token: bool,
+) -> Zeroizing<Vec<u8>> {
     let mut writer = Writer::with_capacity(4096);
     writer.byte(VERSION);
     writer.fixed(&session.id.0);
     writer.number(session.generation.into());
-    for time in [
-        session.signed_in_at,
-        session.expires_at,
-        session.idle_expires_at,
-    ] {
+    for time in [session.signed_in_at, session.expires_at, active_at] {
         write_time(&mut writer, time);
     }
     writer.text(&session.subject);
@@ -90,8 +93,9 @@ fn write_time(writer: &mut Writer, time: UnixMillis) {
     writer.number(u64::try_from(time.0).unwrap_or(0));
 }
 
-/// Decodes what [`encode`] wrote; `None` for anything else.
-pub(super) fn decode(bytes: &[u8], now: Now) -> Option<UserSession> {
+/// Decodes what [`encode`] wrote, into the session, without its idle limit, and when it was last used;
+/// `None` for anything else.
+pub(super) fn decode(bytes: &[u8], now: Now) -> Option<(UserSession, UnixMillis)> {
     let mut reader = Reader::new(bytes);
     if reader.byte()? != VERSION {
         return None;
@@ -100,7 +104,7 @@ pub(super) fn decode(bytes: &[u8], now: Now) -> Option<UserSession> {
     let generation = u32::try_from(reader.number()?).ok()?;
     let signed_in_at = read_time(&mut reader)?;
     let expires_at = read_time(&mut reader)?;
-    let idle_expires_at = read_time(&mut reader)?;
+    let active_at = read_time(&mut reader)?;
     let subject = reader.text()?.to_owned();
     let name = reader.optional(Reader::text)?.map(ToOwned::to_owned);
     let email = reader.optional(Reader::text)?.map(ToOwned::to_owned);
@@ -110,7 +114,7 @@ pub(super) fn decode(bytes: &[u8], now: Now) -> Option<UserSession> {
         TASKCLUSTER => (read_taskcluster(&mut reader, now)?, None),
         _ => return None,
     };
-    reader.is_at_end().then_some(UserSession {
+    let session = UserSession {
         id,
         generation,
         grant,
@@ -120,9 +124,10 @@ pub(super) fn decode(bytes: &[u8], now: Now) -> Option<UserSession> {
         provider_session,
         signed_in_at,
         expires_at,
-        idle_expires_at,
+        idle_expires_at: active_at,
         renew_at,
-    })
+    };
+    reader.is_at_end().then_some((session, active_at))
 }
 
 fn read_time(reader: &mut Reader<'_>) -> Option<UnixMillis> {
@@ -164,11 +169,7 @@ fn read_taskcluster(reader: &mut Reader<'_>, now: Now) -> Option<SessionGrant> {
         certificate,
         authorized_scopes,
     };
-    let signer = Signer::new(&credentials).ok()?;
-    let credential = Credential::Taskcluster {
-        client_id: credentials.client_id.clone(),
-        signer: Box::new(signer),
-    };
+    let credential = Credential::taskcluster(&credentials).ok()?;
     Some(SessionGrant::Taskcluster {
         lease: Lease::detached(credential, expires_at, now),
         credentials,

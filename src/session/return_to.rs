@@ -160,7 +160,21 @@ mod tests {
     #[test]
     fn what_is_accepted_stays_on_this_origin() {
         let base = url::Url::parse("https://app.example/oauth2/callback").unwrap();
-        let parts = ["/", "\\", "%2f", "%5c", ".", "..", "%2e", "a", "@", ":", "?", "evil.example", "\t"];
+        let parts = [
+            "/",
+            "\\",
+            "%2f",
+            "%5c",
+            ".",
+            "..",
+            "%2e",
+            "a",
+            "@",
+            ":",
+            "?",
+            "evil.example",
+            "\t",
+        ];
         let mut accepted = 0;
         for one in parts {
             for two in parts {

@@ -140,7 +140,10 @@ impl Sealer {
         let mut in_out = plain;
         in_out.reserve_exact(TAG_BYTES);
         let aad = Aad::from(self.associated_data(purpose));
-        let nonce = self.current.key.seal_in_place_append_tag(aad, &mut *in_out)?;
+        let nonce = self
+            .current
+            .key
+            .seal_in_place_append_tag(aad, &mut *in_out)?;
         let mut value = Vec::with_capacity(HEADER_BYTES + in_out.len());
         value.push(VERSION);
         value.extend_from_slice(&self.current.id);

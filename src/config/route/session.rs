@@ -68,7 +68,7 @@ impl Route {
                     refuse_other_tenants_than(reader, &self.session.at, kind, source);
                 }
             }
-            Some(SessionProvider::Taskcluster { .. }) => self.check_taskcluster(reader),
+            Some(SessionProvider::Taskcluster(_)) => self.check_taskcluster(reader),
             None => {}
         }
     }
@@ -77,13 +77,15 @@ impl Route {
     fn check_taskcluster(&self, reader: &mut Reader<'_>) {
         let name = quoted(self.session.value.as_deref().unwrap_or_default());
         if self.source.given {
-            let problem = format!("conflicts with session {name}, whose credentials sign the requests");
+            let problem =
+                format!("conflicts with session {name}, whose credentials sign the requests");
             let remedy = "remove it, or use a separate route for each";
             reader.error(&self.source.at, problem, remedy);
         }
         if self.requires_scopes() {
-            let problem =
-                format!("cannot be checked: session {name} is of kind taskcluster, without a token");
+            let problem = format!(
+                "cannot be checked: session {name} is of kind taskcluster, without a token"
+            );
             reader.error(&self.require_scopes.at, problem, "remove it");
         }
     }

@@ -37,7 +37,11 @@ impl Value for Origin {
         }
         if url.scheme() == "http" && !is_loopback(&url) {
             let problem = "is plain http: browsers would keep no session cookie, and it could be read on the way";
-            reader.error(at, problem, "write https:// (http is allowed only on loopback)");
+            reader.error(
+                at,
+                problem,
+                "write https:// (http is allowed only on loopback)",
+            );
             return None;
         }
         Some(Self(origin))
@@ -50,7 +54,10 @@ pub(super) fn check_prefix(reader: &mut Reader<'_>, field: &Field<String>) {
     let missing = !prefix.starts_with('/') || !prefix.ends_with('/');
     let (problem, remedy) = if missing {
         let whole = format!("/{}/", prefix.trim_matches('/'));
-        ("does not begin and end with /", format!("write {}", quoted(&whole)))
+        (
+            "does not begin and end with /",
+            format!("write {}", quoted(&whole)),
+        )
     } else if prefix == "/" {
         (
             "would put the endpoints before every route",
@@ -58,7 +65,9 @@ pub(super) fn check_prefix(reader: &mut Reader<'_>, field: &Field<String>) {
         )
     } else if !prefix.bytes().all(|b| b.is_ascii_graphic())
         || prefix.contains(['*', '"', '<', '>'])
-        || prefix.split('/').any(|segment| [".", ".."].contains(&segment))
+        || prefix
+            .split('/')
+            .any(|segment| [".", ".."].contains(&segment))
         || !is_plain(prefix)
     {
         (
