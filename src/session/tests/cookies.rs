@@ -433,7 +433,9 @@ async fn a_session_ends_when_it_is_not_used_and_at_its_lifetime_anyway() {
     assert_ended(&fixture.open(&browser), Ended::Lifetime);
 
     let (fixture, browser, session) = signed_in().await;
-    fixture.clock.advance(fixture.settings.idle - minute);
+    fixture
+        .clock
+        .advance(fixture.settings.idle.saturating_sub(minute));
     assert_eq!(
         fixture.opened(&browser).idle_expires_at,
         session.idle_expires_at

@@ -1,5 +1,8 @@
 //! Sign-ins: the authorization request, the callback, and attacks on both.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
 use super::support::*;
 use crate::session::*;
 
@@ -64,8 +67,7 @@ async fn a_sign_in_returns_to_where_the_user_wanted_to_go() {
         &aws_lc_rs::digest::SHA256,
         codes[0].code_verifier.expose().as_bytes(),
     );
-    use base64::Engine as _;
-    let challenge = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(hash);
+    let challenge = URL_SAFE_NO_PAD.encode(hash);
     assert_eq!(challenge, sent["code_challenge"]);
     browser.take(&signed_in.cookies);
     assert_eq!(
