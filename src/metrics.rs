@@ -200,7 +200,9 @@ impl Metrics {
             .lookup
             .and_then(|l| series.lookup(outcome.source.as_ref(), l));
         let rejection = outcome.rejection.and_then(|r| series.rejection(r));
-        for count in [lookup, rejection].into_iter().flatten() {
+        let session = outcome.session.as_deref();
+        let session = session.and_then(|record| series.session(record));
+        for count in [lookup, rejection, session].into_iter().flatten() {
             count.inc();
         }
     }

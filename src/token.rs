@@ -50,5 +50,5 @@ pub use keys::{FetchedKeys, KeyFetchError, KeyFetcher, KeyRefresh, RefreshObserv
 pub use memo::TokenMemo;
 pub use shared_secret::{SharedSecretError, decode_shared_secret};
 pub use signing_key::{SigningKey, SigningKeyError};
-pub use verified::{Caller, VerifiedToken};
+pub use verified::{Caller, SignedInClient, VerifiedToken};
 pub use workload::{WorkloadToken, WorkloadTokenError};

@@ -18,6 +18,7 @@ use crate::gateway::rate_limit::RateLimiters;
 use crate::gateway::resource_isolation::IsolationPolicy;
 use crate::gateway::route::{Isolation, Route, RouteTable, Upstream};
 use crate::gateway::rule::{Expression, Rule, Rules, header_name};
+use crate::gateway::session::SessionTable;
 use crate::gateway::upstream_addresses::UpstreamAddresses;
 use crate::gateway::{Gateway, RefusalLog, UpstreamClock};
 use crate::metrics::Metrics;
@@ -127,6 +128,7 @@ impl Builder<'_> {
         Ok(Built {
             gateway: Gateway {
                 routes: RouteTable::new(routes),
+                sessions: SessionTable::default(),
                 login,
                 clock: self.clock.clone(),
                 rule_headers: rule_headers(&rules),
@@ -454,6 +456,7 @@ fn build_route(
         methods: route.methods.clone(),
         upstream,
         issuers: issuers.cloned().collect(),
+        session: None,
         source: route.source.and_then(|at| sources.get(at)).cloned(),
         stripped_headers: route.stripped_headers.clone(),
         require_scopes: route.require_scopes.clone(),

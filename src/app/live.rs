@@ -203,6 +203,7 @@ fn names(config: &Config) -> LabelValues {
             .collect(),
         issuers: config.issuers.iter().map(|i| i.name.clone()).collect(),
         sources: config.sources.iter().map(|s| s.name.clone()).collect(),
+        sessions: Vec::new(),
     }
 }
 
