@@ -22,17 +22,19 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use prometheus::process_collector::ProcessCollector;
 use prometheus::proto::LabelPair;
-use prometheus::{Registry, TextEncoder};
+use prometheus::{IntCounter, Registry, TextEncoder};
 
 use crate::clock::{SharedClock, UnixMillis};
 use crate::credential::CredentialSource;
-use crate::gateway::outcome::Outcome;
+use crate::gateway::outcome::{Outcome, RefreshResult};
+use crate::session;
 use crate::token::{IntrospectionObserver, IntrospectionResult, KeyRefresh, RefreshObserver};
 use crate::trace::{ExportResult, SpanObserver};
 pub use families::FAMILIES;
 use families::{Families, REQUEST_DURATION};
 pub use format::Format;
 pub use label_values::LabelValues;
+use label_values::children;
 pub use metered_source::MeteredSource;
 use series::Series;
 
@@ -228,6 +230,13 @@ impl Metrics {
         })
     }
 
+    /// An observer that counts the refreshes of the sessions called `session`.
+    pub fn session_observer(&self, session: &str) -> Arc<dyn session::RefreshObserver> {
+        Arc::new(SessionRefreshes(children(RefreshResult::ALL, |result| {
+            self.families.session_refreshes.child([session, result])
+        })))
+    }
+
     /// An observer that counts introspection requests to `issuer`.
     pub fn introspection_observer(&self, issuer: &str) -> IntrospectionObserver {
         let child = |result| self.families.introspections.child([issuer, result]);
@@ -319,6 +328,28 @@ impl Metrics {
             let dropped = &families.log_lines_dropped;
             dropped.inc_by(read().saturating_sub(dropped.get()));
         }
+    }
+}
+
+/// One counter for each member of [`RefreshResult`].
+struct SessionRefreshes(Vec<IntCounter>);
+
+impl session::RefreshObserver for SessionRefreshes {
+    fn refreshed(&self, result: session::RefreshResult) {
+        let result = match result {
+            session::RefreshResult::Refreshed => RefreshResult::Refreshed,
+            session::RefreshResult::Refused => RefreshResult::Refused,
+            session::RefreshResult::Unavailable => RefreshResult::Unavailable,
+        };
+        if let Some(count) = self.0.get(result as usize) {
+            count.inc();
+        }
+    }
+}
+
+impl fmt::Debug for SessionRefreshes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SessionRefreshes(..)")
     }
 }
 

@@ -13,8 +13,7 @@ use super::label_values::{LabelValues, UNKNOWN, children};
 use super::metric_vec::CounterVec;
 use crate::credential::Lookup;
 use crate::gateway::outcome::{
-    Ending, RefreshResult, SessionEvent, SessionRecord, SignInResult, UnauthorizedAction,
-    UnauthorizedReason,
+    Ending, SessionEvent, SessionRecord, SignInResult, UnauthorizedAction, UnauthorizedReason,
 };
 use crate::gateway::reason::Reason;
 use crate::label::Label;
@@ -31,7 +30,6 @@ pub(super) struct Series {
 /// The children with one value of the `session` label.
 struct SessionSeries {
     sign_ins: Vec<IntCounter>,
-    refreshes: Vec<IntCounter>,
 }
 
 impl SessionSeries {
@@ -39,9 +37,6 @@ impl SessionSeries {
         Self {
             sign_ins: children(SignInResult::ALL, |result| {
                 families.sign_ins.child([session, result])
-            }),
-            refreshes: children(RefreshResult::ALL, |result| {
-                families.session_refreshes.child([session, result])
             }),
         }
     }
@@ -101,8 +96,10 @@ impl Series {
         let series = self.sessions.get(Some(&record.name));
         match record.event? {
             SessionEvent::SignIn(result) => series.sign_ins.get(result as usize),
-            SessionEvent::Refresh(result) => series.refreshes.get(result as usize),
-            SessionEvent::SignOut | SessionEvent::BackChannelLogout { .. } => None,
+            // Counted when it takes place: many requests may share one.
+            SessionEvent::Refresh(_)
+            | SessionEvent::SignOut
+            | SessionEvent::BackChannelLogout { .. } => None,
         }
     }
 

@@ -93,29 +93,64 @@ impl Admission {
                 return Err(unavailable(cause, retry_after));
             }
         };
-        let lease = match &user.grant {
-            SessionGrant::Oidc { access_token, .. } => {
-                let verified = self
-                    .verify(access_token.into(), session, head, now, memo)
-                    .await;
-                match verified {
-                    Ok(()) if self.passes_token() => self.bearer = Some(access_token.clone()),
-                    Ok(()) => {}
-                    Err(error) if is_rejected(&error) => {
-                        return Err(ended().with_cause(format!("the access token: {error}")));
-                    }
-                    Err(error) => return Err(error.into()),
-                }
-                return Ok(());
+        match &user.grant {
+            SessionGrant::Oidc { .. } => {
+                let verified = self.verify_session(user, session, security, head, now, memo);
+                verified.await
             }
             SessionGrant::Taskcluster {
                 credentials,
                 expires_at,
                 ..
-            } => SignedInClient::new(session.name().clone(), &credentials.client_id, *expires_at),
+            } => {
+                let (name, client_id) = (session.name().clone(), &credentials.client_id);
+                let client = SignedInClient::new(name, client_id, *expires_at);
+                self.caller = Caller::Client(Arc::new(client));
+                Ok(())
+            }
+        }
+    }
+
+    /// Verifies the session's access token. If its issuer refuses it, another one may be had.
+    async fn verify_session(
+        &mut self,
+        user: Arc<UserSession>,
+        session: &Session,
+        security: SiteSecurity,
+        head: Head<'_>,
+        now: Now,
+        memo: &mut CallerMemo,
+    ) -> Result<(), Rejection> {
+        let error = match self.verify(&user, session, head, now, memo).await {
+            Ok(()) => return Ok(()),
+            Err(error) if is_rejected(&error) => error,
+            Err(error) => return Err(error.into()),
         };
-        self.caller = Caller::Client(Arc::new(lease));
-        Ok(())
+        let sessions = &session.sessions;
+        let renewed = sessions.renew_refused(user, security, now).await;
+        let caller = self.by_cookie.get_or_insert_default();
+        let ended = |error: &TokenError| {
+            let removal = sessions.removal(security);
+            session
+                .sign_in_required(head, Some(removal))
+                .with_cause(format!("the access token: {error}"))
+        };
+        match caller.renewed(renewed) {
+            Ok(newer) => {
+                let verified = self.verify(&newer, session, head, now, memo).await;
+                verified.map_err(|error| {
+                    if is_rejected(&error) {
+                        ended(&error)
+                    } else {
+                        error.into()
+                    }
+                })
+            }
+            Err(RenewError::Ended(_)) => Err(ended(&error)),
+            Err(RenewError::Unavailable { cause, retry_after }) => {
+                Err(unavailable(cause, retry_after))
+            }
+        }
     }
 
     /// Refuses requests that pages of other origins sent with the user's cookie.
@@ -130,13 +165,16 @@ impl Admission {
     /// Verifies the session's access token with its issuer, like any bearer token.
     async fn verify(
         &mut self,
-        token: PresentedToken<'_>,
+        user: &UserSession,
         session: &Session,
         head: Head<'_>,
         now: Now,
         memo: &mut CallerMemo,
     ) -> Result<(), TokenError> {
-        let issuers = &session.issuers;
+        let SessionGrant::Oidc { access_token, .. } = &user.grant else {
+            return Err(TokenError::Internal);
+        };
+        let (token, issuers) = (PresentedToken::from(access_token), &session.issuers);
         let authenticated = match memo.token.look_up(token, issuers, now) {
             Some(known) => {
                 self.cached_at = Some(now);
@@ -147,6 +185,9 @@ impl Admission {
         match authenticated {
             Ok(authenticated) => {
                 self.set_caller(authenticated);
+                if self.passes_token() {
+                    self.bearer = Some(access_token.clone());
+                }
                 Ok(())
             }
             Err(refused) => {
@@ -208,8 +249,17 @@ impl CookieCaller {
         renewed: Result<Renewed, RenewError>,
     ) -> Result<Arc<UserSession>, RenewError> {
         match renewed {
-            Ok(Renewed { session, cookie }) => {
-                self.cookies.extend(cookie);
+            Ok(Renewed {
+                session,
+                cookie,
+                refreshed,
+            }) => {
+                if refreshed {
+                    self.event = Some(SessionEvent::Refresh(RefreshResult::Refreshed));
+                }
+                if let Some(cookie) = cookie {
+                    self.cookies = vec![cookie];
+                }
                 self.session = Some(Arc::clone(&session));
                 Ok(session)
             }
