@@ -39,7 +39,7 @@ const LAYERS: Layers<'_> = &[
     ("gateway", "bounded_cache clock header_fields label secret suggest hawk trace token credential"),
     ("log", "clock label gateway"),
     ("metrics", "clock label secret trace token credential gateway"),
-    ("remote", "bounded_file circuit_breaker clock pem secret serde_url hawk trace token credential registration signin peer_text"),
+    ("remote", "bounded_file circuit_breaker clock pem secret serde_url hawk trace token credential registration signin session singleflight peer_text"),
     ("proxy", "clock header_fields label pem secret trace token gateway peer_text"),
     ("config", "pem secret suggest hawk trace token credential session gateway log remote proxy"),
     ("fuzzing", "peer_text token credential gateway remote proxy config"),
