@@ -91,6 +91,8 @@ impl Builder<'_> {
             Some(rate) => Some(components.rate(None, *rate, previous, self.clock)?),
             None => None,
         };
+        components.sessions = self.sessions(config, fingerprints, previous, &issuers)?;
+        let sessions = self.gateway_sessions(config, &mut components, previous, common.as_ref());
         let login = match &config.login {
             Some(login) => {
                 let rules = rules_where(&|rule| rule.login);
@@ -111,7 +113,9 @@ impl Builder<'_> {
                 None => None,
             };
             let isolation = isolation(route, config);
+            let session = route.session.and_then(|at| sessions.get(at)).cloned();
             let mut route = build_route(route, upstream, isolation, &issuers, &sources);
+            route.session = session;
             route.rules = rules_where(&|rule| rule.applies_to(index))
                 .map(|rules| rules.with_case_insensitive_path(route.case_insensitive_path));
             route.rates = RateLimiters::new(common.iter().cloned().chain(own).collect());
@@ -125,10 +129,14 @@ impl Builder<'_> {
             }
             routes.push(Arc::new(route));
         }
+        let hosts = routes.iter().filter_map(|route| {
+            let session = route.session.as_ref()?;
+            Some((session, route.host.as_deref()))
+        });
         Ok(Built {
             gateway: Gateway {
+                sessions: SessionTable::new(sessions, hosts),
                 routes: RouteTable::new(routes),
-                sessions: SessionTable::default(),
                 login,
                 clock: self.clock.clone(),
                 rule_headers: rule_headers(&rules),
