@@ -77,8 +77,8 @@ export async function start(options, instance) {
     },
     /** Runs the body of an async function with the parameter `arg`; responds with what it returns. */
     evaluate: async ({ page }, { script, arg }) => {
-      const run = ([body, value]) => new (async () => {}).constructor('arg', body)(value);
-      return { value: (await page.evaluate(run, [script, arg ?? null])) ?? null };
+      const expression = `(async (arg) => {${script}\n})(${JSON.stringify(arg ?? null)})`;
+      return { value: (await page.evaluate(expression)) ?? null };
     },
     fill: ({ page }, { selector, value }) => page.fill(selector, value),
     click: ({ page }, { selector }) => page.click(selector),
