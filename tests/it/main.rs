@@ -42,6 +42,7 @@ mod register_auth0;
 mod reload;
 mod rules;
 mod schema;
+mod sessions;
 mod shutdown;
 mod sign_in;
 mod support;

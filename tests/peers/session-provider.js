@@ -7,7 +7,7 @@
 //
 // Control: client (registers one), user, ttl, signIn (what a browser does between the authorization
 // request and the callback), token (a user's access token), sid, logoutToken, endSession, revoke,
-// rotate, mode, release, untilWaiting, counts, tamper, tokenResponse, metadata.
+// rotate, mode, release, untilWaiting, counts, issued, tamper, tokenResponse, metadata.
 
 import crypto from 'node:crypto';
 import http from 'node:http';
@@ -95,6 +95,7 @@ export async function start(options, instance) {
   const counts = new Counter();
   const latch = new Latch();
   const modes = {};
+  const issued = [];
   const changes = { idToken: undefined, tokenResponse: {}, metadata: {} };
   let key = firstKey;
   let generation = 1;
@@ -151,6 +152,7 @@ export async function start(options, instance) {
       if (ctx.oidc?.route !== 'token' || !ctx.body?.access_token) return;
       if (changes.idToken && ctx.body.id_token) ctx.body.id_token = await resigned(ctx.body.id_token);
       ctx.body = changed(ctx.body, changes.tokenResponse);
+      issued.push(...['access_token', 'id_token', 'refresh_token'].map((name) => ctx.body[name]).filter(Boolean));
     });
     handle = provider.callback();
   }
@@ -357,6 +359,8 @@ export async function start(options, instance) {
     release: () => ({ released: latch.release() }),
     untilWaiting: ({ count }) => latch.until(count),
     counts: () => counts.counts,
+    /** Every token that the token endpoint issued, for leak tests. */
+    issued: () => ({ tokens: issued }),
     /** Claims of the ID tokens issued from now on. */
     tamper({ claims }) {
       changes.idToken = claims;

@@ -7,11 +7,13 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hawkgate::clock::{ManualClock, SystemClock};
+use hawkgate::reload;
 use serde_json::{Value, json};
 
 use super::client::{Request, Response};
 use super::gateway::{ConfigDir, TestGateway};
 use super::peers::Peer;
+use super::wait::until;
 
 /// The authority of the site.
 pub(crate) const HOST: &str = "app.example.test";
@@ -157,6 +159,8 @@ pub(crate) struct Options<'a> {
     pub(crate) route: &'a str,
     /// Further sections.
     pub(crate) sections: &'a str,
+    /// Further files.
+    pub(crate) files: &'a [(&'a str, String)],
 }
 
 /// A provider, an application, and hawkgate in front of it.
@@ -166,6 +170,8 @@ pub(crate) struct Site {
     pub(crate) gateway: TestGateway,
     /// hawkgate's; it stands still. The provider's goes on.
     pub(crate) clock: Arc<ManualClock>,
+    /// The configuration that it started with.
+    pub(crate) text: String,
 }
 
 impl Site {
@@ -185,6 +191,9 @@ impl Site {
         let files = ConfigDir::new();
         files.write("client-secret", CLIENT_SECRET);
         files.write("cookie-key", cookie_key(1));
+        for (name, content) in options.files {
+            files.write(name, content);
+        }
         let clock = ManualClock::at(SystemClock::shared().now());
         let text = config(&provider, &application, &options);
         let gateway = TestGateway::start_with(&text, files, clock.clone()).await;
@@ -193,7 +202,24 @@ impl Site {
             application,
             gateway,
             clock,
+            text,
         }
+    }
+
+    /// Reloads the configuration `text`, and the files that it names.
+    pub(crate) async fn reload(&self, text: &str) {
+        let path = self.gateway.files.write("hawkgate.toml", text);
+        let loaded = reload::load(&path, None).unwrap_or_else(|e| panic!("{e}"));
+        let result = [("result", "success")];
+        let name = "hawkgate_config_reloads_total";
+        let before = self.gateway.metrics().await.sum(name, &result);
+        let running = &self.gateway.running;
+        let reloads = running.reloads(path, loaded.fingerprints, None);
+        reloads.request();
+        until("the reload", async || {
+            self.gateway.metrics().await.sum(name, &result) > before
+        })
+        .await;
     }
 
     /// Somebody who has not signed in.
