@@ -11,6 +11,7 @@ mod attacks;
 mod audit;
 mod auth0;
 mod bad_tokens;
+mod browser;
 mod cache_memory;
 mod check_and_run;
 mod command_line;

@@ -3,7 +3,7 @@
 //
 // The program is Debian's; the environment variable CHROMIUM names another.
 //
-// Control: open, goto, waitFor, evaluate, fill, click, press, state, requests, cookies, setCookies,
+// Control: open, goto, waitFor, evaluate, fill, click, press, state, requests, cookies, setCookies, clearCookies,
 // screenshot, media, close.
 
 import process from 'node:process';
@@ -98,6 +98,7 @@ export async function start(options, instance) {
   const controls = {
     open,
     cookies: async () => ({ cookies: await context.cookies() }),
+    clearCookies: () => context.clearCookies(),
     setCookies: ({ cookies }) => context.addCookies(cookies),
   };
   for (const [name, command] of Object.entries(commands)) {

@@ -63,6 +63,11 @@ impl Browser {
         response["cookies"].as_array().unwrap().clone()
     }
 
+    /// Forgets every cookie.
+    pub(crate) async fn clear_cookies(&self) {
+        self.0.control("clearCookies", json!({})).await;
+    }
+
     /// Adds cookies, described in the same way.
     pub(crate) async fn set_cookies(&self, cookies: Value) {
         self.0
