@@ -153,7 +153,7 @@ mod tests {
             assert_eq!(return_to(value), None, "{value:?}");
         }
         assert_eq!(return_to(&format!("/{}", "a".repeat(MAX_BYTES))), None);
-        assert_eq!(return_to(&format!("/{}", "%25".repeat(300))), None);
+        assert_eq!(return_to(&format!("/%{}2f", "25".repeat(300))), None);
     }
 
     /// Whatever is accepted stays on this origin when a browser resolves it.
