@@ -28,7 +28,7 @@ pub(crate) const AUDIENCE: &str = "urn:hawkgate:application";
 
 /// A cookie key: 32 bytes, base64.
 pub(crate) fn cookie_key(seed: u8) -> String {
-    STANDARD.encode([seed; 32])
+    STANDARD.encode(std::array::from_fn::<u8, 32, _>(|at| seed ^ at as u8))
 }
 
 /// `[server]` with plain HTTP, as behind a proxy that terminates TLS; `more` are further keys.
