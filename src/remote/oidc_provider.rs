@@ -8,7 +8,6 @@ use url::Url;
 
 use super::discovery::DiscoveryFetcher;
 use super::http_client::{HttpClient, HttpClientOptions, TransportError};
-use super::identity_provider::ProviderCalls;
 use super::jwks::key_client;
 use super::oauth::{Endpoint, MAX_RESPONSE_BYTES, TokenResponse};
 use super::provider_metadata::{
@@ -37,19 +36,17 @@ pub struct OidcProvider {
     logout_tokens: LogoutTokenVerifier,
     metadata: MetadataCache,
     client: HttpClient,
-    calls: ProviderCalls,
     clock: SharedClock,
 }
 
 impl OidcProvider {
-    /// The provider of the session `name`. `issuer` is the one that `settings` name; ID tokens and
+    /// `issuer` is the one that `settings` name; ID tokens and
     /// logout tokens are verified with its keys, or with those that the provider's metadata names
     /// if it introspects tokens. Nothing is fetched yet.
     ///
     /// # Errors
     /// When an HTTP client cannot be built.
     pub fn new(
-        name: &Arc<str>,
         settings: OidcProviderSettings,
         issuer: Arc<Issuer>,
         clock: SharedClock,
@@ -79,7 +76,6 @@ impl OidcProvider {
                 Arc::clone(&clock),
             ),
             client: client(MAX_RESPONSE_BYTES)?,
-            calls: ProviderCalls::new(name, settings.timeout, Arc::clone(&clock)),
             settings,
             issuer,
             clock,
@@ -107,10 +103,7 @@ impl OidcProvider {
 
     /// When the access token of a new sign-in expires. A token that the issuer does not accept is
     /// refused here: otherwise the first request would send the user to sign in again, and so on.
-    async fn check_access_token(
-        &self,
-        token: &BearerToken,
-    ) -> Result<Option<UnixMillis>, ProviderError> {
+    async fn check_access_token(&self, token: &BearerToken) -> Result<UnixMillis, ProviderError> {
         self.expiry(token).await.map_err(|error| match error {
             TokenError::KeysUnavailable { retry_after }
             | TokenError::IntrospectionUnavailable { retry_after } => ProviderError::Unavailable {
@@ -126,12 +119,13 @@ impl OidcProvider {
     }
 
     /// `exp` of an access token that the issuer accepts.
-    async fn expiry(&self, token: &BearerToken) -> Result<Option<UnixMillis>, TokenError> {
+    async fn expiry(&self, token: &BearerToken) -> Result<UnixMillis, TokenError> {
         let issuers = std::slice::from_ref(&self.issuer);
         match token::authenticate(token, issuers, None).await {
             Ok(authenticated) => match authenticated.caller {
-                Caller::Verified(token) => Ok(Some(token.expires_at())),
-                _ => Ok(None),
+                Caller::Verified(token) => Ok(token.expires_at()),
+                // Not an issuer that verifies tokens.
+                _ => Err(TokenError::UnknownIssuer),
             },
             Err(unauthenticated) => Err(unauthenticated.error),
         }
@@ -161,10 +155,7 @@ impl IdentityProvider for OidcProvider {
             ("redirect_uri", code.redirect_uri.as_str()),
             ("code_verifier", code.code_verifier.expose()),
         ];
-        let response = self
-            .calls
-            .of_sign_in(&code.code, || self.grant(&parameters))
-            .await?;
+        let response = self.grant(&parameters).await?;
         let id_token = response.id_token.ok_or_else(|| {
             let text = "the provider sent no ID token: the session's scopes must include openid";
             ProviderError::Misconfigured(text.to_owned())
@@ -181,7 +172,7 @@ impl IdentityProvider for OidcProvider {
         Ok(ProviderGrant {
             grant: SessionGrant::Oidc {
                 access_token,
-                access_token_expires_at: earliest(response.expires_at, expires_at),
+                access_token_expires_at: earliest(response.expires_at, Some(expires_at)),
                 refresh_token: response.refresh_token.filter(is_present),
                 id_token: Some(id_token),
             },
@@ -201,10 +192,7 @@ impl IdentityProvider for OidcProvider {
             ("grant_type", "refresh_token"),
             ("refresh_token", refresh_token.expose()),
         ];
-        let response = self
-            .calls
-            .of_session(subject, refresh_token, || self.grant(&parameters))
-            .await?;
+        let response = self.grant(&parameters).await?;
         let access_token = bearer(&response.access_token)?;
         let id_token = response.id_token;
         let expected = Expected {
@@ -220,7 +208,7 @@ impl IdentityProvider for OidcProvider {
             None => None,
         };
         // Whether the issuer accepts it is found out by the request that it is renewed for.
-        let expires_at = self.expiry(&access_token).await.unwrap_or_default();
+        let expires_at = self.expiry(&access_token).await.ok();
         let replaced = response.refresh_token.filter(is_present);
         let grant = SessionGrant::Oidc {
             access_token,

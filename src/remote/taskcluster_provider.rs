@@ -10,7 +10,6 @@ use http::StatusCode;
 use url::Url;
 
 use super::http_client::{HttpClient, HttpClientOptions, TransportError};
-use super::identity_provider::ProviderCalls;
 use super::oauth::Endpoint;
 use super::settings::{ClientProof, OauthClient, TaskclusterProviderSettings};
 use super::taskcluster_exchange::{self, MAX_RESPONSE_BYTES};
@@ -32,17 +31,15 @@ pub struct TaskclusterProvider {
     token: Endpoint,
     credentials: Url,
     client: HttpClient,
-    calls: ProviderCalls,
     clock: SharedClock,
 }
 
 impl TaskclusterProvider {
-    /// The provider of the session `name`.
+    /// The deployment of `settings`.
     ///
     /// # Errors
     /// When the HTTP client cannot be built.
     pub fn new(
-        name: &Arc<str>,
         settings: TaskclusterProviderSettings,
         clock: SharedClock,
     ) -> Result<Self, TransportError> {
@@ -71,13 +68,19 @@ impl TaskclusterProvider {
             ),
             credentials: at("/login/oauth/credentials"),
             client,
-            calls: ProviderCalls::new(name, settings.timeout, Arc::clone(&clock)),
             clock,
         })
     }
+}
+
+#[async_trait]
+impl IdentityProvider for TaskclusterProvider {
+    async fn endpoints(&self) -> Result<ProviderEndpoints, ProviderError> {
+        Ok(self.endpoints.clone())
+    }
 
     /// Exchanges the code for a token, and the token for credentials.
-    async fn sign_in(&self, code: &AuthorizationCode) -> Result<ProviderGrant, ProviderError> {
+    async fn redeem(&self, code: &AuthorizationCode) -> Result<ProviderGrant, ProviderError> {
         let parameters = [
             ("grant_type", "authorization_code"),
             ("code", code.code.expose()),
@@ -109,19 +112,6 @@ impl TaskclusterProvider {
             email: None,
             provider_session: None,
         })
-    }
-}
-
-#[async_trait]
-impl IdentityProvider for TaskclusterProvider {
-    async fn endpoints(&self) -> Result<ProviderEndpoints, ProviderError> {
-        Ok(self.endpoints.clone())
-    }
-
-    async fn redeem(&self, code: &AuthorizationCode) -> Result<ProviderGrant, ProviderError> {
-        self.calls
-            .of_sign_in(&code.code, || self.sign_in(code))
-            .await
     }
 
     /// Not possible: the user has to sign in again.
