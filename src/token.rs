@@ -54,5 +54,5 @@ pub use logout_token::{
 pub use memo::TokenMemo;
 pub use shared_secret::{SharedSecretError, decode_shared_secret};
 pub use signing_key::{SigningKey, SigningKeyError};
-pub use verified::{Caller, VerifiedToken};
+pub use verified::{Caller, SignedInClient, VerifiedToken};
 pub use workload::{WorkloadToken, WorkloadTokenError};

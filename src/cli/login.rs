@@ -137,6 +137,7 @@ fn authorization_request(
         scope: scope.unwrap_or_else(default),
         audience: args.audience.clone(),
         resources: args.resource.clone(),
+        without_pkce: false,
     }
 }
 

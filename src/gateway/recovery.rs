@@ -288,6 +288,7 @@ fn pause_keys(admission: &Admission, target: &str) -> (u64, u64) {
         .hash(&mut hasher);
     match &admission.caller {
         Caller::Verified(token) => (token.issuer(), token.subject()).hash(&mut hasher),
+        Caller::Client(client) => (client.session(), client.client_id()).hash(&mut hasher),
         Caller::Delegated { issuer, digest, .. } => (issuer, digest).hash(&mut hasher),
         Caller::Password { credentials, .. } => credentials.username().hash(&mut hasher),
         Caller::Anonymous => {}
