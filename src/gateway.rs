@@ -368,7 +368,7 @@ impl Gateway {
         target: &str,
     ) -> Result<Option<CredentialHeader>, Rejection> {
         let now = Now::read(&*self.clock);
-        let (Some(lease), Some(source)) = (&admission.lease, &admission.route.source) else {
+        let Some(lease) = &admission.lease else {
             return Ok(None);
         };
         let unusable = || {
@@ -396,6 +396,10 @@ impl Gateway {
                 (http::header::AUTHORIZATION, value, secret)
             }
             Credential::Bearer(token) => {
+                // Sessions lease Taskcluster credentials only, so this one is from the source.
+                let Some(source) = &admission.route.source else {
+                    return Err(unusable());
+                };
                 let inject = source.inject();
                 let value = inject.value(token.expose()).ok_or_else(unusable)?;
                 let secret = inject.token_in(&value);

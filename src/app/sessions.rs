@@ -61,11 +61,11 @@ impl Builder<'_> {
                 let issuer = issuer.cloned().ok_or_else(|| {
                     StartError::Unusable(format!("session {name:?} has no issuer"))
                 })?;
-                let made = OidcProvider::new(name, settings.clone(), issuer, clock);
+                let made = OidcProvider::new(settings.clone(), issuer, clock);
                 Arc::new(made.map_err(|e| failed(&e))?)
             }
             SessionProvider::Taskcluster(settings) => {
-                let made = TaskclusterProvider::new(name, settings.clone(), clock);
+                let made = TaskclusterProvider::new(settings.clone(), clock);
                 Arc::new(made.map_err(|e| failed(&e))?)
             }
         })

@@ -173,7 +173,12 @@ impl Session {
             action: Action::None,
             request_id: request.request_id,
         };
-        with_rejection(page.respond(), rejection)
+        let mut response = page.respond();
+        let own = ["content-type", "cache-control"];
+        let further = refusal.headers.into_iter();
+        let further = further.filter(|(name, _)| !own.contains(name));
+        response.headers.extend(further);
+        with_rejection(response, rejection)
     }
 
     async fn login(
@@ -531,7 +536,7 @@ impl Failure {
             SignInError::Malformed => row(R::InvalidCallback, StatusCode::BAD_REQUEST, "This sign-in cannot be completed",
                 "The identity provider's answer is incomplete. Begin again; if this happens again, tell the people who run this site."),
             SignInError::Denied("access_denied") => row(R::Denied, StatusCode::FORBIDDEN, "You were not signed in",
-                "The identity provider did not allow it, or you cancelled. Try again, perhaps with another account."),
+                "The identity provider did not allow it, or you declined. Try again, perhaps with another account."),
             SignInError::Denied(_) => row(R::Denied, StatusCode::BAD_GATEWAY, "You were not signed in",
                 "The identity provider refused the sign-in. Try again; if this happens again, tell the people who run this site."),
             SignInError::Provider(_) => row(R::ProviderError, StatusCode::BAD_GATEWAY, "Signing in failed",

@@ -248,7 +248,7 @@ async fn the_application_cannot_set_hawkgates_cookies() {
 async fn a_session_that_fits_no_cookie_is_refused_with_a_reason() {
     let site = Site::usual().await;
     // Does not compress.
-    let groups: Vec<String> = (0..120_u64)
+    let groups: Vec<String> = (0..200_u64)
         .map(|n| format!("{:016x}", n.wrapping_mul(0x9e37_79b9_7f4a_7c15)))
         .collect();
     let user = json!({ "sub": "ada", "tokenClaims": { "groups": groups } });

@@ -46,7 +46,8 @@ const REQUESTS: &[(&str, &[Field], bool)] = &[
     ("POST", &[OWN, CROSS], false),
     ("POST", &[OWN, SIBLING], false),
     ("POST", &[EVIL, SAME], false),
-    ("POST", &[("Origin", "null"), SAME], false),
+    // A form of a page whose referrer policy is `no-referrer`.
+    ("POST", &[("Origin", "null"), SAME], true),
     // Almost the site's origin.
     ("POST", &[("Origin", "null")], false),
     ("POST", &[("Origin", "")], false),
@@ -237,7 +238,8 @@ async fn navigations_are_led_to_the_sign_in_and_others_are_told() {
             false,
         ),
         ("POST", &[html], false),
-        ("POST", &[OWN, SAME, NAVIGATE, document, html], false),
+        // A form of the site's own, whose session has ended meanwhile.
+        ("POST", &[OWN, SAME, NAVIGATE, document, html], true),
         ("DELETE", &[OWN, SAME, CORS], false),
         (
             "GET",

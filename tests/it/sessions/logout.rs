@@ -75,7 +75,7 @@ async fn signing_out_ends_the_session_here_and_at_the_provider() {
         "{location}"
     );
     // A copy of the cookie is worth nothing from now on.
-    assert_eq!(thief.who().await, None);
+    assert_eq!(thief.thief().who().await, None);
     let response = thief.fetch("GET", "/x").await;
     assert_eq!(
         response.status_and_reason(),
