@@ -57,6 +57,7 @@ fn exposition() -> String {
     metrics.configure(&names, callbacks, UnixMillis(0));
     let _keys = metrics.key_observer("i");
     let _introspection = metrics.introspection_observer("i");
+    let _session = metrics.session_observer("w");
     let _spans = metrics.span_observer();
     let _source = metrics.meter("s", Arc::new(Unreachable), SystemClock::shared());
     metrics.render().unwrap()
