@@ -4,6 +4,7 @@
 
 mod authenticate;
 mod browser;
+mod cookie_caller;
 mod endpoints;
 mod pages;
 #[cfg(test)]
@@ -24,7 +25,7 @@ use crate::clock::SharedClock;
 use crate::session::settings::Unauthenticated;
 use crate::session::{SessionId, Sessions, SetCookie, Site, SiteSecurity};
 use crate::token::Issuer;
-pub use authenticate::CookieCaller;
+pub use cookie_caller::CookieCaller;
 pub use endpoints::{Endpoint, EndpointRequest, MAX_BODY_BYTES};
 
 /// The value of the `route` label and log field for the endpoints.
