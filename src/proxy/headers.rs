@@ -6,6 +6,7 @@
 //! "Hawk as Taskcluster checks it"). All other fields are forwarded unchanged. No `Via` is
 //! added, because some upstreams disable compression when they receive one.
 
+mod cors;
 mod echo;
 mod policy;
 #[cfg(test)]
@@ -23,6 +24,7 @@ use crate::gateway::reserved_headers::{is_reserved, reads_as};
 use crate::gateway::route::Upstream;
 use crate::header_fields::{HeaderFields, all, only};
 use crate::trace::{self, RequestTrace};
+pub(super) use cors::{keep_preflight_fields, remove_cors_fields, set_cors_fields};
 pub(super) use echo::SentCredentials;
 use policy::HeaderAction;
 
