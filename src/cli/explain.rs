@@ -85,6 +85,7 @@ fn question(args: &Explain) -> Result<Question, Usage> {
         target,
         token,
         user,
+        origin: args.origin.clone(),
         user_agent: args.user_agent.clone(),
         client: Some(args.client),
         offline: args.offline,

@@ -124,6 +124,7 @@ fn question(target: &str, token: Option<String>) -> Question {
         target: target.into(),
         token,
         user: None,
+        origin: None,
         user_agent: None,
         client: Some([127, 0, 0, 1].into()),
         offline: false,

@@ -118,7 +118,7 @@ impl Admission {
 
     /// Refuses requests that pages of other origins sent with the user's cookie.
     fn check_cross_site(&self, session: &Session, head: Head<'_>) -> Result<(), Rejection> {
-        let allowed = |_: &[u8]| false;
+        let allowed = |_: &[u8]| self.route.allows_credentials_of(head.headers);
         match browser::cross_site(head, |sender| session.is_own(sender, head), allowed) {
             None => Ok(()),
             Some(cause) => Err(Rejection::from(Reason::CrossSite).with_cause(cause)),
