@@ -183,8 +183,11 @@ struct Explain {
     /// File with the bearer token, or - for standard input
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
-    /// File with username:password, or - for standard input, for routes that use passwords
+    /// File with a browser's Cookie field, or the value of the session's cookie, or - for standard input
     #[arg(long, value_name = "FILE", conflicts_with = "token_file")]
+    cookie_file: Option<PathBuf>,
+    /// File with username:password, or - for standard input, for routes that use passwords
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["token_file", "cookie_file"])]
     user_file: Option<PathBuf>,
     /// IP address that the request comes from
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]

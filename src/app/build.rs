@@ -47,6 +47,16 @@ const MAX_EXCHANGE_RESPONSE_BYTES: usize = 64 * 1024;
 pub(super) struct Builder<'a> {
     pub(super) clock: &'a SharedClock,
     pub(super) metrics: &'a Metrics,
+    pub(super) purpose: Purpose,
+}
+
+/// What a gateway is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// To serve requests.
+    Serve,
+    /// To explain them: no session is renewed at its provider, and its keys may be missing.
+    Explain,
 }
 
 /// A gateway, and its stateful components, which background tasks keep fresh.

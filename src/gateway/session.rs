@@ -84,7 +84,7 @@ impl Session {
     ///
     /// # Errors
     /// [`Reason::InsecureOrigin`] if it was sent over http, and not to this machine itself.
-    fn security(&self, head: Head<'_>) -> Result<SiteSecurity, Rejection> {
+    pub fn security(&self, head: Head<'_>) -> Result<SiteSecurity, Rejection> {
         if let Some(site) = &self.site {
             return Ok(site.security);
         }

@@ -45,7 +45,7 @@ const LAYERS: Layers<'_> = &[
     ("fuzzing", "peer_text token credential gateway remote proxy config"),
     ("reload", "log proxy config"),
     ("app", "bounded_cache clock label pem trace token credential session gateway log metrics remote proxy config reload"),
-    ("explain", "clock label secret hawk token credential gateway proxy config app"),
+    ("explain", "clock label secret hawk token credential session gateway proxy config app"),
     ("demo", "clock log remote proxy config app"),
     ("cli", "clock secret private_file token log registration signin remote proxy config reload app explain demo"),
 ];
