@@ -24,6 +24,7 @@ mod sign_in;
 mod sign_out;
 #[cfg(test)]
 mod tests;
+mod user_session;
 
 pub use cookie::is_own_cookie;
 pub use memo::SessionMemo;
@@ -34,6 +35,7 @@ pub use provider::{
 pub use refresh::{RefreshObserver, RefreshResult};
 pub use return_to::return_to;
 pub use seal::{cookie_key_problem, is_same_cookie_key};
+pub use user_session::{SessionGrant, SessionId, UserSession};
 
 use std::fmt;
 use std::sync::Arc;
@@ -43,13 +45,10 @@ use std::time::Duration;
 use url::Url;
 
 use crate::circuit_breaker::{CircuitBreaker, Jitter, Limits};
-use crate::clock::{Now, SharedClock, UnixMillis};
-use crate::credential::Lease;
-use crate::hawk::Credentials;
+use crate::clock::{Now, SharedClock};
 use crate::header_fields::HeaderFields;
-use crate::secret::{SecretError, SecretString};
+use crate::secret::SecretError;
 use crate::signin::AuthorizationRequest;
-use crate::token::BearerToken;
 use cookie::{Found, Names};
 use renewals::Renewals;
 use replay::Replays;
@@ -103,62 +102,6 @@ pub enum Ended {
     /// The credentials in it have expired or were rejected by the upstream.
     Credentials,
 }
-
-/// One user's session. `Debug` shows no token.
-#[derive(Clone)]
-pub struct UserSession {
-    /// Random; stays the same until the session ends. A new one at each sign-in.
-    pub id: SessionId,
-    /// Counts renewals.
-    pub generation: u32,
-    /// What the session is good for.
-    pub grant: SessionGrant,
-    /// `sub`, or the clientId.
-    pub subject: String,
-    /// `name`, if the provider says.
-    pub name: Option<String>,
-    /// `email`, if the provider says.
-    pub email: Option<String>,
-    /// `sid` of the ID token: the provider's name for its session.
-    pub provider_session: Option<String>,
-    /// When the user signed in.
-    pub signed_in_at: UnixMillis,
-    /// The end of `lifetime`.
-    pub expires_at: UnixMillis,
-    /// The end of `idle`, unless the session is used before.
-    pub idle_expires_at: UnixMillis,
-    /// From when on the access token is renewed; `None` if it cannot be, or never expires.
-    pub renew_at: Option<UnixMillis>,
-}
-
-/// What a session is good for.
-#[derive(Clone)]
-pub enum SessionGrant {
-    /// Tokens of an OpenID provider.
-    Oidc {
-        /// Verified by the session's issuer for each request, like any bearer token.
-        access_token: BearerToken,
-        /// When it expires; `None` if the provider did not say.
-        access_token_expires_at: Option<UnixMillis>,
-        /// Renews it.
-        refresh_token: Option<SecretString>,
-        /// Kept for the provider's logout if it fits into the cookie.
-        id_token: Option<SecretString>,
-    },
-    /// Credentials of a Taskcluster deployment, leased to requests as they are.
-    Taskcluster {
-        /// The credentials with their `Lease`.
-        lease: Lease,
-        /// The credentials, to be sealed again.
-        credentials: Credentials,
-        /// When they expire.
-        expires_at: UnixMillis,
-    },
-}
-
-/// 128 random bits. Not a secret, but not logged either: the log has a digest.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct SessionId(pub [u8; 16]);
 
 /// A `Set-Cookie` field value. `Debug` shows only the name.
 #[derive(Clone, PartialEq, Eq)]
@@ -256,7 +199,7 @@ pub enum SignInError {
     Token(String),
     /// The session does not fit into a cookie.
     #[error(
-        "the session takes {0} bytes, but browsers keep cookies of at most 4096: use store = \"shared\", or ask for fewer claims"
+        "the session takes {0} bytes, but browsers keep cookies of at most 4096: ask the provider for fewer scopes, or let it put fewer claims into tokens"
     )]
     TooLarge(usize),
     /// The system's random number generator failed.
@@ -301,6 +244,8 @@ struct Inner {
     observer: Arc<dyn RefreshObserver>,
     clock: SharedClock,
     state: Arc<State>,
+    /// Judges failing refreshes (`docs/design/failures.md`).
+    breaker: Arc<CircuitBreaker<SessionId>>,
     /// Tells [`SessionMemo`] which sessions opened a cookie.
     instance: u64,
     /// Whether the log says that cookies are not protected as they should be.
@@ -309,7 +254,7 @@ struct Inner {
 
 /// What is remembered about sessions in this process. All of it is bounded, and no user can use up
 /// what others need.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct State {
     /// Sessions that ended before their time: an entry for each user who signed out.
     revocations: Revocations,
@@ -320,8 +265,6 @@ struct State {
     attempts: Replays,
     /// Logout tokens. Only the provider causes entries.
     logout_tokens: Replays,
-    /// Judges failing refreshes (`docs/design/failures.md`).
-    breaker: Arc<CircuitBreaker<SessionId>>,
 }
 
 impl Sessions {
@@ -347,7 +290,7 @@ impl Sessions {
         let kept = predecessor
             .filter(|predecessor| same(&&predecessor.inner.settings))
             .map(|predecessor| Arc::clone(&predecessor.inner.state));
-        let state = kept.unwrap_or_else(|| Arc::new(State::new(&settings, &clock)));
+        let state = kept.unwrap_or_default();
         let inner = Inner {
             sealer: Sealer::new(&settings)?,
             names: Names::of(&settings.name),
@@ -359,6 +302,7 @@ impl Sessions {
             },
             provider,
             observer,
+            breaker: breaker(&settings, &clock),
             clock,
             state,
             instance: INSTANCES.fetch_add(1, Ordering::Relaxed),
@@ -492,24 +436,15 @@ impl Sessions {
     }
 }
 
-impl State {
-    fn new(settings: &SessionSettings, clock: &SharedClock) -> Self {
-        let limits = Limits {
-            concurrency: 64,
-            max_calls: 1024,
-            timeout: settings.timeout,
-            keys: 4096,
-        };
-        let name = Arc::clone(&settings.name);
-        let clock = Arc::clone(clock);
-        Self {
-            revocations: Revocations::default(),
-            renewals: Renewals::default(),
-            attempts: Replays::default(),
-            logout_tokens: Replays::default(),
-            breaker: CircuitBreaker::new("session", name, limits, clock, Jitter::Random),
-        }
-    }
+fn breaker(settings: &SessionSettings, clock: &SharedClock) -> Arc<CircuitBreaker<SessionId>> {
+    let limits = Limits {
+        concurrency: 64,
+        max_calls: 1024,
+        timeout: settings.timeout,
+        keys: 4096,
+    };
+    let (name, clock) = (Arc::clone(&settings.name), Arc::clone(clock));
+    CircuitBreaker::new("session", name, limits, clock, Jitter::Random)
 }
 
 impl Inner {
@@ -582,7 +517,9 @@ impl Inner {
             cookie: None,
             refreshed: false,
         };
-        if unchanged.session.idle_expires_at.until(moved) < step {
+        let idle_expires_at = unchanged.session.idle_expires_at;
+        let ends_before = unchanged.session.expires_at <= idle_expires_at;
+        if ends_before || idle_expires_at.until(moved) < step {
             return unchanged;
         }
         let mut session = UserSession::clone(&unchanged.session);
@@ -599,48 +536,9 @@ impl Inner {
     }
 }
 
-impl UserSession {
-    /// Whether the access token is to be renewed before it expires.
-    fn is_renewal_due(&self, now: Now) -> bool {
-        let expired = match &self.grant {
-            SessionGrant::Oidc {
-                access_token_expires_at: Some(at),
-                ..
-            } => now.wall >= *at,
-            _ => false,
-        };
-        expired || self.renew_at.is_some_and(|at| now.wall >= at)
-    }
-}
-
-impl fmt::Debug for SessionId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("SessionId(..)")
-    }
-}
-
 impl fmt::Debug for SetCookie {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = self.0.split('=').next().unwrap_or_default();
         write!(f, "SetCookie({name:?}, [redacted])")
-    }
-}
-
-impl fmt::Debug for SessionGrant {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Oidc { .. } => "Oidc([redacted])",
-            Self::Taskcluster { .. } => "Taskcluster([redacted])",
-        })
-    }
-}
-
-impl fmt::Debug for UserSession {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("UserSession")
-            .field("subject", &self.subject)
-            .field("generation", &self.generation)
-            .field("grant", &self.grant)
-            .finish_non_exhaustive()
     }
 }
