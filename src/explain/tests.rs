@@ -123,6 +123,8 @@ fn question(target: &str, token: Option<String>) -> Question {
         host: "tc.example.com".into(),
         target: target.into(),
         token,
+        cookie: None,
+        https: false,
         user: None,
         origin: None,
         user_agent: None,
