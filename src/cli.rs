@@ -192,6 +192,9 @@ struct Explain {
     /// IP address that the request comes from
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
     client: IpAddr,
+    /// Origin of the web page that sends the request, such as https://app.example.com
+    #[arg(long, value_name = "ORIGIN")]
+    origin: Option<String>,
     /// User-Agent of the request
     #[arg(long, value_name = "TEXT")]
     user_agent: Option<String>,

@@ -3,6 +3,7 @@
 //! shows the header and a few claims of the token, and the clientId, scopes and expiry of
 //! credentials.
 
+mod cors;
 mod login;
 mod password;
 mod report;
@@ -15,7 +16,7 @@ mod upstream;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use http::header::{AUTHORIZATION, HOST, USER_AGENT};
+use http::header::{AUTHORIZATION, HOST, ORIGIN, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Method};
 
 use crate::app::{self, StartError};
@@ -52,6 +53,8 @@ pub struct Question {
     pub cookie: Option<SecretString>,
     /// `username:password`, for routes that need them, as read from the file.
     pub user: Option<SecretString>,
+    /// The origin of the web page that sends the request, if one does.
+    pub origin: Option<String>,
     /// The `User-Agent`, if one is sent.
     pub user_agent: Option<String>,
     /// The address of the client; none on Unix sockets.
@@ -118,6 +121,7 @@ impl Explainer<'_> {
                 Err(refused) => Verdict::refused(&refused.rejection),
             };
         };
+        cors::explain(&mut self.report, route.cors.as_ref(), self.question);
         if route.takes_password() {
             return self.password(&route).await;
         }
@@ -283,6 +287,9 @@ impl Question {
             }
         };
         add(HOST, &self.host);
+        if let Some(origin) = &self.origin {
+            add(ORIGIN, origin);
+        }
         if let Some(agent) = &self.user_agent {
             add(USER_AGENT, agent);
         }

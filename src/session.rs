@@ -373,9 +373,9 @@ impl Sessions {
             Found::One(value) => value,
         };
         let known = memo.recall(self.inner.instance, value);
-        let session = match known.or_else(|| self.inner.unseal(value, now).map(Arc::new)) {
-            Some(session) => session,
-            None => return Presented::Ended(Ended::Invalid),
+        let unseal = || self.inner.unseal(value, now).map(Arc::new);
+        let Some(session) = known.or_else(unseal) else {
+            return Presented::Ended(Ended::Invalid);
         };
         if let Some(ended) = self.inner.ended(&session, now) {
             return Presented::Ended(ended);

@@ -267,6 +267,7 @@ pub(crate) fn gateway(count: usize, issuer: Option<Arc<Issuer>>) -> Gateway {
             anonymous: false,
             workload_token: None,
             isolation: Isolation::Off,
+            cors: None,
             rules: None,
             rates: hawkgate::gateway::rate_limit::RateLimiters::default(),
             upgrade_expiry: hawkgate::gateway::route::UpgradeExpiry::default(),

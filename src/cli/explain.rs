@@ -95,6 +95,7 @@ fn question(args: &Explain) -> Result<Question, Usage> {
         token,
         cookie,
         user,
+        origin: args.origin.clone(),
         user_agent: args.user_agent.clone(),
         client: Some(args.client),
         offline: args.offline,

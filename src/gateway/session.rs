@@ -112,6 +112,15 @@ impl Session {
         Ok(Site { origin, security })
     }
 
+    /// Whether `sender`, the value of `Origin`, is the origin of the site that this request was sent to.
+    fn is_own(&self, sender: &[u8], head: Head<'_>) -> bool {
+        if let Some(site) = &self.site {
+            return site.origin.as_bytes() == sender;
+        }
+        self.site(head)
+            .is_ok_and(|site| site.origin.as_bytes() == sender)
+    }
+
     /// The refusal of a request without a session; `removal` deletes a cookie that is none, or no
     /// longer one.
     fn sign_in_required(&self, head: Head<'_>, removal: Option<SetCookie>) -> Rejection {
@@ -119,8 +128,7 @@ impl Session {
         if navigates && browser::is_unsafe(head.method) {
             // The browser withholds the cookie from forms of other sites. Their users are not sent
             // to sign in for such a form.
-            let site = self.site(head);
-            if !site.is_ok_and(|site| !browser::is_foreign(head, &site.origin)) {
+            if browser::is_foreign(head, |sender| self.is_own(sender, head)) {
                 return Rejection::from(Reason::CrossSite)
                     .with_cause("a form of another origin, without a session");
             }

@@ -112,7 +112,7 @@ pub(in crate::config) fn refuse_collisions(
             reader.error(&declaration.table, problem, "give it another prefix");
         }
         let hides_login = |login: &&str| login.starts_with(prefix) || prefix.starts_with(*login);
-        if PREFIXES.iter().any(|login| hides_login(&login)) {
+        if PREFIXES.iter().any(hides_login) {
             let problem = format!("prefix {} is the path of [login]", quoted(prefix));
             reader.error(&declaration.table, problem, "give it another prefix");
         }

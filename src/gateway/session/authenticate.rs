@@ -118,8 +118,8 @@ impl Admission {
 
     /// Refuses requests that pages of other origins sent with the user's cookie.
     fn check_cross_site(&self, session: &Session, head: Head<'_>) -> Result<(), Rejection> {
-        let site = session.site(head)?;
-        match browser::cross_site(head, &site.origin, |_| false) {
+        let allowed = |_: &[u8]| self.route.allows_credentials_of(head.headers);
+        match browser::cross_site(head, |sender| session.is_own(sender, head), allowed) {
             None => Ok(()),
             Some(cause) => Err(Rejection::from(Reason::CrossSite).with_cause(cause)),
         }
@@ -138,7 +138,9 @@ impl Admission {
             return Err(TokenError::Internal);
         };
         let (token, issuers) = (PresentedToken::from(access_token), &session.issuers);
-        let authenticated = match memo.token.look_up(token, issuers, now) {
+        let known = memo.token.recall_token(token, issuers, now);
+        let known = known.or_else(|| memo.token.look_up(token, issuers, now));
+        let authenticated = match known {
             Some(known) => {
                 self.cached_at = Some(now);
                 Ok(known)
