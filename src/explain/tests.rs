@@ -125,6 +125,7 @@ fn question(target: &str, token: Option<String>) -> Question {
         target: target.into(),
         token,
         cookie: None,
+        origin: None,
         user: None,
         user_agent: None,
         client: Some([127, 0, 0, 1].into()),

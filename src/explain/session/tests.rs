@@ -151,6 +151,7 @@ fn question(target: &str, cookie: Option<&str>) -> Question {
         target: target.into(),
         token: None,
         cookie: cookie.map(Into::into),
+        origin: None,
         user: None,
         user_agent: None,
         client: None,
