@@ -25,6 +25,8 @@ pub mod settings;
 mod sign_in;
 mod sign_out;
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;
 mod user_session;
 
@@ -283,7 +285,7 @@ impl Sessions {
         clock: SharedClock,
         predecessor: Option<&Self>,
     ) -> Result<Self, SessionError> {
-        static INSTANCES: AtomicU64 = AtomicU64::new(0);
+        let sealer = Sealer::new(&settings)?;
         let same = |other: &&SessionSettings| {
             let of =
                 |s: &SessionSettings| (s.name.clone(), s.provider.clone(), s.client_id.clone());
@@ -293,8 +295,39 @@ impl Sessions {
             .filter(|predecessor| same(&&predecessor.inner.settings))
             .map(|predecessor| Arc::clone(&predecessor.inner.state));
         let state = kept.unwrap_or_default();
+        Ok(Self::with(
+            settings, sealer, state, provider, observer, clock,
+        ))
+    }
+
+    /// Like [`Self::new`], but without the keys: opens no cookie of a browser. To explain requests where
+    /// the keys are not available.
+    ///
+    /// # Errors
+    /// If the system's random number generator fails.
+    pub fn without_keys(
+        settings: SessionSettings,
+        provider: Arc<dyn IdentityProvider>,
+        observer: Arc<dyn RefreshObserver>,
+        clock: SharedClock,
+    ) -> Result<Self, SessionError> {
+        let (sealer, state) = (Sealer::with_random_key(&settings)?, Arc::default());
+        Ok(Self::with(
+            settings, sealer, state, provider, observer, clock,
+        ))
+    }
+
+    fn with(
+        settings: SessionSettings,
+        sealer: Sealer,
+        state: Arc<State>,
+        provider: Arc<dyn IdentityProvider>,
+        observer: Arc<dyn RefreshObserver>,
+        clock: SharedClock,
+    ) -> Self {
+        static INSTANCES: AtomicU64 = AtomicU64::new(0);
         let inner = Inner {
-            sealer: Sealer::new(&settings)?,
+            sealer,
             names: Names::of(&settings.name),
             request: AuthorizationRequest {
                 scope: settings.scopes.join(" "),
@@ -311,10 +344,15 @@ impl Sessions {
             warned_of_http: AtomicBool::new(false),
             settings,
         };
-        Ok(Self {
+        Self {
             name: Arc::clone(&inner.settings.name),
             inner: Arc::new(inner),
-        })
+        }
+    }
+
+    /// The name of the session's cookie.
+    pub fn cookie_name(&self, site: SiteSecurity) -> &str {
+        self.inner.names.session(site)
     }
 
     /// The settings.

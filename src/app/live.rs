@@ -10,12 +10,12 @@ use tokio::sync::Mutex;
 
 use super::admin_pages::{AdminState, Pages};
 use super::background::{self, Background, Resolution};
-use super::build::{Builder, Built};
+use super::build::{Builder, Built, Purpose};
 use super::components::Components;
 use super::local_sources;
 use crate::clock::SharedClock;
 use crate::config::{Config, Server};
-use crate::gateway::{Gateway, login};
+use crate::gateway::{Gateway, login, session};
 use crate::label::Label as _;
 use crate::log::AccessLog;
 use crate::metrics::{LabelValues, Metrics, ScrapeCallbacks};
@@ -80,6 +80,7 @@ impl Target for Live {
         let builder = Builder {
             clock: &self.clock,
             metrics: &self.metrics,
+            purpose: Purpose::Serve,
         };
         let Built {
             gateway,
@@ -200,9 +201,15 @@ fn names(config: &Config) -> LabelValues {
             .iter()
             .map(|r| r.name.clone())
             .chain(config.login.iter().map(|_| login::LABEL.into()))
+            .chain(config.sessions.first().map(|_| session::LABEL.into()))
             .collect(),
         issuers: config.issuers.iter().map(|i| i.name.clone()).collect(),
         sources: config.sources.iter().map(|s| s.name.clone()).collect(),
+        sessions: config
+            .sessions
+            .iter()
+            .map(|s| s.settings.name.clone())
+            .collect(),
     }
 }
 

@@ -1,20 +1,21 @@
 //! Routes and the route table.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
-use std::net::Ipv6Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::AUTHORIZATION;
 use http::{HeaderValue, Method};
 
+use super::cors::Cors;
+use super::host::host_name;
 use super::path::{self, Ambiguity};
 use super::rate_limit::RateLimiters;
 use super::rejection::Rejection;
 use super::request_headers::StrippedHeaders;
 use super::rule::Rules;
 use super::scopes_refusal::RefusalLog;
+use super::session::Session;
 use super::upstream_addresses::UpstreamAddresses;
 use super::upstream_clock::UpstreamClock;
 use crate::credential::CachedSource;
@@ -124,6 +125,8 @@ pub struct Route {
     pub upstream: Arc<Upstream>,
     /// The issuers whose tokens are accepted.
     pub issuers: Vec<Arc<Issuer>>,
+    /// The session whose cookie is accepted from callers without `Authorization`.
+    pub session: Option<Arc<Session>>,
     /// The source of upstream credentials; `None` forwards requests without any.
     pub source: Option<Arc<CachedSource>>,
     /// The caller's headers that are not forwarded.
@@ -140,6 +143,9 @@ pub struct Route {
     pub workload_token: Option<Arc<WorkloadToken>>,
     /// Which requests are refused if a web page sent them.
     pub isolation: Isolation,
+    /// Which pages of other origins may use the route; `None` if that is not configured, and their
+    /// requests are like any other.
+    pub cors: Option<Cors>,
     /// The rules; `None` if none apply to this route.
     pub rules: Option<Rules>,
     /// The rate limits.
@@ -209,6 +215,14 @@ impl Route {
         self.source.as_ref().is_some_and(|s| s.takes_password())
     }
 
+    /// Whether the page that sent a request with these fields may send the user's cookies along, as
+    /// the route's `cors` says. A page of the route's own origin is not asked about: browsers send its
+    /// cookies in any case.
+    pub fn allows_credentials_of(&self, headers: &dyn HeaderFields) -> bool {
+        let cors = self.cors.as_ref();
+        cors.is_some_and(|cors| cors.allows_credentials(headers))
+    }
+
     /// Some servers accept methods in any case (RFC 9110 §9.1 does not), so none gets a request to
     /// a laxer route.
     fn matches_method(&self, method: &Method) -> bool {
@@ -246,6 +260,8 @@ pub struct RouteTable {
     any_host: Vec<Arc<Route>>,
     /// The weakest isolation of all routes with `bewit = true`; `None` if there are none.
     bewit_isolation: Option<Isolation>,
+    /// Whether any route has `cors`.
+    have_cors: bool,
 }
 
 /// Why no route was found.
@@ -264,6 +280,7 @@ impl RouteTable {
         routes.sort_by_key(|r| (std::cmp::Reverse(r.path.len()), r.methods.is_none()));
         let mut table = Self {
             bewit_isolation: weakest_isolation(&routes),
+            have_cors: routes.iter().any(|route| route.cors.is_some()),
             ..Self::default()
         };
         for route in routes {
@@ -282,11 +299,37 @@ impl RouteTable {
     /// If no route matches. [`NoRoute::Ambiguous`] prevents callers from reaching a path through
     /// a more permissive route by spelling it differently (`/api/%73ecrets` for `/api/secrets`).
     pub fn find(&self, host: &str, target: &str, method: &Method) -> Result<&Arc<Route>, NoRoute> {
+        self.find_if(host, target, |route, host, path| {
+            route.mismatch(host, path, method).is_none()
+        })
+    }
+
+    /// Like [`RouteTable::find`], whatever the method is.
+    ///
+    /// # Errors
+    /// As for [`RouteTable::find`].
+    pub(super) fn find_for_any_method(
+        &self,
+        host: &str,
+        target: &str,
+    ) -> Result<&Arc<Route>, NoRoute> {
+        self.find_if(host, target, |route, host, path| {
+            let mismatch = route.mismatch(host, path, &Method::OPTIONS);
+            matches!(mismatch, None | Some(Mismatch::Method))
+        })
+    }
+
+    fn find_if(
+        &self,
+        host: &str,
+        target: &str,
+        matches: impl Fn(&Route, &str, &str) -> bool,
+    ) -> Result<&Arc<Route>, NoRoute> {
         let host = host_name(host);
         let raw = path::without_query(target);
-        let found = self.lookup(&host, raw, method);
+        let found = self.lookup(&host, raw, &matches);
         for reading in path::readings(raw).map_err(NoRoute::Ambiguous)? {
-            let other = self.lookup(&host, &reading, method);
+            let other = self.lookup(&host, &reading, &matches);
             if found.map(Arc::as_ptr) != other.map(Arc::as_ptr) {
                 return Err(NoRoute::Ambiguous(Ambiguity::OtherRoute));
             }
@@ -294,12 +337,22 @@ impl RouteTable {
         found.ok_or(NoRoute::Unmatched)
     }
 
-    fn lookup(&self, host: &str, path: &str, method: &Method) -> Option<&Arc<Route>> {
+    fn lookup(
+        &self,
+        host: &str,
+        path: &str,
+        matches: impl Fn(&Route, &str, &str) -> bool,
+    ) -> Option<&Arc<Route>> {
         let for_host = self.by_host.get(host).map_or(&[][..], Vec::as_slice);
         for_host
             .iter()
             .chain(&self.any_host)
-            .find(|route| route.mismatch(host, path, method).is_none())
+            .find(|route| matches(route, host, path))
+    }
+
+    /// Whether any route has `cors`.
+    pub(super) fn have_cors(&self) -> bool {
+        self.have_cors
     }
 
     /// Whether any route has `bewit = true`.
@@ -326,26 +379,6 @@ impl RouteTable {
 fn weakest_isolation(routes: &[Arc<Route>]) -> Option<Isolation> {
     let bewit = routes.iter().filter(|route| route.compat.bewit);
     bewit.map(|route| route.isolation).min()
-}
-
-/// The name in a `Host` header: without port and trailing dot, in lower case, and IPv6 addresses in
-/// their canonical form (RFC 5952). Allocates only if that changes it.
-pub fn host_name(host: &str) -> Cow<'_, str> {
-    if let Some(rest) = host.strip_prefix('[') {
-        let name = rest.split_once(']').map_or(rest, |(name, _)| name);
-        return match name.parse::<Ipv6Addr>().map(|address| address.to_string()) {
-            Ok(canonical) if canonical != name => Cow::Owned(canonical),
-            _ => Cow::Borrowed(name),
-        };
-    }
-    let port = memchr::memchr(b':', host.as_bytes());
-    let name = port.and_then(|port| host.get(..port)).unwrap_or(host);
-    let name = name.strip_suffix('.').unwrap_or(name);
-    if name.bytes().any(|b| b.is_ascii_uppercase()) {
-        Cow::Owned(name.to_ascii_lowercase())
-    } else {
-        Cow::Borrowed(name)
-    }
 }
 
 #[cfg(test)]
@@ -408,6 +441,7 @@ pub(crate) mod tests {
             methods: methods.map(<[_]>::to_vec),
             upstream: Arc::new(upstream()),
             issuers: vec![],
+            session: None,
             source: None,
             stripped_headers: StrippedHeaders::default(),
             require_scopes: vec![],
@@ -416,6 +450,7 @@ pub(crate) mod tests {
             anonymous: true,
             workload_token: None,
             isolation: Isolation::Off,
+            cors: None,
             rules: None,
             rates: RateLimiters::default(),
             upgrade_expiry: UpgradeExpiry::default(),

@@ -3,14 +3,22 @@
 use super::context::Context;
 use crate::gateway::Admission;
 use crate::gateway::login;
-use crate::gateway::outcome::{Audit, AuditDecision, AuditEvent};
+use crate::gateway::outcome::{
+    Audit, AuditDecision, AuditEvent, SessionEvent, SessionRecord, SignInResult,
+};
 
 impl Context {
     /// Returns the audit event, or `None` if there is no audit log or the request involves no
     /// credential: it matched no route, or was passed through by a route without a source.
     pub(super) fn audit(&self, path: &str) -> Option<Box<Audit>> {
-        if !self.gateway.observability.audit {
+        // A preflight requests no credential.
+        if !self.gateway.observability.audit || self.preflight {
             return None;
+        }
+        if let Some(endpoint) = &self.own_endpoint
+            && let Some(session) = &endpoint.session
+        {
+            return session_event(session);
         }
         let (admission, refused) = (self.admission.as_ref(), self.admission_error.as_ref());
         let endpoint = self.own_endpoint.as_ref();
@@ -36,7 +44,7 @@ impl Context {
         let decision = match (granted, rejected) {
             (true, _) => AuditDecision::Granted,
             (false, true) => AuditDecision::Refused,
-            // A CORS preflight, which requests no credential.
+            // An OPTIONS request, which requests no credential either.
             (false, false) if event == AuditEvent::Login => return None,
             (false, false) => AuditDecision::Unsigned,
         };
@@ -62,4 +70,33 @@ impl Context {
                 .cloned(),
         }))
     }
+}
+
+/// The audit event at an endpoint of a session: only of what begins or ends sessions.
+fn session_event(session: &SessionRecord) -> Option<Box<Audit>> {
+    let (event, decision) = match session.event? {
+        SessionEvent::SignIn(result) => (
+            AuditEvent::SignIn,
+            match result {
+                SignInResult::Ok => AuditDecision::Granted,
+                _ => AuditDecision::Refused,
+            },
+        ),
+        SessionEvent::SignOut => (AuditEvent::SignOut, AuditDecision::Ended),
+        SessionEvent::BackChannelLogout { accepted: true } => {
+            (AuditEvent::BackChannelLogout, AuditDecision::Ended)
+        }
+        SessionEvent::BackChannelLogout { accepted: false } => {
+            (AuditEvent::BackChannelLogout, AuditDecision::Refused)
+        }
+        SessionEvent::Refresh(_) => return None,
+    };
+    Some(Box::new(Audit {
+        event,
+        decision,
+        subject: session.subject.clone(),
+        client: None,
+        credential: None,
+        scopes: None,
+    }))
 }

@@ -5,11 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::headers::SentCredentials;
+use crate::gateway::cors::CorsGrant;
 use crate::gateway::outcome::{Unauthorized, UnauthorizedAction, UnauthorizedReason};
 use crate::gateway::reason::Reason;
 use crate::gateway::rejection::Rejection;
 use crate::gateway::{Admission, AdmissionError, Gateway, RequestDetails};
 use crate::secret::SecretString;
+use crate::session::SetCookie;
 use crate::trace::RequestTrace;
 
 /// The state of one request. Dropping it releases all resources of the request.
@@ -20,10 +22,16 @@ pub(super) struct Context {
     pub(super) admission: Option<Admission>,
     /// Why admission failed, and how far the request got.
     pub(super) admission_error: Option<Box<AdmissionError>>,
-    /// Set if the request was for one of hawkgate's own endpoints.
+    /// What the page that sent the request may do, if its route has `cors` and hawkgate decides.
+    pub(super) cors: Option<CorsGrant>,
+    /// Whether the request is a preflight that was answered or forwarded without a token.
+    pub(super) preflight: bool,
+    /// Set if hawkgate itself answers: at one of its own endpoints, or a preflight.
     pub(super) own_endpoint: Option<Box<RequestDetails>>,
     /// The rejection that hawkgate sends, or has sent, as the response.
     pub(super) rejection: Option<Rejection>,
+    /// The session cookies that the response sets, whatever it is.
+    pub(super) cookies: Vec<SetCookie>,
     /// Whether the connection was upgraded, and closed because the caller's token had expired.
     pub(super) upgrade_expired: bool,
     /// Set if `[trace]` is enabled.
@@ -71,8 +79,11 @@ impl Context {
             request_id: String::new(),
             admission: None,
             admission_error: None,
+            cors: None,
+            preflight: false,
             own_endpoint: None,
             rejection: None,
+            cookies: Vec::new(),
             upgrade_expired: false,
             trace: None,
             attempts: Attempts::default(),
@@ -111,9 +122,24 @@ impl Context {
         self.unauthorized.push(Unauthorized { action, reason });
     }
 
+    /// Stores the admission of the request.
+    pub(super) fn admit(&mut self, mut admission: Admission) {
+        self.cookies = admission.take_cookies();
+        self.admission = Some(admission);
+    }
+
+    /// Whether the caller is known by the cookie of a session.
+    pub(super) fn has_session(&self) -> bool {
+        let admission = self.admission.as_ref();
+        admission.is_some_and(|admission| admission.by_cookie().is_some())
+    }
+
     /// Stores what is known about a rejected request, and returns its rejection.
     pub(super) fn reject(&mut self, mut error: Box<AdmissionError>) -> Rejection {
         let rejection = std::mem::replace(&mut error.rejection, Reason::Internal.into());
+        if let Some(caller) = &mut error.by_cookie {
+            self.cookies = caller.take_cookies();
+        }
         self.admission_error = Some(error);
         rejection
     }

@@ -11,7 +11,10 @@ use super::client::{ConnMetadata, PeerInfo};
 use super::context::Context;
 use super::error::RelayError;
 use super::validate::RejectedHead;
-use crate::gateway::outcome::{Ending, Outcome, Traced, Unauthorized, UnauthorizedAction};
+use crate::gateway::Admission;
+use crate::gateway::outcome::{
+    Ending, Outcome, SessionRecord, Traced, Unauthorized, UnauthorizedAction,
+};
 use crate::gateway::reason::Reason;
 use crate::gateway::rejection::ErrorResponse;
 
@@ -87,6 +90,7 @@ impl Context {
             .map(|a| &a.route)
             .or(refused.and_then(|r| r.route.as_ref()));
         let admitted = self.times.admitted.unwrap_or(now);
+        let session = self.session_record();
         Outcome {
             request_id: std::mem::take(&mut self.request_id),
             method,
@@ -114,6 +118,7 @@ impl Context {
                 .or(refused.and_then(|r| r.rule.as_ref()))
                 .or(endpoint.and_then(|o| o.rule.as_ref()))
                 .cloned(),
+            session,
             source: route
                 .and_then(|r| r.source.as_ref())
                 .map(|s| s.name())
@@ -127,7 +132,8 @@ impl Context {
             rejection: rejection.as_ref().map(|r| r.reason),
             cause: rejection
                 .and_then(|r| r.cause)
-                .or(failed.map(|failed| failed.cause)),
+                .or(failed.map(|failed| failed.cause))
+                .or(endpoint.and_then(|o| o.cause).map(str::to_owned)),
             unauthorized: std::mem::take(&mut self.unauthorized),
             total: now.saturating_sub(self.times.started),
             admission: admitted.saturating_sub(self.times.started),
@@ -145,6 +151,30 @@ impl Context {
         }
     }
 
+    /// What is recorded about the session: at its endpoints, and of callers with its cookie.
+    fn session_record(&self) -> Option<Box<SessionRecord>> {
+        if let Some(endpoint) = &self.own_endpoint
+            && let Some(record) = &endpoint.session
+        {
+            return Some(record.clone());
+        }
+        let (admission, refused) = (self.admission.as_ref(), self.admission_error.as_ref());
+        let caller = admission
+            .and_then(Admission::by_cookie)
+            .or(refused.and_then(|refused| refused.by_cookie.as_deref()))?;
+        let route = admission
+            .map(|admission| &admission.route)
+            .or(refused.and_then(|refused| refused.route.as_ref()))?;
+        let (subject, id) = caller.changed().unzip();
+        Some(Box::new(SessionRecord {
+            name: route.session.as_ref()?.name().clone(),
+            event: caller.event(),
+            id,
+            subject: subject.map(str::to_owned),
+            via_cookie: true,
+        }))
+    }
+
     fn ending(&self, caller_failed: Option<bool>) -> Ending {
         if self.upgrade_expired {
             return Ending::UpgradeExpired;
@@ -160,7 +190,13 @@ impl Context {
             )
             | (Some(false), None) => Ending::UpstreamFailed,
             (_, Some(_)) => Ending::Rejected,
-            (None, None) if self.own_endpoint.is_some() => Ending::Served,
+            (None, None) if self.own_endpoint.is_some() => {
+                if self.preflight {
+                    Ending::Preflight
+                } else {
+                    Ending::Served
+                }
+            }
             (None, None) => {
                 let replayed = |u: &Unauthorized| u.action == UnauthorizedAction::Replayed;
                 if self.unauthorized.last().is_some_and(replayed) {

@@ -89,11 +89,21 @@ fn sanitize(
         add_taskcluster_proxy_headers(fields, target, context)?;
     }
     headers::remove_echoes(fields, status, &context.sent)?;
+    if let Some(grant) = &context.cors {
+        if interim {
+            headers::remove_cors_fields(fields)?;
+        } else {
+            headers::set_cors_fields(fields, grant)?;
+        }
+    }
     if !interim && let Some(code) = context.take_recovery_code() {
         let mut code = headers::value(code.expose())?;
         code.set_sensitive(true);
         fields.insert(HeaderName::from_static(RECOVERY_CODE), code)?;
         fields.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))?;
+    }
+    if !interim && context.has_session() {
+        headers::add_session_cookies(fields, &std::mem::take(&mut context.cookies))?;
     }
     Ok(())
 }

@@ -12,6 +12,7 @@ use crate::proxy::downstream::Downstream;
 use crate::proxy::error::{ErrorKind, RelayError, Side};
 use crate::proxy::head::{BodySize, FieldList, ResponseHead};
 use crate::proxy::local_response;
+use crate::session::SetCookie;
 
 /// Request bodies of at most this number of bytes are read to their end after a rejection, so
 /// that the connection can be reused.
@@ -22,12 +23,16 @@ impl Transaction<'_> {
     pub(super) async fn reject(&mut self, rejection: Rejection) -> Result<(), RelayError> {
         let now = self.relay.clock.now();
         let response = rejection.to_response(&self.head.method, now);
-        self.context.rejection = Some(rejection);
         let ErrorResponse {
             status,
-            headers,
+            mut headers,
             body,
         } = response;
+        let cookies = self.take_cookies();
+        if rejection.sign_in.is_none() {
+            headers.extend(cookies);
+        }
+        self.context.rejection = Some(rejection);
         self.respond(status, &headers, body.as_bytes()).await
     }
 
@@ -60,7 +65,9 @@ impl Transaction<'_> {
     /// Sends the response of one of hawkgate's own endpoints. Its body is wiped from memory when
     /// it has been sent.
     pub(super) async fn answer_own(&mut self, served: LocalResponse) -> Result<(), RelayError> {
-        let verified = self.context.admission.is_some() || served.details.issuer.is_some();
+        // Nobody is known who sends a preflight.
+        let admitted = self.context.admission.is_some() && !self.context.preflight;
+        let verified = admitted || served.details.issuer.is_some();
         self.context.own_endpoint = Some(Box::new(served.details));
         self.context.rejection = served.rejection;
         let refused = self
@@ -74,7 +81,16 @@ impl Transaction<'_> {
             Some(reason) => self.answer.close |= self.request_refused(reason),
         }
         let body: Zeroizing<Vec<u8>> = served.body;
-        self.respond(served.status, &served.headers, &body).await
+        let mut headers = served.headers;
+        headers.extend(self.take_cookies());
+        self.respond(served.status, &headers, &body).await
+    }
+
+    /// Takes the fields that set the cookies of a session.
+    fn take_cookies(&mut self) -> impl Iterator<Item = (&'static str, String)> + use<> {
+        let cookies = std::mem::take(&mut self.context.cookies);
+        let field = |cookie: SetCookie| ("set-cookie", cookie.as_str().to_owned());
+        cookies.into_iter().map(field)
     }
 
     async fn respond(
@@ -131,6 +147,11 @@ impl Transaction<'_> {
             .iter()
             .map(|(name, value)| (name.as_bytes(), value.as_bytes()));
         let mut fields: Vec<(&[u8], &[u8])> = own.collect();
+        if let Some(grant) = &self.context.cors {
+            fields.push((b"vary", b"Origin"));
+            let cors = grant.fields();
+            fields.extend(cors.map(|(name, value)| (name.as_bytes(), value.as_bytes())));
+        }
         fields.push((b"x-request-id", id));
         fields.push((b"date", date.as_bytes()));
         let bodiless = status == StatusCode::NO_CONTENT || self.head.method == Method::HEAD;
