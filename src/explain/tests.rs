@@ -126,6 +126,7 @@ fn question(target: &str, token: Option<String>) -> Question {
         token,
         cookie: None,
         user: None,
+        origin: None,
         user_agent: None,
         client: Some([127, 0, 0, 1].into()),
         offline: false,

@@ -152,6 +152,7 @@ fn question(target: &str, cookie: Option<&str>) -> Question {
         token: None,
         cookie: cookie.map(Into::into),
         user: None,
+        origin: None,
         user_agent: None,
         client: None,
         offline: false,
