@@ -12,6 +12,7 @@
 )]
 
 mod fixture;
+mod session;
 
 use std::borrow::Cow;
 use std::hint::black_box;
@@ -255,6 +256,7 @@ criterion_group!(
     admission,
     header_names,
     rules,
-    cache_hits
+    cache_hits,
+    session::session
 );
 criterion_main!(benches);
