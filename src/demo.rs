@@ -5,10 +5,13 @@
 //! hawkgate's own verifier and signer. Only the `demo` command uses this module.
 
 mod api;
+mod application;
 mod hawk;
 mod identity_provider;
+mod random;
 mod server;
 mod style;
+mod stylesheet;
 mod tour;
 
 use std::path::PathBuf;

@@ -392,10 +392,14 @@ fn prefix_of(token: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::UnixMillis;
 
     fn request() -> ReceivedRequest {
         ReceivedRequest {
             line: "GET /".into(),
+            id: String::new(),
+            at: UnixMillis(0),
+            seed: None,
             scheme: "Hawk".into(),
             bearer: false,
             client: Ok("demo/alice".into()),
