@@ -7,6 +7,7 @@ mod components;
 mod live;
 mod local_sources;
 mod observe;
+mod sessions;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -28,6 +28,7 @@ mod route;
 mod rule;
 mod schema;
 mod server;
+mod session;
 mod source;
 mod taskcluster_proxy;
 mod trace;

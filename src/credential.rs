@@ -22,7 +22,7 @@ pub use crate::hawk::scope;
 
 use crate::bounded_cache::heap_size;
 use crate::clock::UnixMillis;
-use crate::hawk::Signer;
+use crate::hawk::{Credentials, HawkError, Signer};
 use crate::secret::SecretString;
 
 /// What hawkgate sends upstream in place of the caller's token.
@@ -39,6 +39,17 @@ pub enum Credential {
 }
 
 impl Credential {
+    /// Taskcluster credentials, prepared for signing.
+    ///
+    /// # Errors
+    /// As for [`Signer::new`].
+    pub fn taskcluster(credentials: &Credentials) -> Result<Self, HawkError> {
+        Ok(Self::Taskcluster {
+            signer: Box::new(Signer::new(credentials)?),
+            client_id: credentials.client_id.clone(),
+        })
+    }
+
     /// The heap memory that it takes, in bytes.
     fn heap_size(&self) -> usize {
         match self {

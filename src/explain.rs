@@ -20,10 +20,11 @@ use http::{HeaderMap, HeaderValue, Method};
 use crate::app::{self, StartError};
 use crate::clock::SharedClock;
 use crate::config::{Config, IssuerKind};
+use crate::gateway::host::host_name;
 use crate::gateway::reason::Reason;
 use crate::gateway::rejection::Rejection;
 use crate::gateway::resource_isolation::Transport;
-use crate::gateway::route::{Route, host_name};
+use crate::gateway::route::Route;
 use crate::gateway::{Admission, AdmissionError, Gateway, Head};
 use crate::proxy::preview;
 use crate::secret::SecretString;
@@ -246,6 +247,7 @@ impl Question {
             headers,
             peer: self.client,
             transport: Transport::Tcp,
+            https: false,
             certificate: None,
         }
     }

@@ -8,6 +8,7 @@ pub mod client_certificate;
 pub mod compat;
 #[cfg(fuzzing)]
 pub mod fuzzing;
+pub mod host;
 pub mod local_response;
 pub mod login;
 mod observability;
@@ -23,6 +24,7 @@ pub mod resource_isolation;
 pub mod route;
 pub mod rule;
 mod scopes_refusal;
+pub mod session;
 pub mod upstream_addresses;
 mod upstream_clock;
 
@@ -45,6 +47,7 @@ use crate::clock::{Now, SharedClock};
 use crate::credential::{Credential, Lease};
 use crate::hawk::{self, HawkError, SignedRequest};
 use crate::header_fields::HeaderFields;
+use crate::session::SessionMemo;
 use crate::token::TokenMemo;
 use admission::{bearer, password};
 use client_certificate::ClientCertificate;
@@ -53,12 +56,15 @@ use rejection::Rejection;
 use resource_isolation::{IsolationPolicy, Transport};
 use route::{NoRoute, Route, RouteTable};
 use rule::RequestAttributes;
+use session::{Session, SessionTable};
 
 /// The policy of one configuration. Immutable except for caches; replaced as a whole on reload.
 #[derive(Debug)]
 pub struct Gateway {
     /// The routes, matched by host and longest path prefix.
     pub routes: RouteTable,
+    /// Every `[[session]]` and its endpoints.
+    pub sessions: SessionTable,
     /// The `[login]` endpoint, if configured.
     pub login: Option<login::Login>,
     /// The clock.
@@ -70,6 +76,14 @@ pub struct Gateway {
     pub isolation: IsolationPolicy,
     /// The audit log and tracing.
     pub observability: Observability,
+}
+
+/// What the callers on a connection presented last. Tokens and cookies that are sent again cost a
+/// comparison.
+#[derive(Debug, Default)]
+pub struct CallerMemo {
+    token: TokenMemo,
+    session: SessionMemo,
 }
 
 /// The parts of a request's head that policy depends on.
@@ -89,12 +103,14 @@ pub struct Head<'a> {
     pub peer: Option<IpAddr>,
     /// How the request arrived.
     pub transport: Transport,
+    /// Whether the client uses https: to hawkgate itself, or to a trusted proxy that says so.
+    pub https: bool,
     /// The client's verified certificate, if it presented one.
     pub certificate: Option<&'a ClientCertificate>,
 }
 
 impl<'a> Head<'a> {
-    /// The attributes for rules; `host` is [`route::host_name`] of `self.host`.
+    /// The attributes for rules; `host` is [`host::host_name`] of `self.host`.
     pub fn attributes(&self, host: &'a str) -> RequestAttributes<'a> {
         RequestAttributes {
             method: standard_method(self.method),
@@ -116,6 +132,7 @@ impl<'a> Head<'a> {
             headers,
             peer: None,
             transport: Transport::Tcp,
+            https: false,
             certificate: None,
         }
     }
@@ -178,7 +195,7 @@ impl Gateway {
         head: Head<'_>,
         now: Now,
     ) -> Result<Admission, Box<AdmissionError>> {
-        let mut memo = TokenMemo::default();
+        let mut memo = CallerMemo::default();
         self.admit_with_memo(found, head, now, &mut memo).await
     }
 
@@ -191,7 +208,7 @@ impl Gateway {
         found: RouteMatch<'_>,
         head: Head<'_>,
         now: Now,
-        memo: &mut TokenMemo,
+        memo: &mut CallerMemo,
     ) -> Result<Admission, Box<AdmissionError>> {
         let RouteMatch { route, expanded } = found;
         let target = expanded.as_deref().unwrap_or(head.target);
@@ -208,7 +225,7 @@ impl Gateway {
     pub async fn authorize(&self, head: Head<'_>) -> Result<Admission, Box<AdmissionError>> {
         let (route, expanded) = self.find_route(head)?;
         let target = expanded.as_deref().unwrap_or(head.target);
-        let (now, mut memo) = (Now::read(&*self.clock), TokenMemo::default());
+        let (now, mut memo) = (Now::read(&*self.clock), CallerMemo::default());
         let head = Head { target, ..head };
         let mut admission = self.authorize_on(route, head, now, &mut memo).await?;
         admission.target = expanded;
@@ -249,10 +266,10 @@ impl Gateway {
         route: &Arc<Route>,
         head: Head<'_>,
         now: Now,
-        memo: &mut TokenMemo,
+        memo: &mut CallerMemo,
     ) -> Result<Admission, Box<AdmissionError>> {
         let mut admission = self.authorize_on(route, head, now, memo).await?;
-        match Self::acquire_credential(&mut admission, head).await {
+        match Self::acquire_credential(&mut admission, head, now).await {
             Ok(()) => Ok(admission),
             Err(rejection) => Err(Box::new(admission.refused(rejection))),
         }
@@ -263,7 +280,7 @@ impl Gateway {
         route: &Arc<Route>,
         head: Head<'_>,
         now: Now,
-        memo: &mut TokenMemo,
+        memo: &mut CallerMemo,
     ) -> Result<Admission, Box<AdmissionError>> {
         let mut admission = Admission::new(Arc::clone(route), now);
         if let Err(rejection) = self.check_isolation(route, head) {
@@ -287,7 +304,7 @@ impl Gateway {
         admission: &mut Admission,
         head: Head<'_>,
         now: Now,
-        memo: &mut TokenMemo,
+        memo: &mut CallerMemo,
     ) -> Result<(), Rejection> {
         let client = head.client();
         admission.route.rates.check_address(client)?;
@@ -295,8 +312,13 @@ impl Gateway {
             admission.caller = password(head)?;
         } else if !admission.route.anonymous {
             let mut authenticated = Ok(());
-            if !admission.recall(head.headers, now, memo) {
+            let session = cookie_session(&admission.route, head).cloned();
+            if let Some(session) = session {
+                let by_cookie = admission.authenticate_by_cookie(&session, head, now, memo);
+                authenticated = Box::pin(by_cookie).await;
+            } else if !admission.recall(head.headers, now, &memo.token) {
                 let bearer = bearer(&admission.route, head.headers)?;
+                let memo = &mut memo.token;
                 authenticated = admission.authenticate(bearer, head.peer, now, memo).await;
             }
             if let Err(rejection) = authenticated.and_then(|()| admission.check_scopes()) {
@@ -314,6 +336,7 @@ impl Gateway {
     async fn acquire_credential(
         admission: &mut Admission,
         head: Head<'_>,
+        now: Now,
     ) -> Result<(), Rejection> {
         // Taskcluster answers 401 to a request with both a bewit and an Authorization header
         // (`docs/design/taskcluster.md`), so a request with a bewit is not signed and needs no
@@ -324,7 +347,7 @@ impl Gateway {
         }
         admission.require_exchange()?;
         let upgrades = head.headers.first(&http::header::UPGRADE).is_some();
-        admission.acquire_lease(upgrades).await?;
+        admission.acquire_lease(upgrades, now).await?;
         if unsigned {
             let proof = admission.lease.take();
             admission.proved_until = proof.as_ref().map(Lease::usable_until);
@@ -345,7 +368,7 @@ impl Gateway {
         target: &str,
     ) -> Result<Option<CredentialHeader>, Rejection> {
         let now = Now::read(&*self.clock);
-        let (Some(lease), Some(source)) = (&admission.lease, &admission.route.source) else {
+        let Some(lease) = &admission.lease else {
             return Ok(None);
         };
         let unusable = || {
@@ -373,6 +396,10 @@ impl Gateway {
                 (http::header::AUTHORIZATION, value, secret)
             }
             Credential::Bearer(token) => {
+                // Sessions lease Taskcluster credentials only, so this one is from the source.
+                let Some(source) = &admission.route.source else {
+                    return Err(unusable());
+                };
                 let inject = source.inject();
                 let value = inject.value(token.expose()).ok_or_else(unusable)?;
                 let secret = inject.token_in(&value);
@@ -386,6 +413,13 @@ impl Gateway {
             lease: lease.clone(),
         }))
     }
+}
+
+/// The session whose cookie identifies the caller: that of the route, unless `Authorization` was sent.
+fn cookie_session<'r>(route: &'r Route, head: Head<'_>) -> Option<&'r Arc<Session>> {
+    let session = route.session.as_ref()?;
+    let bearer = head.headers.first(&http::header::AUTHORIZATION);
+    bearer.is_none().then_some(session)
 }
 
 /// The header that authenticates a request upstream. Its value is marked sensitive.

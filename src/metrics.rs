@@ -22,17 +22,19 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use prometheus::process_collector::ProcessCollector;
 use prometheus::proto::LabelPair;
-use prometheus::{Registry, TextEncoder};
+use prometheus::{IntCounter, Registry, TextEncoder};
 
 use crate::clock::{SharedClock, UnixMillis};
 use crate::credential::CredentialSource;
-use crate::gateway::outcome::Outcome;
+use crate::gateway::outcome::{Outcome, RefreshResult};
+use crate::session;
 use crate::token::{IntrospectionObserver, IntrospectionResult, KeyRefresh, RefreshObserver};
 use crate::trace::{ExportResult, SpanObserver};
 pub use families::FAMILIES;
 use families::{Families, REQUEST_DURATION};
 pub use format::Format;
 pub use label_values::LabelValues;
+use label_values::children;
 pub use metered_source::MeteredSource;
 use series::Series;
 
@@ -200,7 +202,9 @@ impl Metrics {
             .lookup
             .and_then(|l| series.lookup(outcome.source.as_ref(), l));
         let rejection = outcome.rejection.and_then(|r| series.rejection(r));
-        for count in [lookup, rejection].into_iter().flatten() {
+        let session = outcome.session.as_deref();
+        let session = session.and_then(|record| series.session(record));
+        for count in [lookup, rejection, session].into_iter().flatten() {
             count.inc();
         }
     }
@@ -224,6 +228,13 @@ impl Metrics {
             KeyRefresh::Unchanged => unchanged.inc(),
             KeyRefresh::Failed => failed.inc(),
         })
+    }
+
+    /// An observer that counts the refreshes of the sessions called `session`.
+    pub fn session_observer(&self, session: &str) -> Arc<dyn session::RefreshObserver> {
+        Arc::new(SessionRefreshes(children(RefreshResult::ALL, |result| {
+            self.families.session_refreshes.child([session, result])
+        })))
     }
 
     /// An observer that counts introspection requests to `issuer`.
@@ -317,6 +328,28 @@ impl Metrics {
             let dropped = &families.log_lines_dropped;
             dropped.inc_by(read().saturating_sub(dropped.get()));
         }
+    }
+}
+
+/// One counter for each member of [`RefreshResult`].
+struct SessionRefreshes(Vec<IntCounter>);
+
+impl session::RefreshObserver for SessionRefreshes {
+    fn refreshed(&self, result: session::RefreshResult) {
+        let result = match result {
+            session::RefreshResult::Refreshed => RefreshResult::Refreshed,
+            session::RefreshResult::Refused => RefreshResult::Refused,
+            session::RefreshResult::Unavailable => RefreshResult::Unavailable,
+        };
+        if let Some(count) = self.0.get(result as usize) {
+            count.inc();
+        }
+    }
+}
+
+impl fmt::Debug for SessionRefreshes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SessionRefreshes(..)")
     }
 }
 

@@ -5,6 +5,7 @@
 //!   [`provider_metadata`], [`introspection`]
 //! - Credential sources: [`taskcluster_login`], [`taskcluster_oauth`], [`client_credentials`],
 //!   [`token_exchange`], [`auth0_identity`], [`password`]; the OAuth ones are built on [`oauth`]
+//! - Providers of sessions: [`oidc_provider`], [`taskcluster_provider`]
 //! - Commands: [`registration`], [`auth0_tenant`], [`signin`], [`callback_server`],
 //!   [`token_socket`], [`taskcluster_queue`]
 //! - The proxy itself: [`dns`], [`otlp`]
@@ -19,10 +20,12 @@ pub mod dns;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 pub mod http_client;
+mod identity_provider;
 pub mod introspection;
 pub mod jwks;
 pub mod key_fetcher;
 pub mod oauth;
+pub mod oidc_provider;
 pub mod otlp;
 pub mod password;
 pub mod provider_metadata;
@@ -33,6 +36,7 @@ pub mod signin;
 pub mod taskcluster_exchange;
 pub mod taskcluster_login;
 pub mod taskcluster_oauth;
+pub mod taskcluster_provider;
 pub mod taskcluster_queue;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -7,20 +7,55 @@
 //! connection's previous request) and [`Sessions::renew`] (tokens refreshed before they expire). A
 //! sign-in passes through [`Sessions::begin`] and [`Sessions::complete`].
 
+mod attempt;
+mod codec;
+mod cookie;
+mod memo;
+mod provider;
+mod record;
+mod refresh;
+mod renewals;
+mod replay;
+mod return_to;
+mod revocation;
+mod seal;
 pub mod settings;
+mod sign_in;
+mod sign_out;
+#[cfg(test)]
+mod tests;
+
+pub use cookie::is_own_cookie;
+pub use memo::SessionMemo;
+pub use provider::{
+    IdentityProvider, LogoutToken, LogoutTokenError, ProviderEndpoints, ProviderError,
+    ProviderGrant,
+};
+pub use refresh::{RefreshObserver, RefreshResult};
+pub use return_to::return_to;
+pub use seal::{cookie_key_problem, is_same_cookie_key};
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
-use async_trait::async_trait;
 use url::Url;
 
-use crate::clock::{Now, UnixMillis};
+use crate::circuit_breaker::{CircuitBreaker, Jitter, Limits};
+use crate::clock::{Now, SharedClock, UnixMillis};
+use crate::credential::Lease;
 use crate::hawk::Credentials;
 use crate::header_fields::HeaderFields;
-use crate::secret::SecretString;
-use crate::signin::AuthorizationCode;
+use crate::secret::{SecretError, SecretString};
+use crate::signin::AuthorizationRequest;
 use crate::token::BearerToken;
+use cookie::{Found, Names};
+use renewals::Renewals;
+use replay::Replays;
+use revocation::Revocations;
+use seal::{Purpose, Sealer};
+use settings::{SessionKind, SessionSettings};
 
 /// The origin at which browsers reach hawkgate, and what it means for cookies.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,6 +105,7 @@ pub enum Ended {
 }
 
 /// One user's session. `Debug` shows no token.
+#[derive(Clone)]
 pub struct UserSession {
     /// Random; stays the same until the session ends. A new one at each sign-in.
     pub id: SessionId,
@@ -91,9 +127,12 @@ pub struct UserSession {
     pub expires_at: UnixMillis,
     /// The end of `idle`, unless the session is used before.
     pub idle_expires_at: UnixMillis,
+    /// From when on the access token is renewed; `None` if it cannot be, or never expires.
+    pub renew_at: Option<UnixMillis>,
 }
 
 /// What a session is good for.
+#[derive(Clone)]
 pub enum SessionGrant {
     /// Tokens of an OpenID provider.
     Oidc {
@@ -109,7 +148,7 @@ pub enum SessionGrant {
     /// Credentials of a Taskcluster deployment, leased to requests as they are.
     Taskcluster {
         /// The credentials with their `Lease`.
-        lease: crate::credential::Lease,
+        lease: Lease,
         /// The credentials, to be sealed again.
         credentials: Credentials,
         /// When they expire.
@@ -168,6 +207,8 @@ pub struct Renewed {
     pub session: Arc<UserSession>,
     /// The cookie to set if the session, or its idle limit, has changed.
     pub cookie: Option<SetCookie>,
+    /// Whether this request is the one whose tokens were refreshed, for the audit log.
+    pub refreshed: bool,
 }
 
 /// Why a session could not be renewed.
@@ -180,7 +221,7 @@ pub enum RenewError {
         /// For the operator's log, without secrets.
         cause: String,
         /// When to try again.
-        retry_after: Option<std::time::Duration>,
+        retry_after: Option<Duration>,
     },
 }
 
@@ -223,202 +264,352 @@ pub enum SignInError {
     Randomness,
 }
 
-/// Why a logout token is refused (OpenID Connect Back-Channel Logout 1.0 §2.6).
-#[derive(Clone, Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct LogoutTokenError(pub String);
-
-/// The provider of a session, reached over the network.
-#[async_trait]
-pub trait IdentityProvider: fmt::Debug + Send + Sync {
-    /// The endpoints, from the provider's metadata (cached by the implementation).
-    async fn endpoints(&self) -> Result<ProviderEndpoints, ProviderError>;
-
-    /// Exchanges an authorization code, and verifies the ID token that comes with it (signature, `iss`,
-    /// `aud`, `azp`, `exp`, `iat`, `nonce`, `at_hash`).
-    async fn redeem(&self, code: &AuthorizationCode) -> Result<ProviderGrant, ProviderError>;
-
-    /// Renews tokens. An ID token in the answer must be for the same `subject`.
-    async fn refresh(
-        &self,
-        refresh_token: &SecretString,
-        subject: &str,
-    ) -> Result<ProviderGrant, ProviderError>;
-
-    /// Revokes a refresh token, if the provider has an endpoint for that.
-    async fn revoke(&self, refresh_token: &SecretString) -> Result<(), ProviderError>;
-
-    /// Verifies a logout token, except that its `jti` is new.
-    async fn verify_logout_token(&self, token: &str) -> Result<LogoutToken, LogoutTokenError>;
+/// Why a `[[session]]` cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    /// A cookie key could not be read.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+    /// A cookie key is not one.
+    #[error("the cookie key {0}")]
+    Key(&'static str),
 }
 
-/// Where the provider is.
-#[derive(Clone, Debug)]
-pub struct ProviderEndpoints {
-    /// The issuer identifier, for `iss` in callbacks; for Taskcluster the root URL.
-    pub issuer: String,
-    /// Where users sign in.
-    pub authorization: Url,
-    /// RP-initiated logout.
-    pub end_session: Option<Url>,
-    /// Whether callbacks have `iss` (RFC 9207).
-    pub iss_required: bool,
-}
+/// How far in the future a cookie's times may be: clocks of replicas differ.
+const MAX_CLOCK_SKEW: Duration = Duration::from_mins(5);
 
-/// What the provider issued.
-#[derive(Debug)]
-pub struct ProviderGrant {
-    /// Tokens or credentials, as a session keeps them.
-    pub grant: SessionGrant,
-    /// `sub`, or the clientId.
-    pub subject: String,
-    /// From the ID token.
-    pub name: Option<String>,
-    /// From the ID token.
-    pub email: Option<String>,
-    /// `sid` of the ID token.
-    pub provider_session: Option<String>,
-}
-
-/// Why the provider issued nothing. Texts are for the operator's log, without secrets and without
-/// quotations.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum ProviderError {
-    /// It refused what the *user's* session presented: `invalid_grant`.
-    #[error("refused: {0}")]
-    Refused(String),
-    /// It does not answer, or with 5xx or 429.
-    #[error("unavailable: {cause}")]
-    Unavailable {
-        /// For the log.
-        cause: String,
-        /// `Retry-After`.
-        retry_after: Option<std::time::Duration>,
-    },
-    /// hawkgate's own client or request is wrong, or the answer cannot be used: the operator's to fix.
-    #[error("{0}")]
-    Misconfigured(String),
-}
-
-/// A verified logout token.
-#[derive(Clone, Debug)]
-pub struct LogoutToken {
-    /// `jti`.
-    pub id: String,
-    /// `iat`.
-    pub issued_at: UnixMillis,
-    /// `exp`, or when it is too old to be accepted.
-    pub accepted_until: UnixMillis,
-    /// Ends this user's sessions, if there is no `provider_session`.
-    pub subject: Option<String>,
-    /// Ends the sessions with this `sid`.
-    pub provider_session: Option<String>,
-}
-
-/// What a connection's latest request with a cookie presented: the cookie's bytes and the session
-/// opened from it, like [`crate::token::TokenMemo`].
-#[derive(Default)]
-pub struct SessionMemo(());
+/// The longest time between two cookies that differ only in the idle limit is this share of it.
+const IDLE_SHARE: u32 = 20;
 
 /// One `[[session]]`.
 #[derive(Debug)]
 pub struct Sessions {
     /// The configured name; a metric label.
     pub name: Arc<str>,
+    inner: Arc<Inner>,
+}
+
+/// What refreshes, which run in tasks of their own, need as well.
+#[derive(Debug)]
+struct Inner {
+    settings: SessionSettings,
+    sealer: Sealer,
+    names: Names,
+    /// What sign-ins ask the provider for.
+    request: AuthorizationRequest,
+    provider: Arc<dyn IdentityProvider>,
+    observer: Arc<dyn RefreshObserver>,
+    clock: SharedClock,
+    state: Arc<State>,
+    /// Tells [`SessionMemo`] which sessions opened a cookie.
+    instance: u64,
+    /// Whether the log says that cookies are not protected as they should be.
+    warned_of_http: AtomicBool,
+}
+
+/// What is remembered about sessions in this process. All of it is bounded, and no user can use up
+/// what others need.
+#[derive(Debug)]
+struct State {
+    /// Sessions that ended before their time: an entry for each user who signed out.
+    revocations: Revocations,
+    /// Refreshes: an entry for each session whose tokens were renewed.
+    renewals: Renewals,
+    /// Attempts whose callback has arrived. Anybody can cause entries; one that is forgotten early can
+    /// only be replayed with its cookie, and with a code that the provider has not seen.
+    attempts: Replays,
+    /// Logout tokens. Only the provider causes entries.
+    logout_tokens: Replays,
+    /// Judges failing refreshes (`docs/design/failures.md`).
+    breaker: Arc<CircuitBreaker<SessionId>>,
 }
 
 impl Sessions {
+    /// Reads the cookie keys. Keeps what `predecessor`, the same `[[session]]` before a reload, remembers
+    /// about sessions that ended and tokens that were renewed, if users still sign in with the same
+    /// client at the same provider.
+    ///
+    /// # Errors
+    /// If a key cannot be read or is not 32 bytes in base64.
+    pub fn new(
+        settings: SessionSettings,
+        provider: Arc<dyn IdentityProvider>,
+        observer: Arc<dyn RefreshObserver>,
+        clock: SharedClock,
+        predecessor: Option<&Self>,
+    ) -> Result<Self, SessionError> {
+        static INSTANCES: AtomicU64 = AtomicU64::new(0);
+        let same = |other: &&SessionSettings| {
+            let of =
+                |s: &SessionSettings| (s.name.clone(), s.provider.clone(), s.client_id.clone());
+            of(other) == of(&settings)
+        };
+        let kept = predecessor
+            .filter(|predecessor| same(&&predecessor.inner.settings))
+            .map(|predecessor| Arc::clone(&predecessor.inner.state));
+        let state = kept.unwrap_or_else(|| Arc::new(State::new(&settings, &clock)));
+        let inner = Inner {
+            sealer: Sealer::new(&settings)?,
+            names: Names::of(&settings.name),
+            request: AuthorizationRequest {
+                scope: settings.scopes.join(" "),
+                audience: settings.audience.clone(),
+                resources: settings.resource.iter().cloned().collect(),
+                without_pkce: settings.kind == SessionKind::Taskcluster,
+            },
+            provider,
+            observer,
+            clock,
+            state,
+            instance: INSTANCES.fetch_add(1, Ordering::Relaxed),
+            warned_of_http: AtomicBool::new(false),
+            settings,
+        };
+        Ok(Self {
+            name: Arc::clone(&inner.settings.name),
+            inner: Arc::new(inner),
+        })
+    }
+
+    /// The settings.
+    pub fn settings(&self) -> &SessionSettings {
+        &self.inner.settings
+    }
+
     /// Opens the session in the request's cookies. Takes no lock and awaits nothing. A cookie that the
     /// memo remembers costs a comparison.
     pub fn open(
         &self,
-        _headers: &dyn HeaderFields,
-        _site: SiteSecurity,
-        _now: Now,
-        _memo: &mut SessionMemo,
+        headers: &dyn HeaderFields,
+        site: SiteSecurity,
+        now: Now,
+        memo: &mut SessionMemo,
     ) -> Presented {
-        todo!()
+        let value = match cookie::find(headers, self.inner.names.session(site)) {
+            Found::Nothing => return Presented::None,
+            Found::Several => return Presented::Ended(Ended::Invalid),
+            Found::One(value) => value,
+        };
+        let known = memo.recall(self.inner.instance, value);
+        let session = match known.or_else(|| self.inner.unseal(value, now).map(Arc::new)) {
+            Some(session) => session,
+            None => return Presented::Ended(Ended::Invalid),
+        };
+        if let Some(ended) = self.inner.ended(&session, now) {
+            return Presented::Ended(ended);
+        }
+        memo.remember(self.inner.instance, value, &session);
+        Presented::Open(session)
     }
 
     /// Makes sure that the session can be used: renews its tokens before they expire (single flight for
     /// each session; requests with the cookie of before a rotation get its result), and its idle limit.
+    ///
+    /// # Errors
+    /// If the access token has expired and cannot be renewed.
     pub async fn renew(
         &self,
-        _session: Arc<UserSession>,
-        _site: SiteSecurity,
-        _now: Now,
+        session: Arc<UserSession>,
+        site: SiteSecurity,
+        now: Now,
     ) -> Result<Renewed, RenewError> {
-        todo!()
+        if session.is_renewal_due(now) {
+            return refresh::renew(&self.inner, session, site, now, refresh::Cause::Due).await;
+        }
+        Ok(self.inner.keep_alive(session, site, now))
+    }
+
+    /// Renews the tokens of a session whose access token its issuer has just refused, at most once in 30
+    /// seconds.
+    ///
+    /// # Errors
+    /// If there is no newer access token.
+    pub async fn renew_refused(
+        &self,
+        session: Arc<UserSession>,
+        site: SiteSecurity,
+        now: Now,
+    ) -> Result<Renewed, RenewError> {
+        refresh::renew(&self.inner, session, site, now, refresh::Cause::Refused).await
     }
 
     /// Begins a sign-in that returns to `return_to`: what [`return_to`] accepted.
+    ///
+    /// # Errors
+    /// If the provider does not answer.
     pub async fn begin(
         &self,
-        _return_to: &str,
-        _site: &Site,
-        _headers: &dyn HeaderFields,
-        _now: Now,
+        return_to: &str,
+        site: &Site,
+        headers: &dyn HeaderFields,
+        now: Now,
     ) -> Result<Begun, SignInError> {
-        todo!()
+        self.inner.begin(return_to, site, headers, now).await
     }
 
     /// Completes a sign-in with the callback's `query`.
+    ///
+    /// # Errors
+    /// As [`SignInError`] says.
     pub async fn complete(
         &self,
-        _query: &str,
-        _site: &Site,
-        _headers: &dyn HeaderFields,
-        _now: Now,
+        query: &str,
+        site: &Site,
+        headers: &dyn HeaderFields,
+        now: Now,
     ) -> Result<SignedIn, SignInError> {
-        todo!()
+        self.inner.complete(query, site, headers, now).await
     }
 
     /// Ends the session here; revokes its refresh token in the background. Returns the provider's logout
     /// page, which returns to `<origin><prefix>logout`.
     pub async fn sign_out(
         &self,
-        _session: Option<&UserSession>,
-        _site: &Site,
-        _now: Now,
+        session: Option<&UserSession>,
+        site: &Site,
+        now: Now,
     ) -> SignedOut {
-        todo!()
+        self.inner.sign_out(session, site, now).await
     }
 
     /// Ends the sessions that a logout token names.
-    pub async fn back_channel_logout(
-        &self,
-        _token: &str,
-        _now: Now,
-    ) -> Result<(), LogoutTokenError> {
-        todo!()
+    ///
+    /// # Errors
+    /// If it is not valid, or was used before.
+    pub async fn back_channel_logout(&self, token: &str, now: Now) -> Result<(), LogoutTokenError> {
+        self.inner.back_channel_logout(token, now).await
     }
 
     /// The upstream rejected the session's own credentials: it has ended, wherever its cookie is.
-    pub fn reject_credentials(&self, _session: &UserSession, _now: Now) {
-        todo!()
+    pub fn reject_credentials(&self, session: &UserSession, now: Now) {
+        let revocations = &self.inner.state.revocations;
+        revocations.end_session(session, Ended::Credentials, now);
     }
 
     /// The removal of the session cookie.
-    pub fn removal(&self, _site: SiteSecurity) -> SetCookie {
-        todo!()
+    pub fn removal(&self, site: SiteSecurity) -> SetCookie {
+        cookie::remove(self.inner.names.session(site), site)
     }
 }
 
-/// Checks a `return_to`: a path with an optional query, on this site. `None` for anything that a browser
-/// may read as another site (`//`, `/\`, control characters, their encodings) or that is too long.
-pub fn return_to(_value: &str) -> Option<&str> {
-    todo!()
+impl State {
+    fn new(settings: &SessionSettings, clock: &SharedClock) -> Self {
+        let limits = Limits {
+            concurrency: 64,
+            max_calls: 1024,
+            timeout: settings.timeout,
+            keys: 4096,
+        };
+        let name = Arc::clone(&settings.name);
+        let clock = Arc::clone(clock);
+        Self {
+            revocations: Revocations::default(),
+            renewals: Renewals::default(),
+            attempts: Replays::default(),
+            logout_tokens: Replays::default(),
+            breaker: CircuitBreaker::new("session", name, limits, clock, Jitter::Random),
+        }
+    }
 }
 
-/// Whether `name` is the name of one of hawkgate's own cookies (session or attempt, of any `[[session]]`),
-/// which are not forwarded and which upstreams may not set.
-pub fn is_own_cookie(_name: &[u8]) -> bool {
-    todo!()
+impl Inner {
+    /// The session in a cookie's value; `None` if it was not sealed as one, or in the future.
+    fn unseal(&self, value: &[u8], now: Now) -> Option<UserSession> {
+        if value.len() > cookie::MAX_COOKIE_BYTES {
+            return None;
+        }
+        let plain = self.sealer.open(Purpose::Session, value)?;
+        let (mut session, active_at) = record::decode(&plain, now)?;
+        let latest = now.wall.plus(MAX_CLOCK_SKEW);
+        if session.signed_in_at > latest || active_at > latest {
+            return None;
+        }
+        // The limits may be shorter now than when the cookie was sealed.
+        let longest = session.signed_in_at.plus(self.settings.lifetime);
+        session.expires_at = session.expires_at.min(longest);
+        session.idle_expires_at = active_at.plus(self.settings.idle);
+        Some(session)
+    }
+
+    /// Why `session` has ended, if it has.
+    fn ended(&self, session: &UserSession, now: Now) -> Option<Ended> {
+        if now.wall >= session.expires_at {
+            return Some(Ended::Lifetime);
+        }
+        if now.wall >= session.idle_expires_at {
+            return Some(Ended::Idle);
+        }
+        if let SessionGrant::Taskcluster { lease, .. } = &session.grant
+            && !lease.is_usable(now)
+        {
+            return Some(Ended::Credentials);
+        }
+        self.state.revocations.ended(session)
+    }
+
+    /// The session's cookie. The ID token, which only the provider's logout uses, is left out if the
+    /// cookie would be too large.
+    fn cookie(
+        &self,
+        session: &UserSession,
+        security: SiteSecurity,
+        now: Now,
+    ) -> Result<SetCookie, SignInError> {
+        let end = session.expires_at.min(session.idle_expires_at);
+        let active_at = session.idle_expires_at.minus(self.settings.idle);
+        let mut size = 0;
+        for with_id_token in [true, false] {
+            let plain = record::encode(session, active_at, with_id_token);
+            let value = self.sealer.seal(Purpose::Session, plain);
+            let value = value.map_err(|_| SignInError::Randomness)?;
+            let name = self.names.session(security);
+            let cookie = cookie::set(name, &value, security, now.wall.until(end));
+            size = cookie.as_str().len();
+            if size <= cookie::MAX_COOKIE_BYTES {
+                return Ok(cookie);
+            }
+        }
+        Err(SignInError::TooLarge(size))
+    }
+
+    /// Moves the idle limit, but not with every request.
+    fn keep_alive(&self, session: Arc<UserSession>, security: SiteSecurity, now: Now) -> Renewed {
+        let moved = now.wall.plus(self.settings.idle);
+        let step = (self.settings.idle / IDLE_SHARE).max(Duration::from_mins(1));
+        let step = step.min(self.settings.idle / 2);
+        let unchanged = Renewed {
+            session,
+            cookie: None,
+            refreshed: false,
+        };
+        if unchanged.session.idle_expires_at.until(moved) < step {
+            return unchanged;
+        }
+        let mut session = UserSession::clone(&unchanged.session);
+        session.idle_expires_at = moved;
+        match self.cookie(&session, security, now) {
+            Ok(cookie) => Renewed {
+                session: Arc::new(session),
+                cookie: Some(cookie),
+                refreshed: false,
+            },
+            // The old cookie is good until the idle limit.
+            Err(_) => unchanged,
+        }
+    }
 }
 
-impl fmt::Debug for SessionMemo {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("SessionMemo(..)")
+impl UserSession {
+    /// Whether the access token is to be renewed before it expires.
+    fn is_renewal_due(&self, now: Now) -> bool {
+        let expired = match &self.grant {
+            SessionGrant::Oidc {
+                access_token_expires_at: Some(at),
+                ..
+            } => now.wall >= *at,
+            _ => false,
+        };
+        expired || self.renew_at.is_some_and(|at| now.wall >= at)
     }
 }
 

@@ -13,7 +13,7 @@ mod session;
 
 pub use authorization_code::{
     AuthorizationCode, AuthorizationFlow, AuthorizationRequest, CallbackError, LIFETIME,
-    RandomnessError,
+    RandomnessError, SavedFlow,
 };
 pub use device_polling::{DeviceFlowError, DevicePolling, NextPoll};
 pub use loopback_redirect::{LoopbackRedirect, LoopbackRedirectError};

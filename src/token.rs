@@ -21,6 +21,7 @@ mod issuer;
 mod jwk;
 mod jws;
 mod keys;
+mod logout_token;
 mod memo;
 mod rules;
 pub mod settings;
@@ -38,7 +39,7 @@ pub use basic::{BasicCredentials, OTP};
 pub use bearer::{BearerToken, MAX_TOKEN_BYTES, PresentedToken, TokenDigest};
 pub use error::{TokenError, Unauthenticated};
 pub use extensions::{ExtensionKey, Extensions};
-pub use id_token::{Expected, IdTokenError, IdTokenVerifier, MAX_ID_TOKEN_BYTES};
+pub use id_token::{Expected, IdTokenClaims, IdTokenError, IdTokenVerifier, MAX_ID_TOKEN_BYTES};
 pub use introspection::{
     IntrospectionError, IntrospectionFault, IntrospectionObserver, IntrospectionResult,
     Introspector,
@@ -47,8 +48,11 @@ pub use issuer::{Authenticated, Issuer, IssuerStatus, WarmUp, authenticate};
 pub use jwk::{MAX_DOCUMENT_BYTES as MAX_JWKS_BYTES, check_key_set};
 pub use jws::{UnverifiedToken, inspect};
 pub use keys::{FetchedKeys, KeyFetchError, KeyFetcher, KeyRefresh, RefreshObserver};
+pub use logout_token::{
+    LogoutTokenClaims, LogoutTokenError, LogoutTokenVerifier, MAX_LOGOUT_TOKEN_BYTES,
+};
 pub use memo::TokenMemo;
 pub use shared_secret::{SharedSecretError, decode_shared_secret};
 pub use signing_key::{SigningKey, SigningKeyError};
-pub use verified::{Caller, VerifiedToken};
+pub use verified::{Caller, SignedInClient, VerifiedToken};
 pub use workload::{WorkloadToken, WorkloadTokenError};

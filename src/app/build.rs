@@ -18,6 +18,7 @@ use crate::gateway::rate_limit::RateLimiters;
 use crate::gateway::resource_isolation::IsolationPolicy;
 use crate::gateway::route::{Isolation, Route, RouteTable, Upstream};
 use crate::gateway::rule::{Expression, Rule, Rules, header_name};
+use crate::gateway::session::SessionTable;
 use crate::gateway::upstream_addresses::UpstreamAddresses;
 use crate::gateway::{Gateway, RefusalLog, UpstreamClock};
 use crate::metrics::Metrics;
@@ -90,6 +91,8 @@ impl Builder<'_> {
             Some(rate) => Some(components.rate(None, *rate, previous, self.clock)?),
             None => None,
         };
+        components.sessions = self.sessions(config, fingerprints, previous, &issuers)?;
+        let sessions = self.gateway_sessions(config, &mut components, previous, common.as_ref());
         let login = match &config.login {
             Some(login) => {
                 let rules = rules_where(&|rule| rule.login);
@@ -110,7 +113,9 @@ impl Builder<'_> {
                 None => None,
             };
             let isolation = isolation(route, config);
+            let session = route.session.and_then(|at| sessions.get(at)).cloned();
             let mut route = build_route(route, upstream, isolation, &issuers, &sources);
+            route.session = session;
             route.rules = rules_where(&|rule| rule.applies_to(index))
                 .map(|rules| rules.with_case_insensitive_path(route.case_insensitive_path));
             route.rates = RateLimiters::new(common.iter().cloned().chain(own).collect());
@@ -124,8 +129,13 @@ impl Builder<'_> {
             }
             routes.push(Arc::new(route));
         }
+        let hosts = routes.iter().filter_map(|route| {
+            let session = route.session.as_ref()?;
+            Some((session, route.host.as_deref()))
+        });
         Ok(Built {
             gateway: Gateway {
+                sessions: SessionTable::new(sessions, hosts),
                 routes: RouteTable::new(routes),
                 login,
                 clock: self.clock.clone(),
@@ -454,6 +464,7 @@ fn build_route(
         methods: route.methods.clone(),
         upstream,
         issuers: issuers.cloned().collect(),
+        session: None,
         source: route.source.and_then(|at| sources.get(at)).cloned(),
         stripped_headers: route.stripped_headers.clone(),
         require_scopes: route.require_scopes.clone(),

@@ -17,12 +17,16 @@ use crate::gateway::rate_limit::Rate;
 use crate::gateway::rate_limit::RateLimiter;
 use crate::gateway::route::Upstream;
 use crate::reload::Fingerprints;
+use crate::session::Sessions;
 use crate::token::{Issuer, WorkloadToken};
 
 /// Everything that an issuer is built from, except files; the number is the size of its cache.
 pub(super) type IssuerBasis = (config::Issuer, CacheBounds);
 /// Everything that a source is built from, except files.
 pub(super) type SourceBasis = (config::Source, CacheLimits);
+
+/// Everything that a session is built from, except files: also its issuer, which verifies its tokens.
+pub(super) type SessionBasis = (config::Session, Option<config::Issuer>, CacheBounds);
 
 /// Everything that a rate limit is built from: its route, if any, and the rate.
 pub(super) type RateBasis = (Option<Arc<str>>, Rate);
@@ -36,6 +40,12 @@ pub(super) struct Component<B, T> {
     new: bool,
 }
 
+impl<B, T> Component<B, T> {
+    pub(super) fn value(&self) -> &Arc<T> {
+        &self.value
+    }
+}
+
 /// Every component of one configuration.
 #[derive(Default)]
 pub(super) struct Components {
@@ -45,6 +55,9 @@ pub(super) struct Components {
     pub(super) updatable: Vec<Updatable>,
     pub(super) upstreams: Vec<Component<config::Upstream, Upstream>>,
     pub(super) workload_tokens: Vec<Arc<WorkloadToken>>,
+    pub(super) sessions: Vec<Component<SessionBasis, Sessions>>,
+    /// The limit on sign-ins of one address, if there are sessions.
+    pub(super) sign_ins: Option<Arc<RateLimiter>>,
     /// By route name; the limit that all routes share has no name.
     pub(super) rates: Vec<Component<RateBasis, RateLimiter>>,
 }
@@ -99,6 +112,12 @@ impl Components {
         self.upstreams.iter().map(|component| &component.value)
     }
 
+    /// The session called `name`.
+    pub(super) fn session(&self, name: &str) -> Option<&Sessions> {
+        let mut all = self.sessions.iter().map(|component| &*component.value);
+        all.find(|sessions| *sessions.name == *name)
+    }
+
     pub(super) fn new_issuers(&self) -> impl Iterator<Item = &Arc<Issuer>> {
         let new = self.issuers.iter().filter(|component| component.new);
         new.map(|component| &component.value)
@@ -118,7 +137,13 @@ impl Components {
             let authority = u.authority.to_str().unwrap_or_default();
             format!("upstream {authority}")
         });
-        issuers.chain(sources).chain(upstreams).collect()
+        let sessions = self.sessions.iter().filter(|component| component.new);
+        let sessions = sessions.map(|component| format!("session {}", component.value.name));
+        issuers
+            .chain(sources)
+            .chain(sessions)
+            .chain(upstreams)
+            .collect()
     }
 
     /// The upstream for `settings`. Routes with the same upstream share it.

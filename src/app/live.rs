@@ -15,7 +15,7 @@ use super::components::Components;
 use super::local_sources;
 use crate::clock::SharedClock;
 use crate::config::{Config, Server};
-use crate::gateway::{Gateway, login};
+use crate::gateway::{Gateway, login, session};
 use crate::label::Label as _;
 use crate::log::AccessLog;
 use crate::metrics::{LabelValues, Metrics, ScrapeCallbacks};
@@ -200,9 +200,15 @@ fn names(config: &Config) -> LabelValues {
             .iter()
             .map(|r| r.name.clone())
             .chain(config.login.iter().map(|_| login::LABEL.into()))
+            .chain(config.sessions.first().map(|_| session::LABEL.into()))
             .collect(),
         issuers: config.issuers.iter().map(|i| i.name.clone()).collect(),
         sources: config.sources.iter().map(|s| s.name.clone()).collect(),
+        sessions: config
+            .sessions
+            .iter()
+            .map(|s| s.settings.name.clone())
+            .collect(),
     }
 }
 

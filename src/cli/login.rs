@@ -137,6 +137,7 @@ fn authorization_request(
         scope: scope.unwrap_or_else(default),
         audience: args.audience.clone(),
         resources: args.resource.clone(),
+        without_pkce: false,
     }
 }
 
@@ -157,7 +158,7 @@ impl LoginContext<'_> {
                     access_token: Some(tokens.access_token.expose()),
                     subject: None,
                 };
-                Some(verifier.verify(id_token.expose(), expected).await?)
+                Some(verifier.verify(id_token.expose(), expected).await?.subject)
             }
             None if self.request.wants_id_token() => {
                 return failed(

@@ -9,7 +9,9 @@ use super::keys::{self, TABLES};
 use super::reader::{Reader, Section, Table};
 use super::references::{Declaration, refuse_duplicates};
 use super::resolved::{Config, Issuer, IssuerKind, Route, Source, SourceKind};
-use super::{cache, issuer, limits, log, login, route, rule, server, source, trace, units};
+use super::{
+    cache, issuer, limits, log, login, route, rule, server, session, source, trace, units,
+};
 use crate::suggest::nearest;
 
 /// Reads and resolves every table. Returns `None` only if `reader` has recorded an error.
@@ -30,9 +32,13 @@ pub(super) fn read(reader: &mut Reader<'_>, document: &DeTable<'_>) -> Option<Co
     let listen = server
         .as_ref()
         .map(|server| reader.all_listeners(&server.listen));
+    let sessions = repeated(reader, document, "session", |reader, table| {
+        session::read(reader, table, &issuers)
+    });
     let context = route::Context {
         issuers: &issuers,
         sources: &sources,
+        sessions: &sessions,
         listen: listen.as_deref(),
     };
     let routes = repeated(reader, document, "route", |reader, table| {
@@ -50,7 +56,9 @@ pub(super) fn read(reader: &mut Reader<'_>, document: &DeTable<'_>) -> Option<Co
 
     refuse_duplicates(reader, "issuer", &issuers);
     refuse_duplicates(reader, "source", &sources);
+    refuse_duplicates(reader, "session", &sessions);
     refuse_duplicates(reader, "route", &routes);
+    session::refuse_collisions(reader, &sessions, &routes);
     route::refuse_overlapping(reader, &routes);
     route::refuse_mixed_case_sensitivity(reader, &routes);
     let context = rule::Context {
@@ -80,6 +88,10 @@ pub(super) fn read(reader: &mut Reader<'_>, document: &DeTable<'_>) -> Option<Co
             .iter()
             .map(|s| s.value.clone())
             .collect::<Option<_>>()?,
+        sessions: sessions
+            .iter()
+            .map(|s| s.value.clone())
+            .collect::<Option<_>>()?,
         routes: routes
             .iter()
             .map(|r| r.value.clone())
@@ -99,12 +111,16 @@ pub(super) fn read(reader: &mut Reader<'_>, document: &DeTable<'_>) -> Option<Co
     warn_about_unused(reader, &issuers, |index| {
         let login = config.login.as_ref();
         config.routes.iter().any(|r| r.issuers.contains(&index))
+            || config.sessions.iter().any(|s| s.issuer() == Some(index))
             || login.is_some_and(|l| l.issuers.contains(&index))
     });
     warn_about_unused(reader, &sources, |index| {
         let login = config.login.as_ref();
         config.routes.iter().any(|r| r.source == Some(index))
             || login.is_some_and(|l| l.source == index)
+    });
+    warn_about_unused(reader, &sessions, |index| {
+        config.routes.iter().any(|r| r.session == Some(index))
     });
     warn_about_minting(reader, &config, &sources);
     rule::warn_about_deny_only_routes(reader, &routes, &config.rules);
@@ -274,8 +290,8 @@ fn warn_about_minting(reader: &mut Reader<'_>, config: &Config, sources: &[Decla
             .routes
             .iter()
             .filter(uses)
-            .flat_map(|r| &r.issuers)
-            .chain(login.flat_map(|login| &login.issuers))
+            .flat_map(|r| config.issuers_of(r))
+            .chain(login.flat_map(|login| login.issuers.iter().copied()))
             .collect();
         let claims = source::template_claims(client_name).unwrap_or_default();
         if issuers.len() > 1 && !claims.iter().any(|claim| claim == "iss") {

@@ -1,7 +1,9 @@
 //! The list of every table and its keys, for suggestions, the schema and the tests.
 
 use super::reader::{Key, Section};
-use super::{cache, issuer, limits, log, login, oauth_client, route, rule, server, source, trace};
+use super::{
+    cache, issuer, limits, log, login, oauth_client, route, rule, server, session, source, trace,
+};
 
 /// A table of the file.
 #[derive(Debug)]
@@ -38,6 +40,10 @@ pub const TABLES: &[KeyTable] = &[
     of_source(6, 0),
     of_source(7, 0),
     of_source(7, 1),
+    table::<session::Session>("session", true, None),
+    table::<session::OidcSession>("session", true, Some("oidc")),
+    table::<oauth_client::ClientKeys>("session", true, Some("oidc")),
+    table::<session::TaskclusterSession>("session", true, Some("taskcluster")),
     table::<route::Route>("route", true, None),
     table::<rule::Rule>("rule", true, None),
     table::<login::Login>("login", false, None),

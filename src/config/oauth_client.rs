@@ -93,6 +93,39 @@ impl ClientKeys {
         reader: &mut Reader<'_>,
         endpoint: Option<&Url>,
     ) -> Option<OauthClient> {
+        self.confidential(reader, endpoint.map(ToString::to_string))
+    }
+
+    /// The client, which is a public one if it has no credential. `audience` is the `aud` of its
+    /// assertions unless the file has another. Returns `None` only if there is no `audience`, or
+    /// `reader` has recorded an error.
+    pub(super) fn resolve_any(
+        self,
+        reader: &mut Reader<'_>,
+        audience: Option<String>,
+    ) -> Option<OauthClient> {
+        let keys = [
+            self.client_secret.given,
+            self.private_key.given,
+            self.auth_method.given,
+            self.key_id.given,
+            self.assertion_algorithm.given,
+            self.assertion_audience.given,
+        ];
+        if keys.contains(&true) {
+            return self.confidential(reader, audience);
+        }
+        Some(OauthClient {
+            id: self.client_id.value?,
+            proof: ClientProof::Public,
+        })
+    }
+
+    fn confidential(
+        self,
+        reader: &mut Reader<'_>,
+        default_audience: Option<String>,
+    ) -> Option<OauthClient> {
         let method = self.method(reader)?;
         self.refuse_unused_keys(reader, method);
         if method == AuthMethod::PrivateKeyJwt {
@@ -100,7 +133,7 @@ impl ClientKeys {
         }
         let audience = match self.assertion_audience.optional()? {
             Some(audience) => Some(audience),
-            None => endpoint.map(ToString::to_string),
+            None => default_audience,
         };
         let proof = match method {
             AuthMethod::Basic => ClientProof::SecretBasic(self.client_secret.value?),

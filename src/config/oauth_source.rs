@@ -106,7 +106,7 @@ pub(super) fn check_endpoint(reader: &mut Reader<'_>, url: &Field<Url>) {
 }
 
 /// Requires an absolute URI without a fragment (RFC 8707 §2, RFC 8693 §3).
-fn check_uri(reader: &mut Reader<'_>, field: &Field<String>) {
+pub(super) fn check_uri(reader: &mut Reader<'_>, field: &Field<String>) {
     let Some(text) = &field.value else { return };
     let absolute = Url::parse(text).is_ok_and(|uri| uri.fragment().is_none());
     if !absolute {

@@ -13,7 +13,10 @@ use crate::credential::{CacheLimits, Inject};
 use crate::gateway::rate_limit::Rate;
 use crate::log::settings::Log;
 use crate::proxy::settings::{Address, Limits, Listener};
-use crate::remote::settings::{Auth0Identity, IntrospectionEndpoint, OauthClient, PasswordGrant};
+use crate::remote::settings::{
+    Auth0Identity, IntrospectionEndpoint, OauthClient, OidcProviderSettings, PasswordGrant,
+    TaskclusterProviderSettings,
+};
 use crate::token::settings::{IntrospectionIssuer, OidcIssuer, SharedSecretIssuer};
 use crate::trace::settings::Trace;
 
@@ -22,6 +25,7 @@ use crate::gateway::route::UpstreamTimeouts;
 use crate::gateway::route::{Compat, UpgradeExpiry};
 use crate::gateway::rule::Effect;
 use crate::secret::SecretRef;
+use crate::session::settings::SessionSettings;
 
 /// A valid configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,6 +36,8 @@ pub struct Config {
     pub issuers: Vec<Issuer>,
     /// `[[source]]`, in file order.
     pub sources: Vec<Source>,
+    /// `[[session]]`, in file order.
+    pub sessions: Vec<Session>,
     /// `[[route]]`, in file order.
     pub routes: Vec<Route>,
     /// `[[rule]]`, in file order.
@@ -53,6 +59,14 @@ pub struct Config {
 }
 
 impl Config {
+    /// Indices into [`Self::issuers`] of those whose tokens `route` accepts, from bearers or in sessions.
+    pub fn issuers_of<'a>(&'a self, route: &'a Route) -> impl Iterator<Item = usize> + 'a {
+        let session = route.session.and_then(|index| self.sessions.get(index));
+        let issuer = session.and_then(Session::issuer);
+        let issuer = issuer.filter(|issuer| !route.issuers.contains(issuer));
+        route.issuers.iter().copied().chain(issuer)
+    }
+
     /// The files that the table `[[kind]]` with this name references.
     pub fn files_of<'a>(
         &'a self,
@@ -214,6 +228,39 @@ pub enum SourceKind {
     Password(Box<PasswordGrant>),
 }
 
+/// `[[session]]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Session {
+    /// What the sessions themselves depend on.
+    pub settings: SessionSettings,
+    /// Whom users sign in with.
+    pub provider: SessionProvider,
+}
+
+impl Session {
+    /// Index into [`Config::issuers`] of the issuer that verifies the session's access tokens.
+    pub fn issuer(&self) -> Option<usize> {
+        match self.provider {
+            SessionProvider::Oidc { issuer, .. } => Some(issuer),
+            SessionProvider::Taskcluster(_) => None,
+        }
+    }
+}
+
+/// The provider of a session, by `session.kind`.
+#[derive(Clone, Debug, PartialEq)]
+pub enum SessionProvider {
+    /// An OpenID provider.
+    Oidc {
+        /// Index into [`Config::issuers`]; of kind `oidc` or `introspection`.
+        issuer: usize,
+        /// The provider and hawkgate's client there.
+        settings: OidcProviderSettings,
+    },
+    /// A Taskcluster deployment's own OAuth2 server.
+    Taskcluster(TaskclusterProviderSettings),
+}
+
 /// `[[route]]`
 #[derive(Clone, Debug, PartialEq)]
 pub struct Route {
@@ -233,6 +280,8 @@ pub struct Route {
     pub issuers: Vec<usize>,
     /// Index into [`Config::sources`].
     pub source: Option<usize>,
+    /// Index into [`Config::sessions`]. If its kind is `taskcluster`, there is no source.
+    pub session: Option<usize>,
     /// The caller's headers that are not forwarded.
     pub stripped_headers: StrippedHeaders,
     /// The scopes that the token must have.

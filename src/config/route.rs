@@ -4,6 +4,7 @@ mod access;
 mod bewit;
 mod headers;
 mod passes_401;
+mod session;
 mod upstream;
 
 use std::path::PathBuf;
@@ -47,6 +48,9 @@ section! {
         /// Name of the source of upstream credentials; requests are forwarded without credentials when left
         /// out.
         source: String = [optional],
+        /// Name of the session with which users sign in, beside `issuers` or instead of them: a request
+        /// without `Authorization` may come with the session's cookie.
+        session: String = [optional],
         /// Scopes that the token must have, all of them.
         require_scopes: List<String> = [default "[]"],
         /// Headers of callers that are not forwarded, in addition to those that identify callers at other
@@ -146,6 +150,7 @@ pub(super) use bewit::refuse_shadowed as refuse_shadowed_by_bewit;
 pub(super) struct Context<'a> {
     pub(super) issuers: &'a [Declaration<IssuerKind>],
     pub(super) sources: &'a [Declaration<resolved::Source>],
+    pub(super) sessions: &'a [Declaration<resolved::Session>],
     /// The listeners; `None` if they are invalid.
     pub(super) listen: Option<&'a [Listener]>,
 }
@@ -192,7 +197,7 @@ impl Route {
         self.check_bewit(reader, context);
         let access = self.resolve_access(reader, context);
         let upstream = self.resolve_upstream(reader, context);
-        let (issuers, source) = access?;
+        let access = access?;
         Some(resolved::Route {
             name: self.name.value?,
             host: self.host.optional()?,
@@ -200,8 +205,9 @@ impl Route {
             case_insensitive_path: self.case_insensitive_path.value?,
             methods: self.methods.optional()?.map(List::into_values),
             upstream: upstream?,
-            issuers,
-            source,
+            issuers: access.issuers,
+            source: access.source,
+            session: access.session,
             stripped_headers: StrippedHeaders {
                 also: self.strip_headers.value?.into_values(),
                 kept: self.keep_headers.value?.into_values(),

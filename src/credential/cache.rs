@@ -72,6 +72,12 @@ pub struct SourceOptions {
 pub struct Lease(Arc<Generation>);
 
 impl Lease {
+    /// A lease for a user's own `credential`, which is in no cache and is never renewed: it ends
+    /// shortly before `expires_at`.
+    pub fn detached(credential: Credential, expires_at: UnixMillis, now: Now) -> Self {
+        Self(Arc::new(Generation::detached(credential, expires_at, now)))
+    }
+
     /// A lease for `credential` that is not in any cache.
     #[cfg(test)]
     pub(crate) fn for_test(credential: Credential) -> Self {
@@ -98,7 +104,12 @@ impl Lease {
     pub fn usable_until(&self) -> UnixMillis {
         self.0.wall_end
     }
-    /// The credential's position in the sequence that its source has issued.
+    /// Whether the credential may still be used at `now`.
+    pub fn is_usable(&self, now: Now) -> bool {
+        self.0.is_usable(now)
+    }
+    /// The credential's position in the sequence that its source has issued; 0 for
+    /// [`Lease::detached`].
     pub fn generation(&self) -> u64 {
         self.0.number
     }

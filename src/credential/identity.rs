@@ -44,6 +44,13 @@ impl IdentityKey {
                 hasher.part(token.subject().as_bytes());
                 Origin::Subject(hasher.finish())
             }
+            Caller::Client(client) => {
+                let mut hasher = self.hasher();
+                hasher.part(b"client");
+                hasher.part(client.session().as_bytes());
+                hasher.part(client.client_id().as_bytes());
+                Origin::Subject(hasher.finish())
+            }
             Caller::Delegated { peer, .. } | Caller::Password { peer, .. } => {
                 Origin::of_peer(*peer)
             }
@@ -115,6 +122,11 @@ impl IdentityHasher {
                 self.part(token.issuer().as_bytes());
                 self.part(token.subject().as_bytes());
                 self.optional(token.client().map(str::as_bytes));
+            }
+            Caller::Client(client) => {
+                self.part(b"client");
+                self.part(client.session().as_bytes());
+                self.part(client.client_id().as_bytes());
             }
             // An opaque token reveals no subject, so its digest is used instead.
             Caller::Delegated { issuer, digest, .. } => {

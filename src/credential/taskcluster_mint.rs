@@ -137,7 +137,10 @@ impl MintSource {
         let template = &self.settings.client_name;
         let name = match caller {
             Caller::Verified(token) => template.render(token)?,
-            Caller::Delegated { .. } | Caller::Anonymous => template.render_without_claims()?,
+            // A route for such sessions has no source.
+            Caller::Client(_) | Caller::Delegated { .. } | Caller::Anonymous => {
+                template.render_without_claims()?
+            }
             Caller::Password { .. } => {
                 return Err(FetchError::NotEntitled(
                     "this source cannot verify passwords".into(),

@@ -4,10 +4,10 @@ use http::Method;
 
 use super::report::{Stage, Verdict};
 use super::{Explainer, rule, token};
+use crate::gateway::host::host_name;
 use crate::gateway::login::{self, Login, LoginRequest};
 use crate::gateway::reason::Reason;
 use crate::gateway::rejection::Rejection;
-use crate::gateway::route::host_name;
 use crate::token::BearerToken;
 
 impl Explainer<'_> {

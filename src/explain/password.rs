@@ -11,9 +11,10 @@ use zeroize::Zeroizing;
 
 use super::report::{Stage, Verdict};
 use super::{Explainer, cause, rule};
+use crate::gateway::host::host_name;
 use crate::gateway::reason::Reason;
 use crate::gateway::rejection::Rejection;
-use crate::gateway::route::{Route, host_name};
+use crate::gateway::route::Route;
 use crate::secret::SecretString;
 use crate::token::{BasicCredentials, Caller};
 

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use super::Question;
 use super::report::{Report, Stage, Status};
 use crate::gateway::Gateway;
-use crate::gateway::route::{Mismatch, NoRoute, Route, host_name};
+use crate::gateway::host::host_name;
+use crate::gateway::route::{Mismatch, NoRoute, Route};
 
 /// Reports on every route and returns the one that the gateway chooses.
 pub(super) fn explain(

@@ -4,9 +4,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::Head;
+use super::host;
 use super::rejection::Rejection;
-use super::route::{self, Route, UpgradeExpiry};
+use super::route::{Route, UpgradeExpiry};
 use super::rule::Decision;
+use super::session::CookieCaller;
 use super::upstream_clock::PeerTime;
 use crate::clock::{Now, UnixMillis};
 use crate::credential::Lookup;
@@ -16,6 +18,7 @@ use crate::credential::{
 use crate::gateway::reason::Reason;
 use crate::header_fields::HeaderFields;
 use crate::secret::SecretString;
+use crate::session::SetCookie;
 use crate::token::{
     self, Authenticated, BasicCredentials, BearerToken, Caller, PresentedToken, TokenError,
     TokenMemo, VerifiedToken,
@@ -50,6 +53,8 @@ pub struct Admission {
     /// The time that this request was signed again with after a 401.
     pub(super) corrected_clock: Option<PeerTime>,
     pub(super) replaced_credential: bool,
+    /// Set if the caller has presented the cookie of the route's session.
+    pub(super) by_cookie: Option<Box<CookieCaller>>,
 }
 
 /// A refused request and what is known about it, for metrics and logs.
@@ -69,6 +74,8 @@ pub struct AdmissionError {
     pub lookup: Option<Lookup>,
     /// The rule that decided, if one did.
     pub rule: Option<Arc<str>>,
+    /// Set if the caller has presented the cookie of the route's session.
+    pub by_cookie: Option<Box<CookieCaller>>,
 }
 
 impl Caller {
@@ -77,13 +84,16 @@ impl Caller {
         match self {
             Self::Verified(token) => Some(token.issuer()),
             Self::Delegated { issuer, .. } => Some(issuer),
-            Self::Password { .. } | Self::Anonymous => None,
+            Self::Client(_) | Self::Password { .. } | Self::Anonymous => None,
         }
     }
 
-    /// `sub` of the verified token.
+    /// `sub` of the verified token, or the clientId that the user signed in as.
     pub fn subject(&self) -> Option<&str> {
-        self.token().map(|token| token.subject())
+        match self {
+            Self::Client(client) => Some(client.client_id()),
+            _ => self.token().map(|token| token.subject()),
+        }
     }
 
     /// `client_id` or `azp` of the verified token, if it has one.
@@ -95,7 +105,7 @@ impl Caller {
     /// acquired before anything is sent upstream, because the exchange is the check.
     pub fn is_proved(&self) -> bool {
         match self {
-            Self::Verified(_) | Self::Anonymous => true,
+            Self::Verified(_) | Self::Client(_) | Self::Anonymous => true,
             Self::Delegated { .. } | Self::Password { .. } => false,
         }
     }
@@ -103,7 +113,9 @@ impl Caller {
     fn token(&self) -> Option<&Arc<VerifiedToken>> {
         match self {
             Self::Verified(token) => Some(token),
-            Self::Delegated { .. } | Self::Password { .. } | Self::Anonymous => None,
+            Self::Client(_) | Self::Delegated { .. } | Self::Password { .. } | Self::Anonymous => {
+                None
+            }
         }
     }
 
@@ -112,7 +124,7 @@ impl Caller {
     pub fn username(&self) -> Option<&str> {
         match self {
             Self::Password { credentials, .. } => Some(credentials.username()),
-            Self::Verified(_) | Self::Delegated { .. } | Self::Anonymous => None,
+            Self::Verified(_) | Self::Client(_) | Self::Delegated { .. } | Self::Anonymous => None,
         }
     }
 }
@@ -195,7 +207,21 @@ impl Admission {
             target: None,
             corrected_clock: None,
             replaced_credential: false,
+            by_cookie: None,
         }
+    }
+
+    /// What is known of a caller who presented the cookie of the route's session.
+    pub fn by_cookie(&self) -> Option<&CookieCaller> {
+        self.by_cookie.as_deref()
+    }
+
+    /// The cookies that the answer sets, whatever it is. Returned once.
+    pub fn take_cookies(&mut self) -> Vec<SetCookie> {
+        let caller = self.by_cookie.as_mut();
+        caller
+            .map(|caller| caller.take_cookies())
+            .unwrap_or_default()
     }
 
     /// The recovery code that replaces the one the caller used. Returned once; it must be sent
@@ -215,6 +241,7 @@ impl Admission {
     pub fn valid_until(&self) -> Option<UnixMillis> {
         match &self.caller {
             Caller::Verified(token) => Some(token.accepted_until()),
+            Caller::Client(client) => Some(client.accepted_until()),
             Caller::Delegated { .. } | Caller::Password { .. } => {
                 let lease = self.lease.as_ref().map(Lease::usable_until);
                 lease.or(self.proved_until)
@@ -303,13 +330,13 @@ impl Admission {
         Ok(())
     }
 
-    fn set_caller(&mut self, authenticated: Authenticated) {
+    pub(super) fn set_caller(&mut self, authenticated: Authenticated) {
         self.verification = authenticated.verification;
         self.caller = authenticated.caller;
     }
 
     /// Whether the source needs the token. Otherwise it is not copied.
-    fn passes_token(&self) -> bool {
+    pub(super) fn passes_token(&self) -> bool {
         let source = self.route.source.as_ref();
         source.is_some_and(|source| source.takes_token())
     }
@@ -318,7 +345,10 @@ impl Admission {
     pub(super) fn check_scopes(&self) -> Result<(), Rejection> {
         match &self.caller {
             Caller::Verified(token) => require_scopes(&self.route.require_scopes, token),
-            Caller::Delegated { .. } | Caller::Password { .. } | Caller::Anonymous => Ok(()),
+            Caller::Client(_)
+            | Caller::Delegated { .. }
+            | Caller::Password { .. }
+            | Caller::Anonymous => Ok(()),
         }
     }
 
@@ -327,7 +357,7 @@ impl Admission {
         let Some(rules) = &self.route.rules else {
             return Ok(());
         };
-        let host = route::host_name(head.host);
+        let host = host::host_name(head.host);
         let decision = rules.decide(&self.caller, head.attributes(&host));
         self.decision.insert(decision).to_result()
     }
@@ -342,7 +372,7 @@ impl Admission {
     pub(super) fn require_exchange(&self) -> Result<(), Rejection> {
         let source = self.route.source.as_ref();
         let proves = match &self.caller {
-            Caller::Verified(_) | Caller::Anonymous => true,
+            Caller::Verified(_) | Caller::Client(_) | Caller::Anonymous => true,
             Caller::Delegated { .. } => source.is_some_and(|source| source.takes_token()),
             Caller::Password { .. } => source.is_some_and(|source| source.takes_password()),
         };
@@ -355,8 +385,13 @@ impl Admission {
 
     /// Acquires the credential. `upgrades` tells whether the request asks for a connection that
     /// may end only with the credential ([`Admission::valid_until`]).
-    pub(super) async fn acquire_lease(&mut self, upgrades: bool) -> Result<(), Rejection> {
+    pub(super) async fn acquire_lease(
+        &mut self,
+        upgrades: bool,
+        now: Now,
+    ) -> Result<(), Rejection> {
         let Some(source) = &self.route.source else {
+            self.lease = self.session_lease(now)?;
             return Ok(());
         };
         let narrowed = self
@@ -418,6 +453,7 @@ impl Admission {
             lookup: self.lookup,
             rule: self.decision.as_ref().and_then(|r| r.rule.clone()),
             caller: self.caller,
+            by_cookie: self.by_cookie,
             rejection,
         }
     }
@@ -433,6 +469,7 @@ impl AdmissionError {
             verification: None,
             lookup: None,
             rule: None,
+            by_cookie: None,
         }
     }
 }

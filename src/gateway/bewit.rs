@@ -13,13 +13,12 @@ use zeroize::Zeroizing;
 
 use super::rejection::Rejection;
 use super::route::{NoRoute, Upstream};
-use super::{Admission, AdmissionError, Gateway, Head, path};
+use super::{Admission, AdmissionError, CallerMemo, Gateway, Head, path};
 use crate::clock::Now;
 use crate::credential::{Credential, Lease};
 use crate::gateway::reason::Reason;
 use crate::hawk::HawkError;
 use crate::hawk::bewit::{BewitRequest, has_bewit};
-use crate::token::TokenMemo;
 
 /// The path of the endpoint, on every host.
 pub const PATH: &str = "/bewit";
@@ -96,7 +95,7 @@ impl Gateway {
         };
         let now = Now::read(&*self.clock);
         let admission = self
-            .admit_on(route, signed_request, now, &mut TokenMemo::default())
+            .admit_on(route, signed_request, now, &mut CallerMemo::default())
             .await?;
         match self.sign_url(&admission, &url) {
             Ok(signed) => Ok((admission, signed)),

@@ -1,4 +1,4 @@
-//! Responses of hawkgate's own endpoints (`[login]` and `/bewit`), and to OPTIONS requests that
+//! Responses of hawkgate's own endpoints (`[login]`, `[[session]]` and `/bewit`), and to OPTIONS requests that
 //! are not forwarded.
 
 use std::fmt;
@@ -7,6 +7,7 @@ use std::sync::Arc;
 use http::{Method, StatusCode};
 use zeroize::Zeroizing;
 
+use super::outcome::SessionRecord;
 use super::rejection::{ErrorResponse, Rejection};
 use crate::clock::UnixMillis;
 use crate::token::Caller;
@@ -36,6 +37,8 @@ pub struct RequestDetails {
     pub verification: Option<&'static str>,
     /// The rule that decided, if one did.
     pub rule: Option<Arc<str>>,
+    /// The session, at an endpoint of one.
+    pub session: Option<Box<SessionRecord>>,
     /// The source of the credentials.
     pub source: Option<Arc<str>>,
     /// The caller, if authenticated.

@@ -17,7 +17,7 @@ use super::local_response::{LocalResponse, RequestDetails};
 use super::rate_limit::RateLimiters;
 use super::rejection::Rejection;
 use super::rule::{Rules, Verdict};
-use super::{Head, path, route};
+use super::{Head, host, path};
 use crate::clock::{SharedClock, UnixMillis};
 use crate::credential::FetchError;
 use crate::credential::taskcluster_mint::MintSource;
@@ -208,7 +208,7 @@ impl Login {
         let Some(rules) = &self.rules else {
             return Ok(None);
         };
-        let host = route::host_name(head.host);
+        let host = host::host_name(head.host);
         let decision = rules.decide(caller, head.attributes(&host));
         details.rule.clone_from(&decision.rule);
         match &decision.verdict {
@@ -239,9 +239,10 @@ async fn verify(
             match authenticated.caller {
                 Caller::Verified(token) => Ok(token),
                 // The configuration does not allow such issuers for this endpoint.
-                Caller::Delegated { .. } | Caller::Password { .. } | Caller::Anonymous => {
-                    Err(login_refused("the token cannot be verified here"))
-                }
+                Caller::Client(_)
+                | Caller::Delegated { .. }
+                | Caller::Password { .. }
+                | Caller::Anonymous => Err(login_refused("the token cannot be verified here")),
             }
         }
         Err(unauthenticated) => {

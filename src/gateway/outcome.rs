@@ -79,7 +79,85 @@ labels! {
         Login = "login",
         /// A request for a signed URL at `/bewit`.
         Bewit = "bewit",
+        /// A sign-in with a browser.
+        SignIn = "sign_in",
+        /// The renewal of a session.
+        SessionRefresh = "session_refresh",
+        /// The end of a session at its user's request.
+        SignOut = "sign_out",
+        /// The end of sessions at the provider's request.
+        BackChannelLogout = "back_channel_logout",
     }
+}
+
+labels! {
+    /// How a sign-in with a browser ended: the `result` label of `hawkgate_sign_ins_total`.
+    SignInResult {
+        /// The user is signed in.
+        Ok = "ok",
+        /// The provider or the user refused.
+        Denied = "denied",
+        /// It took longer than ten minutes.
+        Expired = "expired",
+        /// The callback belongs to no sign-in of this browser.
+        UnknownAttempt = "unknown_attempt",
+        /// The callback names another issuer, or is malformed.
+        InvalidCallback = "invalid_callback",
+        /// The provider refused the code, or its answer cannot be used.
+        ProviderError = "provider_error",
+        /// The provider does not answer.
+        Unavailable = "unavailable",
+        /// The ID token or the access token is not valid here.
+        TokenInvalid = "token_invalid",
+        /// The session does not fit into a cookie.
+        TooLarge = "too_large",
+        /// A fault of hawkgate or this machine.
+        Internal = "internal",
+    }
+}
+
+labels! {
+    /// How the renewal of a session ended: the `result` label of `hawkgate_session_refreshes_total`.
+    RefreshResult {
+        /// The tokens were renewed.
+        Refreshed = "refreshed",
+        /// The provider refused: the user has to sign in again.
+        Refused = "refused",
+        /// The provider does not answer.
+        Unavailable = "unavailable",
+    }
+}
+
+/// What happened to a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SessionEvent {
+    /// A sign-in ended.
+    SignIn(SignInResult),
+    /// Its tokens were renewed, or could not be.
+    Refresh(RefreshResult),
+    /// The user signed out.
+    SignOut,
+    /// The provider sent a logout token, which was valid or not.
+    BackChannelLogout {
+        /// Whether it was valid.
+        accepted: bool,
+    },
+}
+
+/// What metrics and logs record about the session of a request.
+#[derive(Clone, Debug)]
+pub struct SessionRecord {
+    /// The configured name of the `[[session]]`.
+    pub name: Arc<str>,
+    /// What happened to it.
+    pub event: Option<SessionEvent>,
+    /// A digest of the session's id, which tells sessions apart. Only of sessions that something
+    /// happened to.
+    pub id: Option<String>,
+    /// Whose it is, if something happened to it.
+    pub subject: Option<String>,
+    /// Whether the cookie identified the caller of a request to a route.
+    pub via_cookie: bool,
 }
 
 labels! {
@@ -91,6 +169,8 @@ labels! {
         Refused = "refused",
         /// The request was forwarded without a credential because it has a bewit.
         Unsigned = "unsigned",
+        /// Sessions ended.
+        Ended = "ended",
     }
 }
 
@@ -157,6 +237,8 @@ pub struct Outcome {
     pub verification: Option<&'static str>,
     /// The rule that decided, if any.
     pub rule: Option<Arc<str>>,
+    /// The session, if the request involves one.
+    pub session: Option<Box<SessionRecord>>,
     /// The source of the credential.
     pub source: Option<Arc<str>>,
     /// The result of the last credential lookup.
@@ -210,6 +292,7 @@ impl Outcome {
             issuer: None,
             verification: None,
             rule: None,
+            session: None,
             source: None,
             lookup: None,
             code,

@@ -178,8 +178,12 @@ impl RateLimiters {
 }
 
 fn identity_key(caller: &Caller) -> Option<Key> {
-    let Caller::Verified(token) = caller else {
-        return None;
+    let token = match caller {
+        Caller::Verified(token) => token,
+        Caller::Client(client) => {
+            return Some(hashed(["signed in", client.session(), client.client_id()]));
+        }
+        Caller::Delegated { .. } | Caller::Password { .. } | Caller::Anonymous => return None,
     };
     let (kind, name) = match (token.subject(), token.client()) {
         ("", Some(client)) => ("client", client),

@@ -15,8 +15,11 @@ labels! {
         PeerNotAllowed = "peer_not_allowed",
         /// `Host` is not a name of this machine, on a route or listener that needs no token.
         HostNotAllowed = "host_not_allowed",
-        /// A web page sent the request, to a route or listener that needs no token.
+        /// A web page of another origin sent the request, to a route or listener that needs no
+        /// token, or with the cookie of a session.
         CrossSite = "cross_site",
+        /// Sessions need https, and the request came over http.
+        InsecureOrigin = "insecure_origin",
         /// The method is TRACE or CONNECT, or one of hawkgate's own endpoints does not support it.
         MethodRefused = "method_refused",
         /// The head exceeds `limits.header_bytes`.
@@ -30,6 +33,14 @@ labels! {
         BodyTimeout = "body_timeout",
         /// The body exceeds `limits.body`.
         BodyTooLarge = "body_too_large",
+        /// No session: the user has to sign in.
+        SignInRequired = "sign_in_required",
+        /// `[[session]]`: the sign-in could not be completed. The cause is only logged.
+        SignInFailed = "sign_in_failed",
+        /// The provider of the session cannot be reached to renew it.
+        SessionUnavailable = "session_unavailable",
+        /// `[[session]]`: the logout token is not valid.
+        LogoutTokenRefused = "logout_token_refused",
         /// No bearer token was sent.
         MissingToken = "missing_token",
         /// `Authorization` is malformed or was sent more than once.
@@ -160,7 +171,12 @@ impl Reason {
             Self::BadRequest => row(400, "InvalidRequest", None, "The request is ambiguous or not well-formed HTTP."),
             Self::PeerNotAllowed => row(403, "PeerNotAllowed", None, "This listener does not serve your address or user."),
             Self::HostNotAllowed => row(403, "HostNotAllowed", None, "This is served to programs on this machine, as localhost or a loopback address. Another name must be listed in `server.local_hosts`."),
-            Self::CrossSite => row(403, "CrossSite", None, "This is served to programs on this machine, not to web pages of other origins."),
+            Self::CrossSite => row(403, "CrossSite", None, "A web page of another origin sent this request. Such requests are not accepted here."),
+            Self::InsecureOrigin => row(403, "InsecureOrigin", None, "Sessions need https. Use the https address of this site; if a proxy in front of this gateway provides it, list the proxy in `trusted_proxies` and let it send X-Forwarded-Proto, or set `origin` of the session."),
+            Self::SignInRequired => row(401, "AuthenticationFailed", Plain, "Sign in with a browser at the `login_url`."),
+            Self::SignInFailed => row(400, "SignInFailed", None, "The sign-in could not be completed. Try again."),
+            Self::SessionUnavailable => row(503, "ServiceUnavailable", None, "The session cannot be renewed, because its provider cannot be reached. Try again later."),
+            Self::LogoutTokenRefused => row(400, "InvalidRequest", None, "The logout token is not valid."),
             Self::MethodRefused => row(405, "MethodNotAllowed", None, "This method is not proxied."),
             Self::HeaderTooLarge => row(431, "HeaderTooLarge", None, "The request's header is larger than this gateway accepts."),
             Self::UrlTooLong => row(414, "UrlTooLong", None, "The request's URL is longer than this gateway accepts."),

@@ -7,6 +7,7 @@
 //! | the route's `passes_401` covers the path | kept | passed through |
 //! | its body says that `authorizedScopes` are not satisfied | kept | passed through, logged |
 //! | `Date` differs from the time signed with, for the first time | kept | signed again with that time; passed through if it cannot be replayed |
+//! | the credentials are those of the caller's own session, which has ended | – | refused |
 //! | the credentials are fresh: replaced for this request, or because of this caller's 401 in the last 30 seconds | kept | passed through, or refused if the user has to sign in again |
 //! | the request cannot be replayed | replaced by the next request | passed through |
 //! | anything else | replaced | replayed; refused if there are no others |
@@ -67,8 +68,10 @@ enum Step {
     Pass(Reason),
     /// Let the next request replace the credentials, and forward the 401.
     InvalidateAndPass(Reason),
-    /// The user has to sign in again.
+    /// The user has to sign in again at the identity provider.
     SignIn,
+    /// The session whose credentials were rejected has ended.
+    EndSession,
     /// Replay, signed with this time.
     SignAgain(PeerTime),
     /// Replay with other credentials.
@@ -99,6 +102,7 @@ impl Gateway {
                 Recovery::PassThrough(reason)
             }
             Step::SignIn => sign_in_again(),
+            Step::EndSession => self.end_session(admission, response.target),
             Step::SignAgain(time) => {
                 admission.clock_offset = time.offset(Now::read(&*self.clock));
                 admission.corrected_clock = Some(time);
@@ -122,7 +126,7 @@ impl Gateway {
                 invalidate(admission);
                 Some(reason)
             }
-            Step::SignIn | Step::SignAgain(_) | Step::Replace => None,
+            Step::SignIn | Step::EndSession | Step::SignAgain(_) | Step::Replace => None,
         }
     }
 
@@ -133,7 +137,7 @@ impl Gateway {
         response: UnauthorizedResponse<'_>,
         replayable: Replayable,
     ) -> Step {
-        let (Some(source), Some(lease)) = (&admission.route.source, &admission.lease) else {
+        let Some(lease) = &admission.lease else {
             return Step::Pass(Reason::NotSigned);
         };
         let now = Now::read(&*self.clock);
@@ -163,6 +167,9 @@ impl Gateway {
             // Neither other credentials nor the time learnt helped: do not insist on that time.
             clock.forget();
         }
+        let Some(source) = &admission.route.source else {
+            return Step::EndSession;
+        };
         let fresh = admission.replaced_credential
             || source.is_still_rejected(&admission.swap_request(), lease);
         match replayable {
@@ -170,6 +177,13 @@ impl Gateway {
             _ if fresh => Step::Pass(Reason::StillUnauthorized),
             Replayable::Yes => Step::Replace,
             Replayable::No(reason) => Step::InvalidateAndPass(reason),
+        }
+    }
+
+    fn end_session(&self, admission: &Admission, target: &str) -> Recovery {
+        match admission.end_session(target, Now::read(&*self.clock)) {
+            Some(rejection) => Recovery::Refuse(Reason::StillUnauthorized, Box::new(rejection)),
+            None => Recovery::PassThrough(Reason::NotSigned),
         }
     }
 
@@ -288,6 +302,7 @@ fn pause_keys(admission: &Admission, target: &str) -> (u64, u64) {
         .hash(&mut hasher);
     match &admission.caller {
         Caller::Verified(token) => (token.issuer(), token.subject()).hash(&mut hasher),
+        Caller::Client(client) => (client.session(), client.client_id()).hash(&mut hasher),
         Caller::Delegated { issuer, digest, .. } => (issuer, digest).hash(&mut hasher),
         Caller::Password { credentials, .. } => credentials.username().hash(&mut hasher),
         Caller::Anonymous => {}

@@ -10,6 +10,7 @@ use super::reason::{Challenge, Reason, ResponseRow};
 use crate::clock::UnixMillis;
 use crate::label::Label;
 use crate::secret::SecretString;
+use crate::session::SetCookie;
 use crate::token::TokenError;
 
 /// The response header that carries a new MFA recovery code, once.
@@ -32,8 +33,21 @@ pub struct Rejection {
     pub basic_challenge: bool,
     /// The MFA recovery code that replaces the one used; it must reach the caller.
     pub recovery_code: Option<SecretString>,
+    /// Where to sign in, for `sign_in_required`.
+    pub sign_in: Option<Box<SignInRequired>>,
     /// The cause, for the operator's log only.
     pub cause: Option<String>,
+}
+
+/// What a request without a session is told.
+#[derive(Clone, Debug)]
+pub struct SignInRequired {
+    /// The login endpoint; a path of this site.
+    pub login_url: String,
+    /// Where a navigation is redirected: the login endpoint, with where to return to.
+    pub location: Option<String>,
+    /// Deletes a cookie that is not a session, or no longer one.
+    pub removal: Option<SetCookie>,
 }
 
 /// The response to a refused request.
@@ -59,6 +73,7 @@ impl From<Reason> for Rejection {
             required_scopes: None,
             basic_challenge: false,
             recovery_code: None,
+            sign_in: None,
             cause: None,
         }
     }
@@ -122,13 +137,25 @@ impl Rejection {
         if let Some(code) = &self.recovery_code {
             headers.push((RECOVERY_CODE, code.expose().to_owned()));
         }
-        let body = json!({
+        let mut body = json!({
             "code": code,
             "message": message,
             "requestInfo": { "method": method.as_str(), "params": {}, "payload": null, "time": now.to_rfc3339() },
         });
+        let mut status = self.reason.status();
+        if let Some(sign_in) = &self.sign_in {
+            body["login_url"] = json!(sign_in.login_url);
+            if let Some(removal) = &sign_in.removal {
+                headers.push(("set-cookie", removal.as_str().to_owned()));
+            }
+            if let Some(location) = &sign_in.location {
+                status = StatusCode::FOUND;
+                headers.retain(|(name, _)| *name != "www-authenticate");
+                headers.push(("location", location.clone()));
+            }
+        }
         ErrorResponse {
-            status: self.reason.status(),
+            status,
             headers,
             body: body.to_string(),
         }

@@ -7,14 +7,13 @@
 //! let its own name resolve to 127.0.0.1, and then it counts as the same origin for the browser,
 //! but its name is in `Host`.
 
-use std::net::IpAddr;
-
 use http::{HeaderName, Method, header};
 
 use super::Head;
+use super::host::{host_name, is_loopback};
 use super::reason::Reason;
 use super::rejection::Rejection;
-use super::route::{Isolation, host_name};
+use super::route::Isolation;
 use crate::header_fields::only;
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
@@ -99,14 +98,6 @@ impl IsolationPolicy {
             "{shown:?} is neither localhost, a loopback address, nor in server.local_hosts"
         )))
     }
-}
-
-/// Whether `name` means this machine for every browser, without DNS. Names below `localhost` are
-/// left to DNS by some resolvers. Of the addresses that lead here, browsers send `Sec-Fetch-Site`
-/// only to 127.0.0.0/8 and ::1 (<https://w3c.github.io/webappsec-secure-contexts/>, "potentially
-/// trustworthy"), so others, such as 0.0.0.0 and ::ffff:127.0.0.1, are not accepted.
-fn is_loopback(name: &str) -> bool {
-    name == "localhost" || name.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
 }
 
 /// Refuses a request that a web page of another origin initiated, including navigations from such

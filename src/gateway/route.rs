@@ -1,20 +1,20 @@
 //! Routes and the route table.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
-use std::net::Ipv6Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::AUTHORIZATION;
 use http::{HeaderValue, Method};
 
+use super::host::host_name;
 use super::path::{self, Ambiguity};
 use super::rate_limit::RateLimiters;
 use super::rejection::Rejection;
 use super::request_headers::StrippedHeaders;
 use super::rule::Rules;
 use super::scopes_refusal::RefusalLog;
+use super::session::Session;
 use super::upstream_addresses::UpstreamAddresses;
 use super::upstream_clock::UpstreamClock;
 use crate::credential::CachedSource;
@@ -124,6 +124,8 @@ pub struct Route {
     pub upstream: Arc<Upstream>,
     /// The issuers whose tokens are accepted.
     pub issuers: Vec<Arc<Issuer>>,
+    /// The session whose cookie is accepted from callers without `Authorization`.
+    pub session: Option<Arc<Session>>,
     /// The source of upstream credentials; `None` forwards requests without any.
     pub source: Option<Arc<CachedSource>>,
     /// The caller's headers that are not forwarded.
@@ -328,26 +330,6 @@ fn weakest_isolation(routes: &[Arc<Route>]) -> Option<Isolation> {
     bewit.map(|route| route.isolation).min()
 }
 
-/// The name in a `Host` header: without port and trailing dot, in lower case, and IPv6 addresses in
-/// their canonical form (RFC 5952). Allocates only if that changes it.
-pub fn host_name(host: &str) -> Cow<'_, str> {
-    if let Some(rest) = host.strip_prefix('[') {
-        let name = rest.split_once(']').map_or(rest, |(name, _)| name);
-        return match name.parse::<Ipv6Addr>().map(|address| address.to_string()) {
-            Ok(canonical) if canonical != name => Cow::Owned(canonical),
-            _ => Cow::Borrowed(name),
-        };
-    }
-    let port = memchr::memchr(b':', host.as_bytes());
-    let name = port.and_then(|port| host.get(..port)).unwrap_or(host);
-    let name = name.strip_suffix('.').unwrap_or(name);
-    if name.bytes().any(|b| b.is_ascii_uppercase()) {
-        Cow::Owned(name.to_ascii_lowercase())
-    } else {
-        Cow::Borrowed(name)
-    }
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
@@ -408,6 +390,7 @@ pub(crate) mod tests {
             methods: methods.map(<[_]>::to_vec),
             upstream: Arc::new(upstream()),
             issuers: vec![],
+            session: None,
             source: None,
             stripped_headers: StrippedHeaders::default(),
             require_scopes: vec![],

@@ -90,6 +90,7 @@ fn fixture(source: ScriptedSource) -> Fixture {
     Fixture {
         gateway: Gateway {
             routes: RouteTable::new([route, plain, guarded].map(Arc::new).to_vec()),
+            sessions: SessionTable::default(),
             login: None,
             clock: clock.clone(),
             rule_headers: vec![],
@@ -302,6 +303,7 @@ fn verifying(workload: Option<&Path>) -> Gateway {
     route.workload_token = workload.map(|file| Arc::new(WorkloadToken::new(file.into())));
     Gateway {
         routes: RouteTable::new(vec![Arc::new(route)]),
+        sessions: SessionTable::default(),
         login: None,
         clock,
         rule_headers: vec![],
@@ -406,6 +408,7 @@ async fn a_short_path_is_routed_by_its_expanded_form() {
             short("secrets", "/api/secrets/", false),
             short("plain", "/plain/", false),
         ]),
+        sessions: SessionTable::default(),
         login: None,
         clock,
         rule_headers: vec![],

@@ -1,7 +1,7 @@
 //! The access log: one line per request.
 
 use crate::clock::UnixMillis;
-use crate::gateway::outcome::{Ending, Outcome};
+use crate::gateway::outcome::{Ending, Outcome, SessionEvent};
 use crate::label::Label;
 use crate::log::settings::LogFormat;
 
@@ -68,6 +68,12 @@ impl AccessLog {
             let fill = |line: &mut Line<'_>| audit::fill(line, outcome, audit);
             sink.push(&line::build(self.format, now, "info", AUDIT, fill));
         }
+        if let Some(session) = outcome.session.as_deref().filter(|_| self.audit)
+            && let Some(SessionEvent::Refresh(result)) = session.event
+        {
+            let fill = |line: &mut Line<'_>| audit::fill_refresh(line, outcome, session, result);
+            sink.push(&line::build(self.format, now, "info", AUDIT, fill));
+        }
         if self.access && (!succeeded(outcome) || self.sampler.take()) {
             let fill = |line: &mut Line<'_>| self.fill(line, outcome);
             sink.push(&line::build(self.format, now, "info", ACCESS, fill));
@@ -94,9 +100,15 @@ fn fill(line: &mut Line<'_>, outcome: &Outcome) {
     client(line, outcome);
     request_line(line, outcome);
     line.text("version", version(outcome.version));
+    let session = outcome.session.as_deref();
     let names = [
         ("route", outcome.route.as_deref()),
         ("issuer", outcome.issuer.as_deref()),
+        ("session", session.map(|session| &*session.name)),
+        (
+            "via",
+            session.and_then(|s| s.via_cookie.then_some("cookie")),
+        ),
         ("verification", outcome.verification),
         ("rule", outcome.rule.as_deref()),
         ("source", outcome.source.as_deref()),

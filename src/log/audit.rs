@@ -1,6 +1,8 @@
 //! The audit log: who obtained which credential, and on which route.
 
-use crate::gateway::outcome::{Audit, Outcome};
+use crate::gateway::outcome::{
+    Audit, AuditDecision, AuditEvent, Outcome, RefreshResult, SessionEvent, SessionRecord,
+};
 use crate::label::Label;
 
 use super::line::Line;
@@ -21,6 +23,7 @@ pub(super) fn fill(line: &mut Line<'_>, outcome: &Outcome, audit: &Audit) {
     present(line, [("issuer", outcome.issuer.as_deref())]);
     name(line, "subject", audit.subject.as_deref());
     name(line, "token_client", audit.client.as_deref());
+    session(line, outcome.session.as_deref());
     present(
         line,
         [
@@ -40,6 +43,46 @@ pub(super) fn fill(line: &mut Line<'_>, outcome: &Outcome, audit: &Audit) {
     present(line, [("reason", outcome.rejection.map(Label::label))]);
 }
 
+/// The renewal of the session of a request, which has a line of its own.
+pub(super) fn fill_refresh(
+    line: &mut Line<'_>,
+    outcome: &Outcome,
+    record: &SessionRecord,
+    result: RefreshResult,
+) {
+    let decision = match result {
+        RefreshResult::Refreshed => AuditDecision::Granted,
+        RefreshResult::Refused => AuditDecision::Ended,
+        RefreshResult::Unavailable => AuditDecision::Refused,
+    };
+    line.text("event", AuditEvent::SessionRefresh.label());
+    line.text("decision", decision.label());
+    request_ids(line, outcome);
+    client(line, outcome);
+    request_line(line, outcome);
+    present(line, [("route", outcome.route.as_deref())]);
+    name(line, "subject", record.subject.as_deref());
+    session(line, Some(record));
+    line.text("result", result.label());
+}
+
+/// Which session it is.
+fn session(line: &mut Line<'_>, record: Option<&SessionRecord>) {
+    let id = record.and_then(|record| record.id.as_deref());
+    let sign_in = match record.and_then(|record| record.event) {
+        Some(SessionEvent::SignIn(result)) => Some(result.label()),
+        _ => None,
+    };
+    present(
+        line,
+        [
+            ("session", record.map(|record| &*record.name)),
+            ("session_id", id),
+            ("result", sign_in),
+        ],
+    );
+}
+
 fn name(line: &mut Line<'_>, field: &str, name: Option<&str>) {
     if let Some(name) = name {
         line.text(field, truncate(name, MAX_NAME).as_ref());
@@ -49,7 +92,6 @@ fn name(line: &mut Line<'_>, field: &str, name: Option<&str>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gateway::outcome::{AuditDecision, AuditEvent};
     use crate::log::access::tests::{outcome, recorded_all};
     use crate::log::line::MAX_LINE;
     use crate::log::settings::LogFormat;

@@ -63,6 +63,10 @@ families! {
         "Token introspection requests, by issuer and result.";
     circuit_open: GaugeVec<2> = "hawkgate_circuit_open", ["kind", "name"],
         "1 while the circuit to a source or an introspecting issuer is open, otherwise 0.";
+    sign_ins: CounterVec<2> = "hawkgate_sign_ins_total", ["session", "result"],
+        "Sign-ins with a browser, by result.";
+    session_refreshes: CounterVec<2> = "hawkgate_session_refreshes_total", ["session", "result"],
+        "Renewals of sessions, by result.";
     config_reloads: CounterVec<1> = "hawkgate_config_reloads_total", ["result"],
         "Configuration reloads, by result.";
     config_loaded_at: IntGauge = "hawkgate_config_last_reload_success_timestamp_seconds", [],
@@ -89,5 +93,7 @@ impl Families {
         self.lookups.retain("source", sources);
         self.exchanges.retain("source", sources);
         self.exchange_duration.retain("source", sources);
+        self.sign_ins.retain("session", &names.sessions);
+        self.session_refreshes.retain("session", &names.sessions);
     }
 }

@@ -17,6 +17,8 @@ pub struct LabelValues {
     pub issuers: Vec<Arc<str>>,
     /// Names of `[[source]]`.
     pub sources: Vec<Arc<str>>,
+    /// Names of `[[session]]`.
+    pub sessions: Vec<Arc<str>>,
 }
 
 /// One `child` per member of a closed set, in the set's order.

@@ -12,7 +12,9 @@ use super::families::Families;
 use super::label_values::{LabelValues, UNKNOWN, children};
 use super::metric_vec::CounterVec;
 use crate::credential::Lookup;
-use crate::gateway::outcome::{Ending, UnauthorizedAction, UnauthorizedReason};
+use crate::gateway::outcome::{
+    Ending, SessionEvent, SessionRecord, SignInResult, UnauthorizedAction, UnauthorizedReason,
+};
 use crate::gateway::reason::Reason;
 use crate::label::Label;
 
@@ -21,7 +23,23 @@ pub(super) struct Series {
     routes: ByName<RouteSeries>,
     issuers: ByName<Verifications>,
     sources: ByName<Vec<IntCounter>>,
+    sessions: ByName<SessionSeries>,
     rejections: Vec<IntCounter>,
+}
+
+/// The children with one value of the `session` label.
+struct SessionSeries {
+    sign_ins: Vec<IntCounter>,
+}
+
+impl SessionSeries {
+    fn new(session: &str, families: &Families) -> Self {
+        Self {
+            sign_ins: children(SignInResult::ALL, |result| {
+                families.sign_ins.child([session, result])
+            }),
+        }
+    }
 }
 
 struct ByName<T> {
@@ -51,6 +69,7 @@ impl Series {
             sources: ByName::new(&names.sources, |source| {
                 children(Lookup::ALL, |label| families.lookups.child([source, label]))
             }),
+            sessions: ByName::new(&names.sessions, |n| SessionSeries::new(n, families)),
             rejections: children(Reason::ALL, |label| families.rejections.child([label])),
         }
     }
@@ -70,6 +89,18 @@ impl Series {
 
     pub(super) fn lookup(&self, source: Option<&Arc<str>>, result: Lookup) -> Option<&IntCounter> {
         self.sources.get(source).get(result as usize)
+    }
+
+    /// The counter of what happened to a session, if it is counted.
+    pub(super) fn session(&self, record: &SessionRecord) -> Option<&IntCounter> {
+        let series = self.sessions.get(Some(&record.name));
+        match record.event? {
+            SessionEvent::SignIn(result) => series.sign_ins.get(result as usize),
+            // Counted when it takes place: many requests may share one.
+            SessionEvent::Refresh(_)
+            | SessionEvent::SignOut
+            | SessionEvent::BackChannelLogout { .. } => None,
+        }
     }
 
     pub(super) fn rejection(&self, reason: Reason) -> Option<&IntCounter> {

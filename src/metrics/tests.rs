@@ -18,6 +18,7 @@ fn names() -> LabelValues {
         routes: vec!["taskcluster".into()],
         issuers: vec!["auth0".into()],
         sources: vec!["login".into()],
+        sessions: vec!["web".into()],
     }
 }
 

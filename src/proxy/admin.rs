@@ -183,6 +183,7 @@ impl<P: AdminPages> Admin<P> {
             headers: &head.fields,
             peer: None,
             transport,
+            https: transport == Transport::Tls,
             certificate: None,
         });
         checked.map_err(|rejection| {

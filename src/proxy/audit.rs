@@ -3,7 +3,9 @@
 use super::context::Context;
 use crate::gateway::Admission;
 use crate::gateway::login;
-use crate::gateway::outcome::{Audit, AuditDecision, AuditEvent};
+use crate::gateway::outcome::{
+    Audit, AuditDecision, AuditEvent, SessionEvent, SessionRecord, SignInResult,
+};
 
 impl Context {
     /// Returns the audit event, or `None` if there is no audit log or the request involves no
@@ -11,6 +13,11 @@ impl Context {
     pub(super) fn audit(&self, path: &str) -> Option<Box<Audit>> {
         if !self.gateway.observability.audit {
             return None;
+        }
+        if let Some(endpoint) = &self.own_endpoint
+            && let Some(session) = &endpoint.session
+        {
+            return session_event(session);
         }
         let (admission, refused) = (self.admission.as_ref(), self.admission_error.as_ref());
         let endpoint = self.own_endpoint.as_ref();
@@ -62,4 +69,33 @@ impl Context {
                 .cloned(),
         }))
     }
+}
+
+/// The audit event at an endpoint of a session: only of what begins or ends sessions.
+fn session_event(session: &SessionRecord) -> Option<Box<Audit>> {
+    let (event, decision) = match session.event? {
+        SessionEvent::SignIn(result) => (
+            AuditEvent::SignIn,
+            match result {
+                SignInResult::Ok => AuditDecision::Granted,
+                _ => AuditDecision::Refused,
+            },
+        ),
+        SessionEvent::SignOut => (AuditEvent::SignOut, AuditDecision::Ended),
+        SessionEvent::BackChannelLogout { accepted: true } => {
+            (AuditEvent::BackChannelLogout, AuditDecision::Ended)
+        }
+        SessionEvent::BackChannelLogout { accepted: false } => {
+            (AuditEvent::BackChannelLogout, AuditDecision::Refused)
+        }
+        SessionEvent::Refresh(_) => return None,
+    };
+    Some(Box::new(Audit {
+        event,
+        decision,
+        subject: session.subject.clone(),
+        client: None,
+        credential: None,
+        scopes: None,
+    }))
 }

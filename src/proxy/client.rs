@@ -7,16 +7,18 @@ mod x_forwarded_for;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use http::Method;
+use http::{HeaderName, Method};
 use ipnet::IpNet;
 
 use crate::gateway::Head;
 use crate::gateway::client_certificate::ClientCertificate;
 use crate::gateway::resource_isolation::Transport;
-use crate::header_fields::HeaderFields;
+use crate::header_fields::{HeaderFields, all};
 pub(super) use certificate::read as read_certificate;
 #[cfg(fuzzing)]
 pub(super) use x_forwarded_for::client as from_x_forwarded_for;
+
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 /// The connected peer, and the client on whose behalf it sends requests.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -32,6 +34,8 @@ pub(super) struct PeerInfo {
     pub(super) accountable: Option<IpAddr>,
     /// Whether the connection uses TLS.
     pub(super) tls: bool,
+    /// Whether the client uses https: this connection does, or a trusted proxy says so.
+    pub(super) https: bool,
     /// The verified certificate that the peer presented, if any.
     pub(super) certificate: Option<Arc<ClientCertificate>>,
 }
@@ -65,6 +69,7 @@ impl PeerInfo {
             client,
             accountable: client.filter(|client| !is_proxy(client)),
             tls,
+            https: tls || (ip.is_some_and(|ip| is_proxy(&ip)) && forwards_https(headers)),
             certificate: metadata.and_then(|metadata| metadata.certificate.clone()),
         }
     }
@@ -92,9 +97,21 @@ impl PeerInfo {
             headers,
             peer: self.client,
             transport: self.transport(),
+            https: self.https,
             certificate: self.certificate.as_deref(),
         }
     }
+}
+
+/// Whether every hop that `X-Forwarded-Proto` lists says https: proxies replace the field or append to
+/// it, and the client may have begun it.
+fn forwards_https(headers: &dyn HeaderFields) -> bool {
+    let name = X_FORWARDED_PROTO;
+    let mut schemes = all(headers, &name)
+        .flat_map(|value| value.split(|b| *b == b','))
+        .map(<[u8]>::trim_ascii)
+        .peekable();
+    schemes.peek().is_some() && schemes.all(|scheme| scheme.eq_ignore_ascii_case(b"https"))
 }
 
 #[cfg(test)]

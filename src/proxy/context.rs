@@ -10,6 +10,7 @@ use crate::gateway::reason::Reason;
 use crate::gateway::rejection::Rejection;
 use crate::gateway::{Admission, AdmissionError, Gateway, RequestDetails};
 use crate::secret::SecretString;
+use crate::session::SetCookie;
 use crate::trace::RequestTrace;
 
 /// The state of one request. Dropping it releases all resources of the request.
@@ -24,6 +25,8 @@ pub(super) struct Context {
     pub(super) own_endpoint: Option<Box<RequestDetails>>,
     /// The rejection that hawkgate sends, or has sent, as the response.
     pub(super) rejection: Option<Rejection>,
+    /// The session cookies that the response sets, whatever it is.
+    pub(super) cookies: Vec<SetCookie>,
     /// Whether the connection was upgraded, and closed because the caller's token had expired.
     pub(super) upgrade_expired: bool,
     /// Set if `[trace]` is enabled.
@@ -73,6 +76,7 @@ impl Context {
             admission_error: None,
             own_endpoint: None,
             rejection: None,
+            cookies: Vec::new(),
             upgrade_expired: false,
             trace: None,
             attempts: Attempts::default(),
@@ -111,9 +115,24 @@ impl Context {
         self.unauthorized.push(Unauthorized { action, reason });
     }
 
+    /// Stores the admission of the request.
+    pub(super) fn admit(&mut self, mut admission: Admission) {
+        self.cookies = admission.take_cookies();
+        self.admission = Some(admission);
+    }
+
+    /// Whether the caller is known by the cookie of a session.
+    pub(super) fn has_session(&self) -> bool {
+        let admission = self.admission.as_ref();
+        admission.is_some_and(|admission| admission.by_cookie().is_some())
+    }
+
     /// Stores what is known about a rejected request, and returns its rejection.
     pub(super) fn reject(&mut self, mut error: Box<AdmissionError>) -> Rejection {
         let rejection = std::mem::replace(&mut error.rejection, Reason::Internal.into());
+        if let Some(caller) = &mut error.by_cookie {
+            self.cookies = caller.take_cookies();
+        }
         self.admission_error = Some(error);
         rejection
     }

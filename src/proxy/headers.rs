@@ -6,6 +6,7 @@
 //! "Hawk as Taskcluster checks it"). All other fields are forwarded unchanged. No `Via` is
 //! added, because some upstreams disable compression when they receive one.
 
+mod cookies;
 mod echo;
 mod policy;
 #[cfg(test)]
@@ -22,6 +23,7 @@ use crate::gateway::request_headers::{StrippedHeaders, is_identity};
 use crate::gateway::reserved_headers::{is_reserved, reads_as};
 use crate::gateway::route::Upstream;
 use crate::header_fields::{HeaderFields, all, only};
+use crate::session::SetCookie;
 use crate::trace::{self, RequestTrace};
 pub(super) use echo::SentCredentials;
 use policy::HeaderAction;
@@ -49,6 +51,8 @@ pub(super) trait HeaderFieldsMut: HeaderFields {
     fn retain(&mut self, keep: impl Fn(&str, &[u8]) -> bool) -> Result<()>;
     /// Sets a field, replacing all field lines of the same name.
     fn insert(&mut self, name: HeaderName, value: HeaderValue) -> Result<()>;
+    /// Adds a field line, keeping those of the same name.
+    fn append(&mut self, name: HeaderName, value: HeaderValue) -> Result<()>;
     /// Like [`HeaderFieldsMut::insert`], but validates the value first.
     fn insert_bytes(&mut self, name: HeaderName, bytes: &[u8]) -> Result<()> {
         self.insert(name, value(bytes)?)
@@ -86,6 +90,10 @@ impl HeaderFieldsMut for HeaderMap {
     }
     fn insert(&mut self, name: HeaderName, value: HeaderValue) -> Result<()> {
         self.insert(name, value);
+        Ok(())
+    }
+    fn append(&mut self, name: HeaderName, value: HeaderValue) -> Result<()> {
+        self.append(name, value);
         Ok(())
     }
 }
@@ -129,7 +137,7 @@ pub(super) fn prepare_request(
     request_id: &str,
 ) -> Result<()> {
     strip(head, |name| policy::request_action(name, upgrade, stripped))?;
-    join_cookies(head)?;
+    cookies::forward_cookies(head)?;
     if upgrade {
         // The options that concern the caller's own connection are not those of the next hop.
         head.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"))?;
@@ -260,11 +268,22 @@ pub(super) fn remove_echoes_from_trailers(
 /// Removes the fields of an upstream's response that are not forwarded to the caller.
 pub(super) fn sanitize_response(head: &mut impl HeaderFieldsMut, status: StatusCode) -> Result<()> {
     let upgrade = status == StatusCode::SWITCHING_PROTOCOLS;
+    cookies::remove_own_set_cookies(head)?;
     strip(head, |name| policy::response_action(name, upgrade))
+}
+
+/// Adds the `cookies` of a session to the response to a request with one, and keeps shared caches from
+/// storing it.
+pub(super) fn add_session_cookies(
+    head: &mut impl HeaderFieldsMut,
+    cookies: &[SetCookie],
+) -> Result<()> {
+    cookies::add_session_cookies(head, cookies)
 }
 
 /// Like [`sanitize_response`], for trailers.
 pub(super) fn sanitize_trailers(trailers: &mut HeaderMap) -> Result<()> {
+    cookies::remove_own_set_cookies(trailers)?;
     strip(trailers, |name| policy::response_action(name, false))
 }
 
@@ -322,22 +341,6 @@ fn strip(head: &mut impl HeaderFieldsMut, action: impl Fn(&str) -> HeaderAction)
         HeaderAction::Keep => !nominated.iter().any(|option| option == name.as_bytes()),
         HeaderAction::Require => true,
     })
-}
-
-/// HTTP/2 may split cookies into several field lines; HTTP/1.1 servers expect one (RFC 9113
-/// §8.2.3).
-fn join_cookies(head: &mut impl HeaderFieldsMut) -> Result<()> {
-    let mut fields = all(head, &header::COOKIE);
-    let (Some(first), Some(second)) = (fields.next(), fields.next()) else {
-        return Ok(());
-    };
-    let mut joined = first.to_vec();
-    for field in std::iter::once(second).chain(fields) {
-        joined.extend_from_slice(b"; ");
-        joined.extend_from_slice(field);
-    }
-    let joined = value(joined)?;
-    head.insert(header::COOKIE, joined)
 }
 
 /// Returns the caller's request id, if it is short and safe to log.

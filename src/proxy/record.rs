@@ -11,7 +11,10 @@ use super::client::{ConnMetadata, PeerInfo};
 use super::context::Context;
 use super::error::RelayError;
 use super::validate::RejectedHead;
-use crate::gateway::outcome::{Ending, Outcome, Traced, Unauthorized, UnauthorizedAction};
+use crate::gateway::Admission;
+use crate::gateway::outcome::{
+    Ending, Outcome, SessionRecord, Traced, Unauthorized, UnauthorizedAction,
+};
 use crate::gateway::reason::Reason;
 use crate::gateway::rejection::ErrorResponse;
 
@@ -87,6 +90,7 @@ impl Context {
             .map(|a| &a.route)
             .or(refused.and_then(|r| r.route.as_ref()));
         let admitted = self.times.admitted.unwrap_or(now);
+        let session = self.session_record();
         Outcome {
             request_id: std::mem::take(&mut self.request_id),
             method,
@@ -114,6 +118,7 @@ impl Context {
                 .or(refused.and_then(|r| r.rule.as_ref()))
                 .or(endpoint.and_then(|o| o.rule.as_ref()))
                 .cloned(),
+            session,
             source: route
                 .and_then(|r| r.source.as_ref())
                 .map(|s| s.name())
@@ -143,6 +148,30 @@ impl Context {
             }),
             audit,
         }
+    }
+
+    /// What is recorded about the session: at its endpoints, and of callers with its cookie.
+    fn session_record(&self) -> Option<Box<SessionRecord>> {
+        if let Some(endpoint) = &self.own_endpoint
+            && let Some(record) = &endpoint.session
+        {
+            return Some(record.clone());
+        }
+        let (admission, refused) = (self.admission.as_ref(), self.admission_error.as_ref());
+        let caller = admission
+            .and_then(Admission::by_cookie)
+            .or(refused.and_then(|refused| refused.by_cookie.as_deref()))?;
+        let route = admission
+            .map(|admission| &admission.route)
+            .or(refused.and_then(|refused| refused.route.as_ref()))?;
+        let (subject, id) = caller.changed().unzip();
+        Some(Box::new(SessionRecord {
+            name: route.session.as_ref()?.name().clone(),
+            event: caller.event(),
+            id,
+            subject: subject.map(str::to_owned),
+            via_cookie: true,
+        }))
     }
 
     fn ending(&self, caller_failed: Option<bool>) -> Ending {

@@ -421,7 +421,7 @@ async fn serve_connection<A>(
         address: shared.service.peer_address(peer, &metadata),
         metadata,
         write_timeout: limits.stall,
-        token: Mutex::default(),
+        memo: Mutex::default(),
     };
     if http2_agreed {
         let settings = h2::server::Settings {

@@ -13,7 +13,7 @@ use super::downstream::Downstream;
 use super::drain::Signal;
 use super::head::RequestHead;
 use super::in_flight::Address;
-use crate::token::TokenMemo;
+use crate::gateway::CallerMemo;
 
 /// Serves requests.
 #[async_trait]
@@ -60,9 +60,9 @@ pub(super) struct ConnInfo {
     pub(super) address: Option<Arc<Address>>,
     /// Timeout for each write of a response that makes no progress.
     pub(super) write_timeout: Duration,
-    /// The token of the latest request. Taken out while a request is admitted, so that the lock is
+    /// The token and the session of the latest request. Taken out while a request is admitted, so that the lock is
     /// never held for long; the streams of an HTTP/2 connection share it.
-    pub(super) token: Mutex<TokenMemo>,
+    pub(super) memo: Mutex<CallerMemo>,
 }
 
 /// What happens to the caller's connection after a request.

@@ -14,6 +14,7 @@ pub fn restart_needed(running: &Config, new: &Config) -> Vec<&'static str> {
         log,
         issuers: _,
         sources: _,
+        sessions: _,
         routes: _,
         rules: _,
         login: _,

@@ -1,6 +1,10 @@
-//! The issuer metadata that the commands `register` and `login` need: endpoints and supported
-//! features (OpenID Connect Discovery §3, RFC 8414 §2). [`super::discovery`] reads only the
-//! `jwks_uri`, for the proxy.
+//! The issuer metadata that sessions and the commands `register` and `login` need: endpoints and
+//! supported features (OpenID Connect Discovery §3, RFC 8414 §2). [`super::discovery`] reads only
+//! the `jwks_uri`, for the proxy.
+
+mod cache;
+
+pub use cache::{MetadataCache, MetadataUnavailable};
 
 use serde::Deserialize;
 use url::Url;
@@ -35,6 +39,9 @@ pub struct ProviderMetadata {
     /// Token revocation (RFC 7009).
     #[serde(default, deserialize_with = "serde_url::option::deserialize")]
     pub revocation_endpoint: Option<Url>,
+    /// RP-initiated logout (OpenID Connect RP-Initiated Logout 1.0 §2.1).
+    #[serde(default, deserialize_with = "serde_url::option::deserialize")]
+    pub end_session_endpoint: Option<Url>,
     /// PKCE methods (RFC 7636); `None` if the issuer does not say.
     pub code_challenge_methods_supported: Option<Vec<String>>,
     /// Supported scopes; `None` if the issuer does not say.
@@ -109,7 +116,7 @@ impl ProviderMetadata {
             .map_err(|_| invalid("is not a JSON object with an issuer and endpoint URLs"))?;
         if provider.issuer != issuer {
             return Err(invalid(
-                "names another issuer: check --issuer, including any trailing slash",
+                "names another issuer: check the issuer's URL, including any trailing slash",
             ));
         }
         for (name, endpoint) in provider.endpoints() {
@@ -125,7 +132,7 @@ impl ProviderMetadata {
         Ok(provider)
     }
 
-    fn endpoints(&self) -> [(&'static str, &Option<Url>); 6] {
+    fn endpoints(&self) -> [(&'static str, &Option<Url>); 7] {
         [
             ("authorization_endpoint", &self.authorization_endpoint),
             ("token_endpoint", &self.token_endpoint),
@@ -136,6 +143,7 @@ impl ProviderMetadata {
                 &self.device_authorization_endpoint,
             ),
             ("revocation_endpoint", &self.revocation_endpoint),
+            ("end_session_endpoint", &self.end_session_endpoint),
         ]
     }
 

@@ -1,6 +1,7 @@
 //! Settings of hawkgate's own OAuth 2.0 clients and of the sources that use them.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use url::Url;
 
@@ -86,6 +87,35 @@ pub struct PasswordGrant {
     pub mfa_url: Url,
     /// Whether the caller's address is forwarded to the provider.
     pub forward_client_ip: bool,
+}
+
+/// The provider of a `[[session]]` of kind `oidc`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OidcProviderSettings {
+    /// The issuer identifier, exactly as the provider's metadata has it.
+    pub issuer: String,
+    /// hawkgate's client at the provider. The `audience` of a `private_key_jwt` client is the
+    /// issuer identifier.
+    pub client: OauthClient,
+    /// The APIs that tokens are for, sent as `resource` (RFC 8707).
+    pub resources: Vec<String>,
+    /// PEM file with the only CAs trusted for the provider; the system's when `None`.
+    pub ca: Option<PathBuf>,
+    /// The limit for one request to the provider.
+    pub timeout: Duration,
+}
+
+/// The provider of a `[[session]]` of kind `taskcluster`: the deployment's web-server.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TaskclusterProviderSettings {
+    /// The deployment's root URL; path, query and fragment are ignored.
+    pub root_url: Url,
+    /// The OAuth2 client that is registered with the deployment. Not a secret.
+    pub client_id: String,
+    /// PEM file with the only CAs trusted for the deployment; the system's when `None`.
+    pub ca: Option<PathBuf>,
+    /// The limit for one request to the deployment.
+    pub timeout: Duration,
 }
 
 /// The introspection endpoint of an `introspection` issuer.

@@ -1,6 +1,6 @@
-//! Shared by the sources `taskcluster-login` and `taskcluster-oauth`: presents the bearer token,
-//! and parses the credentials or classifies the error (`docs/design/taskcluster.md`, "Login
-//! endpoint: oidcCredentials" and "OAuth2 login").
+//! Shared by the sources `taskcluster-login` and `taskcluster-oauth`, and by sign-in at a
+//! deployment: presents the bearer token, and parses the credentials or classifies the error
+//! (`docs/design/taskcluster.md`, "Login endpoint: oidcCredentials" and "OAuth2 login").
 
 use http::header::{ACCEPT, AUTHORIZATION};
 use http::{HeaderMap, HeaderValue, StatusCode};
@@ -15,7 +15,7 @@ use super::retry::overload_delay;
 use crate::clock::UnixMillis;
 use crate::credential::{Credential, FetchError, Issued, SwapRequest};
 use crate::hawk::certificate::{Certificate, CertificateError};
-use crate::hawk::{Credentials, HawkError, Signer, scope};
+use crate::hawk::{Credentials, HawkError, scope};
 use crate::peer_text::{names_token, taskcluster_error_code};
 use crate::secret::SecretString;
 use crate::token::BearerToken;
@@ -33,11 +33,42 @@ pub(super) async fn exchange(
     refusal: StatusCode,
     now: UnixMillis,
 ) -> Result<Issued, FetchError> {
-    let headers = headers(bearer(request)?)?;
-    let response = client.get(url, headers).await.map_err(unreachable)?;
+    let issued = present(client, url, bearer(request)?, refusal, now).await?;
+    let certificate = issued.credentials.certificate.as_ref();
+    let certified = certificate.and_then(Certificate::scopes);
+    let narrowed = request.scopes.as_deref();
+    let narrowed = narrowed.map(|scopes| scope::narrow(certified.as_deref(), scopes));
+    Ok(Issued {
+        credential: credential(&Credentials {
+            authorized_scopes: narrowed,
+            ..issued.credentials
+        })?,
+        expires_at: Some(issued.expires_at),
+    })
+}
+
+/// Credentials as a deployment issues them.
+pub(super) struct IssuedCredentials {
+    /// Without `authorizedScopes`.
+    pub(super) credentials: Credentials,
+    /// When they expire, by the local clock.
+    pub(super) expires_at: UnixMillis,
+}
+
+/// Presents `bearer` at `url`; see [`exchange`].
+pub(super) async fn present(
+    client: &HttpClient,
+    url: &Url,
+    bearer: &BearerToken,
+    refusal: StatusCode,
+    now: UnixMillis,
+) -> Result<IssuedCredentials, FetchError> {
+    let response = client
+        .get(url, headers(bearer)?)
+        .await
+        .map_err(unreachable)?;
     if response.status == StatusCode::OK {
-        let issued = issued(&response, request.scopes.as_deref(), now)?;
-        return refuse_echo(issued, bearer(request)?);
+        return refuse_echo(issued(&response, now)?, bearer);
     }
     let kind = kind(&response);
     let status = response.status.as_u16();
@@ -104,13 +135,8 @@ struct ResponseCredentials {
     certificate: Option<Value>,
 }
 
-/// The credentials in a 200 response received at `now`, with or without a certificate, narrowed
-/// to `authorized_scopes`.
-fn issued(
-    response: &HttpResponse,
-    authorized_scopes: Option<&[String]>,
-    now: UnixMillis,
-) -> Result<Issued, FetchError> {
+/// The credentials in a 200 response received at `now`, with or without a certificate.
+fn issued(response: &HttpResponse, now: UnixMillis) -> Result<IssuedCredentials, FetchError> {
     if !response.is_json() {
         return Err(bad("the response is not JSON"));
     }
@@ -122,20 +148,21 @@ fn issued(
         .parse()
         .map_err(|_| bad("`expires` is not an ISO 8601 time"))?;
     let expires = UnixMillis(expires.as_millisecond());
-    Ok(Issued {
-        credential: credential(body.credentials, authorized_scopes)?,
-        expires_at: Some(in_local_time(expires, response.date(), now)),
+    Ok(IssuedCredentials {
+        credentials: credentials(body.credentials)?,
+        expires_at: in_local_time(expires, response.date(), now),
     })
 }
 
 /// Refuses a clientId in which the caller's token is repeated, because clientIds are logged.
-fn refuse_echo(issued: Issued, token: &BearerToken) -> Result<Issued, FetchError> {
-    match &issued.credential {
-        Credential::Taskcluster { client_id, .. } if names_token(client_id, token.expose()) => {
-            Err(bad("the clientId contains the token"))
-        }
-        _ => Ok(issued),
+fn refuse_echo(
+    issued: IssuedCredentials,
+    token: &BearerToken,
+) -> Result<IssuedCredentials, FetchError> {
+    if names_token(&issued.credentials.client_id, token.expose()) {
+        return Err(bad("the clientId contains the token"));
     }
+    Ok(issued)
 }
 
 /// Corrects for clock skew, which must neither shorten nor extend the lifetime: the remaining
@@ -147,10 +174,7 @@ fn in_local_time(expires: UnixMillis, date: Option<UnixMillis>, now: UnixMillis)
     }
 }
 
-fn credential(
-    response: ResponseCredentials,
-    authorized_scopes: Option<&[String]>,
-) -> Result<Credential, FetchError> {
+fn credentials(response: ResponseCredentials) -> Result<Credentials, FetchError> {
     let certificate = match &response.certificate {
         None | Some(Value::Null) => None,
         // Go programs encode a missing certificate like this.
@@ -160,21 +184,19 @@ fn credential(
             _ => FetchError::BadAnswer(e.to_string()),
         })?),
     };
-    let certified = certificate.as_ref().and_then(Certificate::scopes);
-    let credentials = Credentials {
-        authorized_scopes: authorized_scopes
-            .map(|scopes| scope::narrow(certified.as_deref(), scopes)),
+    Ok(Credentials {
+        authorized_scopes: None,
         client_id: response.client_id,
         access_token: SecretString::new(response.access_token),
         certificate,
-    };
-    let signer = Signer::new(&credentials).map_err(|e| match e {
+    })
+}
+
+/// Prepares `credentials` for signing.
+pub(super) fn credential(credentials: &Credentials) -> Result<Credential, FetchError> {
+    Credential::taskcluster(credentials).map_err(|e| match e {
         HawkError::TooLong { .. } => FetchError::TooLarge(e.to_string()),
         other => FetchError::BadAnswer(other.to_string()),
-    })?;
-    Ok(Credential::Taskcluster {
-        client_id: credentials.client_id,
-        signer: Box::new(signer),
     })
 }
 

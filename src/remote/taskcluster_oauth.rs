@@ -24,12 +24,21 @@ impl OauthSource {
     /// `root_url` is the deployment's root URL; path, query and fragment are dropped. `client`
     /// must allow responses of [`taskcluster_exchange::MAX_RESPONSE_BYTES`].
     pub fn new(root_url: &Url, client: HttpClient, clock: SharedClock) -> Self {
-        let mut url = root_url.clone();
-        url.set_path("/login/oauth/credentials");
-        url.set_query(None);
-        url.set_fragment(None);
-        Self { url, client, clock }
+        Self {
+            url: endpoint(root_url, "/login/oauth/credentials"),
+            client,
+            clock,
+        }
     }
+}
+
+/// The URL of a web-server endpoint at `path`.
+pub(super) fn endpoint(root_url: &Url, path: &str) -> Url {
+    let mut url = root_url.clone();
+    url.set_path(path);
+    url.set_query(None);
+    url.set_fragment(None);
+    url
 }
 
 #[async_trait]

@@ -102,9 +102,13 @@ impl CredentialSource for TokenExchangeSource {
         let expires_at = match (response.expires_at, &request.caller) {
             (Some(expiry), Caller::Verified(token)) => Some(expiry.min(token.expires_at())),
             (None, Caller::Verified(token)) => Some(token.expires_at()),
-            (expiry, Caller::Delegated { .. } | Caller::Password { .. } | Caller::Anonymous) => {
-                expiry
-            }
+            (
+                expiry,
+                Caller::Client(_)
+                | Caller::Delegated { .. }
+                | Caller::Password { .. }
+                | Caller::Anonymous,
+            ) => expiry,
         };
         Ok(Issued {
             credential: Credential::Bearer(response.access_token),

@@ -10,6 +10,19 @@ use crate::secret::SecretRef;
 pub struct SessionSettings {
     /// Unique among sessions.
     pub name: Arc<str>,
+    /// Whom users sign in with.
+    pub kind: SessionKind,
+    /// The issuer identifier of the provider; the root URL of a Taskcluster deployment. Cookies are bound
+    /// to it.
+    pub provider: String,
+    /// hawkgate's client at the provider. Not a secret.
+    pub client_id: String,
+    /// The scopes to request.
+    pub scopes: Vec<String>,
+    /// The `audience` parameter.
+    pub audience: Option<String>,
+    /// The `resource` parameter (RFC 8707).
+    pub resource: Option<String>,
     /// 32 bytes in base64.
     pub cookie_key: SecretRef,
     /// The key of before; still opens cookies.
@@ -25,6 +38,18 @@ pub struct SessionSettings {
     /// The origin at which browsers reach hawkgate (`origin` in the file); derived from each request
     /// when `None`.
     pub origin: Option<String>,
+    /// The time limit of one request to the provider.
+    pub timeout: Duration,
+}
+
+/// Whom users sign in with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SessionKind {
+    /// An OpenID provider.
+    #[default]
+    Oidc,
+    /// A Taskcluster deployment's own OAuth2 server.
+    Taskcluster,
 }
 
 /// What a navigation without a session gets.

@@ -77,6 +77,8 @@ pub struct AuthorizationRequest {
     pub audience: Option<String>,
     /// The APIs, as `resource` parameters (RFC 8707).
     pub resources: Vec<String>,
+    /// Whether to send no code challenge, for servers that know nothing of PKCE (Taskcluster's).
+    pub without_pkce: bool,
 }
 
 impl AuthorizationRequest {
@@ -102,14 +104,27 @@ impl AuthorizationRequest {
 /// One authorization request. It accepts a single redirect.
 #[derive(Debug)]
 pub struct AuthorizationFlow {
-    issuer: String,
-    iss_required: bool,
-    redirect_uri: Url,
-    state: SecretString,
-    nonce: String,
-    code_verifier: SecretString,
-    started_at: Duration,
+    saved: SavedFlow,
     used: bool,
+}
+
+/// What an [`AuthorizationFlow`] consists of, for storing it until the redirect.
+#[derive(Clone, Debug)]
+pub struct SavedFlow {
+    /// The issuer that the request goes to.
+    pub issuer: String,
+    /// Whether the response must have `iss` (RFC 9207).
+    pub iss_required: bool,
+    /// Where the response goes.
+    pub redirect_uri: Url,
+    /// `state`
+    pub state: SecretString,
+    /// `nonce`
+    pub nonce: String,
+    /// The PKCE code verifier (RFC 7636 §4.1).
+    pub code_verifier: SecretString,
+    /// On the clock of `now` in [`AuthorizationFlow::accept_redirect`].
+    pub started_at: Duration,
 }
 
 /// The system's random number generator failed.
@@ -173,7 +188,7 @@ impl AuthorizationFlow {
         redirect_uri: Url,
         now: Duration,
     ) -> Result<Self, RandomnessError> {
-        Ok(Self {
+        Ok(Self::restore(SavedFlow {
             issuer: issuer.to_owned(),
             iss_required,
             redirect_uri,
@@ -181,8 +196,17 @@ impl AuthorizationFlow {
             nonce: random()?,
             code_verifier: SecretString::new(random()?),
             started_at: now,
-            used: false,
-        })
+        }))
+    }
+
+    /// A flow that was stored. It does not know whether it has accepted a redirect elsewhere.
+    pub fn restore(saved: SavedFlow) -> Self {
+        Self { saved, used: false }
+    }
+
+    /// What to store.
+    pub fn saved(&self) -> &SavedFlow {
+        &self.saved
     }
 
     /// The URL where the user signs in. With the scope `offline_access`, it asks for consent,
@@ -193,19 +217,25 @@ impl AuthorizationFlow {
         client_id: &str,
         request: &AuthorizationRequest,
     ) -> Url {
-        let challenge = digest::digest(&digest::SHA256, self.code_verifier.expose().as_bytes());
+        let challenge = digest::digest(
+            &digest::SHA256,
+            self.saved.code_verifier.expose().as_bytes(),
+        );
         let mut url = authorization_endpoint.clone();
         let mut query = url.query_pairs_mut();
         query
             .append_pair("response_type", "code")
             .append_pair("client_id", client_id)
-            .append_pair("redirect_uri", self.redirect_uri.as_str())
-            .append_pair("state", self.state.expose())
-            .append_pair("code_challenge", &URL_SAFE_NO_PAD.encode(challenge))
-            .append_pair("code_challenge_method", "S256")
+            .append_pair("redirect_uri", self.saved.redirect_uri.as_str())
+            .append_pair("state", self.saved.state.expose())
             .extend_pairs(request.parameters());
+        if !request.without_pkce {
+            query
+                .append_pair("code_challenge", &URL_SAFE_NO_PAD.encode(challenge))
+                .append_pair("code_challenge_method", "S256");
+        }
         if request.wants_id_token() {
-            query.append_pair("nonce", &self.nonce);
+            query.append_pair("nonce", &self.saved.nonce);
         }
         if request.has_scope("offline_access") {
             query.append_pair("prompt", "consent");
@@ -233,23 +263,23 @@ impl AuthorizationFlow {
         if std::mem::replace(&mut self.used, true) {
             return Err(CallbackError::AlreadyUsed);
         }
-        if now.saturating_sub(self.started_at) >= LIFETIME {
+        if now.saturating_sub(self.saved.started_at) >= LIFETIME {
             return Err(CallbackError::Expired);
         }
         if response.repeated {
             return Err(CallbackError::Malformed);
         }
         match response.iss {
-            Some(iss) if iss != self.issuer => return Err(CallbackError::IssuerMismatch),
-            None if self.iss_required => return Err(CallbackError::IssuerMismatch),
+            Some(iss) if iss != self.saved.issuer => return Err(CallbackError::IssuerMismatch),
+            None if self.saved.iss_required => return Err(CallbackError::IssuerMismatch),
             _ => {}
         }
         match (response.code, response.error) {
             (Some(code), None) if !code.expose().is_empty() => Ok(AuthorizationCode {
                 code,
-                code_verifier: self.code_verifier.clone(),
-                nonce: self.nonce.clone(),
-                redirect_uri: self.redirect_uri.clone(),
+                code_verifier: self.saved.code_verifier.clone(),
+                nonce: self.saved.nonce.clone(),
+                redirect_uri: self.saved.redirect_uri.clone(),
             }),
             (_, Some(error)) => Err(denied(&error)),
             _ => Err(CallbackError::Malformed),
@@ -257,7 +287,10 @@ impl AuthorizationFlow {
     }
 
     fn matches_state(&self, state: &SecretString) -> bool {
-        let (received, sent) = (state.expose().as_bytes(), self.state.expose().as_bytes());
+        let (received, sent) = (
+            state.expose().as_bytes(),
+            self.saved.state.expose().as_bytes(),
+        );
         constant_time::verify_slices_are_equal(received, sent).is_ok()
     }
 }

@@ -11,8 +11,8 @@ use serde_json::{Map, Value};
 
 use super::jws::Jws;
 use super::keys::Keys;
-use super::rules::Rules;
-use super::{KeyFetcher, RefreshObserver, TokenError};
+use super::rules::{Rules, identifier};
+use super::{Issuer, KeyFetcher, RefreshObserver, TokenError};
 use crate::clock::SharedClock;
 use crate::token::settings::{Algorithm, KeyLocation, OidcIssuer, Profile};
 
@@ -22,13 +22,32 @@ pub const MAX_ID_TOKEN_BYTES: usize = 32 * 1024;
 /// The tolerated clock difference.
 const LEEWAY: Duration = Duration::from_secs(30);
 
+/// Maximum length of `name`, in bytes. It is shown, and kept in a cookie.
+const MAX_NAME_BYTES: usize = 200;
+
+/// Maximum length of `email`, in bytes (RFC 5321 §4.5.3.1.3, without the brackets).
+const MAX_EMAIL_BYTES: usize = 254;
+
 /// Verifies an issuer's ID tokens for one client.
 #[derive(Debug)]
 pub struct IdTokenVerifier {
-    client_id: String,
-    rules: Rules,
-    keys: Keys,
-    clock: SharedClock,
+    pub(super) client_id: String,
+    pub(super) rules: Rules,
+    pub(super) keys: Keys,
+    pub(super) clock: SharedClock,
+}
+
+/// What a verified ID token says about the user (OpenID Connect Core §5.1).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IdTokenClaims {
+    /// `sub`.
+    pub subject: String,
+    /// `name`, to be shown; `None` also if it is not fit for that.
+    pub name: Option<String>,
+    /// `email`, likewise.
+    pub email: Option<String>,
+    /// `sid`: the issuer's identifier of the session (OpenID Connect Back-Channel Logout 1.0 §2.1).
+    pub session: Option<String>,
 }
 
 /// The values that an ID token must match, in addition to its issuer and client.
@@ -75,20 +94,7 @@ impl IdTokenVerifier {
         fetcher: Arc<dyn KeyFetcher>,
         clock: SharedClock,
     ) -> Self {
-        let config = OidcIssuer {
-            url: issuer.to_owned(),
-            keys: KeyLocation::Discovery,
-            ca: None,
-            audiences: vec![client_id.to_owned()],
-            algorithms: Algorithm::ALL.to_vec(),
-            // Accepts any `typ`, or none: no `typ` is registered for ID tokens.
-            profile: Profile::Workload,
-            leeway: LEEWAY,
-            clients: None,
-            subjects: Some(vec!["*".to_owned()]),
-            verified_max_age: Duration::ZERO,
-        };
-        let rules = Rules::new(&config);
+        let rules = id_token_rules(issuer, client_id, Algorithm::ALL, LEEWAY);
         let keys = Keys::new(
             "sign-in".into(),
             fetcher,
@@ -104,7 +110,19 @@ impl IdTokenVerifier {
         }
     }
 
-    /// Verifies `token` and returns its subject.
+    /// A verifier of ID tokens that `issuer` issues to `client_id`, with that issuer's keys (not
+    /// fetched a second time), algorithms and leeway. `None` unless it is an `oidc` issuer.
+    pub fn sharing_keys(issuer: &Issuer, client_id: &str) -> Option<Self> {
+        let (rules, keys, clock) = issuer.public_keys()?;
+        Some(Self {
+            client_id: client_id.to_owned(),
+            rules: id_token_rules(&rules.url, client_id, &rules.algorithms, rules.leeway),
+            keys: keys.clone(),
+            clock: Arc::clone(clock),
+        })
+    }
+
+    /// Verifies `token` and returns what it says about the user.
     ///
     /// # Errors
     /// With the first rule that the token violates.
@@ -112,30 +130,72 @@ impl IdTokenVerifier {
         &self,
         token: &str,
         expected: Expected<'_>,
-    ) -> Result<String, IdTokenError> {
+    ) -> Result<IdTokenClaims, IdTokenError> {
+        let (jws, algorithm, signature) = self.check_signature(token).await?;
+        signature?;
+        self.check_claims(&jws.claims, algorithm, expected)
+    }
+
+    /// Like [`Self::verify`], for a token that was received from the token endpoint itself. While the
+    /// issuer's keys are not available, the connection to that endpoint stands in for the signature
+    /// (OpenID Connect Core §3.1.3.7, step 6). For renewals, whose tokens must not be thrown away:
+    /// the issuer may have replaced the refresh token.
+    ///
+    /// # Errors
+    /// With the first rule that the token violates.
+    pub async fn verify_renewal(
+        &self,
+        token: &str,
+        expected: Expected<'_>,
+    ) -> Result<IdTokenClaims, IdTokenError> {
+        let (jws, algorithm, signature) = self.check_signature(token).await?;
+        match signature {
+            Ok(_) | Err(TokenError::KeysUnavailable { .. }) => {
+                self.check_claims(&jws.claims, algorithm, expected)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Parses `token`, and checks its header and its signature.
+    async fn check_signature<'t>(
+        &self,
+        token: &'t str,
+    ) -> Result<(Jws<'t>, Algorithm, Result<u64, TokenError>), IdTokenError> {
         if token.len() > MAX_ID_TOKEN_BYTES {
             return Err(IdTokenError::TooLarge);
         }
         let jws = Jws::parse(token)?;
         let header = self.rules.validate_header(&jws.header)?;
-        let keys = self.keys.select(header.algorithm, header.kid).await?;
-        let mut verifiers = keys.verifiers.iter();
-        if !verifiers.any(|key| key.verify(jws.signing_input, jws.signature)) {
-            return Err(TokenError::BadSignature.into());
-        }
-        let validated = self.rules.validate_claims(&jws.claims, self.clock.now())?;
-        if !jws.claims.contains_key("iat") {
+        let (algorithm, signature) = (header.algorithm, self.keys.verify(&header, &jws).await);
+        Ok((jws, algorithm, signature))
+    }
+
+    fn check_claims(
+        &self,
+        claims: &Map<String, Value>,
+        algorithm: Algorithm,
+        expected: Expected<'_>,
+    ) -> Result<IdTokenClaims, IdTokenError> {
+        let validated = self.rules.validate_claims(claims, self.clock.now())?;
+        if !claims.contains_key("iat") {
             return Err(TokenError::InvalidClaim { name: "iat" }.into());
         }
-        self.authorized_party(&jws.claims)?;
-        check_nonce(&jws.claims, expected.nonce)?;
+        self.authorized_party(claims)?;
+        check_nonce(claims, expected.nonce)?;
         if let Some(access_token) = expected.access_token {
-            check_access_token(&jws.claims, header.algorithm, access_token)?;
+            check_access_token(claims, algorithm, access_token)?;
         }
-        match expected.subject {
-            Some(subject) if subject != validated.subject => Err(IdTokenError::OtherSubject),
-            _ => Ok(validated.subject),
+        if expected.subject.is_some_and(|s| s != validated.subject) {
+            return Err(IdTokenError::OtherSubject);
         }
+        Ok(IdTokenClaims {
+            subject: validated.subject,
+            name: text_to_show(claims, "name", MAX_NAME_BYTES),
+            email: text_to_show(claims, "email", MAX_EMAIL_BYTES),
+            // A logout token names the session by this, so it is not left out.
+            session: identifier(claims, "sid")?.map(str::to_owned),
+        })
     }
 
     /// OpenID Connect Core §3.1.3.7, steps 4 and 5. If there are several audiences, only `azp`
@@ -151,6 +211,38 @@ impl IdTokenVerifier {
             _ => Err(IdTokenError::OtherClient),
         }
     }
+}
+
+/// The rules that ID tokens share with access tokens.
+fn id_token_rules(
+    issuer: &str,
+    client_id: &str,
+    algorithms: &[Algorithm],
+    leeway: Duration,
+) -> Rules {
+    Rules::new(&OidcIssuer {
+        url: issuer.to_owned(),
+        keys: KeyLocation::Discovery,
+        ca: None,
+        audiences: vec![client_id.to_owned()],
+        algorithms: algorithms.to_vec(),
+        // Accepts any `typ`, or none: no `typ` is registered for ID tokens.
+        profile: Profile::Workload,
+        leeway,
+        clients: None,
+        subjects: Some(vec!["*".to_owned()]),
+        verified_max_age: Duration::ZERO,
+    })
+}
+
+/// A claim that is shown to people: without control characters, and without characters that change
+/// the direction of the text around it (Unicode Standard Annex 9 §2).
+fn text_to_show(claims: &Map<String, Value>, claim: &str, max_bytes: usize) -> Option<String> {
+    let changes_direction = |c: char| matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let text = claims.get(claim)?.as_str()?.trim();
+    let fit = (1..=max_bytes).contains(&text.len())
+        && !text.contains(|c: char| c.is_control() || changes_direction(c));
+    fit.then(|| text.to_owned())
 }
 
 fn check_nonce(claims: &Map<String, Value>, sent: Option<&str>) -> Result<(), IdTokenError> {

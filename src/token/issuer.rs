@@ -233,6 +233,15 @@ impl Issuer {
         }
     }
 
+    /// The rules and the public keys of an `oidc` issuer, for tokens of other kinds.
+    pub(super) fn public_keys(&self) -> Option<(&Rules, &Keys, &SharedClock)> {
+        let issuer = self.as_jwt()?;
+        match &issuer.keys {
+            VerificationKeys::Public(keys) => Some((&issuer.rules, keys, &issuer.clock)),
+            VerificationKeys::Secret(_) => None,
+        }
+    }
+
     /// The exact `iss`, if the issuer has one.
     fn url(&self) -> Option<&str> {
         match &self.kind {
@@ -465,14 +474,7 @@ impl VerificationKeys {
     /// Verifies the signature, and returns the epoch of the keys that did.
     async fn verify(&self, header: &ValidatedHeader<'_>, jws: &Jws<'_>) -> Result<u64, TokenError> {
         match self {
-            Self::Public(keys) => {
-                let keys = keys.select(header.algorithm, header.kid).await?;
-                let mut verifiers = keys.verifiers.iter();
-                if !verifiers.any(|key| key.verify(jws.signing_input, jws.signature)) {
-                    return Err(TokenError::BadSignature);
-                }
-                Ok(keys.epoch)
-            }
+            Self::Public(keys) => keys.verify(header, jws).await,
             Self::Secret(secret) => {
                 let (signing_input, signature) = (jws.signing_input, jws.signature);
                 secret

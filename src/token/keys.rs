@@ -15,6 +15,8 @@ use async_trait::async_trait;
 
 use super::TokenError;
 use super::jwk::{KeySelectionError, KeySet, KeySetError};
+use super::jws::Jws;
+use super::rules::ValidatedHeader;
 use super::signature::Verifier;
 use crate::clock::SharedClock;
 use crate::singleflight::Flight;
@@ -185,6 +187,22 @@ impl Keys {
             self.0.join_or_start(now);
         }
         servable.then_some(current.epoch)
+    }
+
+    /// Verifies the signature of `jws`, whose header is `header`, and returns the epoch of the keys
+    /// that did. Fetches keys as [`Self::select`] does.
+    pub(super) async fn verify(
+        &self,
+        header: &ValidatedHeader<'_>,
+        jws: &Jws<'_>,
+    ) -> Result<u64, TokenError> {
+        let keys = self.select(header.algorithm, header.kid).await?;
+        let mut verifiers = keys.verifiers.iter();
+        if verifiers.any(|key| key.verify(jws.signing_input, jws.signature)) {
+            Ok(keys.epoch)
+        } else {
+            Err(TokenError::BadSignature)
+        }
     }
 
     /// Selects the keys that may have produced a signature with `algorithm` and `kid`. Fetches

@@ -26,7 +26,7 @@ pub(super) struct Rules {
     audiences: Vec<String>,
     pub(super) algorithms: Vec<Algorithm>,
     profile: Profile,
-    leeway: Duration,
+    pub(super) leeway: Duration,
     clients: Option<Vec<String>>,
     subjects: Option<Vec<Pattern>>,
 }
@@ -97,25 +97,10 @@ impl Rules {
         &self,
         header: &'a Members,
     ) -> Result<ValidatedHeader<'a>, TokenError> {
-        if header.contains_key("crit") {
-            return Err(TokenError::CriticalHeader);
-        }
-        let algorithm = self.algorithm(header)?;
+        let algorithm = algorithm(header, &self.algorithms)?;
         self.token_type(header)?;
-        let kid = match header.get("kid") {
-            None => None,
-            Some(Value::String(kid)) if kid.len() <= MAX_KID_BYTES => Some(kid.as_str()),
-            Some(_) => return Err(TokenError::Malformed),
-        };
+        let kid = key_id(header)?;
         Ok(ValidatedHeader { algorithm, kid })
-    }
-
-    fn algorithm(&self, header: &Members) -> Result<Algorithm, TokenError> {
-        let name = header.get("alg").and_then(Value::as_str);
-        let mut accepted = self.algorithms.iter().copied();
-        accepted
-            .find(|algorithm| Some(algorithm.name()) == name)
-            .ok_or(TokenError::UnacceptableAlgorithm)
     }
 
     fn token_type(&self, header: &Members) -> Result<(), TokenError> {
@@ -280,6 +265,27 @@ impl Rules {
     }
 }
 
+/// Checks `crit` and `alg`.
+pub(super) fn algorithm(header: &Members, accepted: &[Algorithm]) -> Result<Algorithm, TokenError> {
+    if header.contains_key("crit") {
+        return Err(TokenError::CriticalHeader);
+    }
+    let name = header.get("alg").and_then(Value::as_str);
+    let mut accepted = accepted.iter().copied();
+    accepted
+        .find(|algorithm| Some(algorithm.name()) == name)
+        .ok_or(TokenError::UnacceptableAlgorithm)
+}
+
+/// Checks the form of `kid`.
+pub(super) fn key_id(header: &Members) -> Result<Option<&str>, TokenError> {
+    match header.get("kid") {
+        None => Ok(None),
+        Some(Value::String(kid)) if kid.len() <= MAX_KID_BYTES => Ok(Some(kid)),
+        Some(_) => Err(TokenError::Malformed),
+    }
+}
+
 fn patterns(list: &[String]) -> Vec<Pattern> {
     list.iter().map(|p| Pattern::new(p)).collect()
 }
@@ -318,7 +324,10 @@ fn client(claims: &Members) -> Result<Option<&str>, TokenError> {
 }
 
 /// A claim that identifies a party: not empty, not too long, and without control characters.
-fn identifier<'a>(claims: &'a Members, claim: &'static str) -> Result<Option<&'a str>, TokenError> {
+pub(super) fn identifier<'a>(
+    claims: &'a Members,
+    claim: &'static str,
+) -> Result<Option<&'a str>, TokenError> {
     match claims.get(claim) {
         None => Ok(None),
         Some(Value::String(text))
@@ -331,7 +340,10 @@ fn identifier<'a>(claims: &'a Members, claim: &'static str) -> Result<Option<&'a
 }
 
 /// A NumericDate (RFC 7519 §2) in whole seconds.
-fn time(claims: &Members, claim: &'static str) -> Result<Option<UnixMillis>, TokenError> {
+pub(super) fn time(
+    claims: &Members,
+    claim: &'static str,
+) -> Result<Option<UnixMillis>, TokenError> {
     let Some(value) = claims.get(claim) else {
         return Ok(None);
     };

@@ -139,11 +139,53 @@ impl VerifiedToken {
     }
 }
 
+/// A client of a Taskcluster deployment, on whose behalf a user signed in with a browser.
+#[derive(Debug)]
+pub struct SignedInClient {
+    session: Arc<str>,
+    accepted_until: UnixMillis,
+    claims: serde_json::Map<String, serde_json::Value>,
+    client_id: String,
+}
+
+impl SignedInClient {
+    /// The client `client_id`, signed in through the `[[session]]` called `session` with credentials
+    /// that can be used until then.
+    pub fn new(session: Arc<str>, client_id: &str, accepted_until: UnixMillis) -> Self {
+        let claims = [("clientId".to_owned(), client_id.into())];
+        Self {
+            session,
+            accepted_until,
+            claims: claims.into_iter().collect(),
+            client_id: client_id.to_owned(),
+        }
+    }
+
+    /// The configured name of the `[[session]]`.
+    pub fn session(&self) -> &Arc<str> {
+        &self.session
+    }
+    /// The clientId that the deployment named when the user signed in.
+    pub fn client_id(&self) -> &str {
+        &self.client_id
+    }
+    /// When its credentials can no longer be used.
+    pub fn accepted_until(&self) -> UnixMillis {
+        self.accepted_until
+    }
+    /// What rules see as claims: `clientId`.
+    pub fn claims(&self) -> &serde_json::Map<String, serde_json::Value> {
+        &self.claims
+    }
+}
+
 /// The sender of a request.
 #[derive(Clone, Debug)]
 pub enum Caller {
     /// A caller with a verified token.
     Verified(Arc<VerifiedToken>),
+    /// A caller whose session has the credentials of this client.
+    Client(Arc<SignedInClient>),
     /// A caller with an opaque token, which the credential exchange will verify.
     Delegated {
         /// The configured name of the `delegated` issuer.

@@ -5,11 +5,13 @@
 #![allow(dead_code)]
 
 pub(crate) mod auth0;
+pub(crate) mod browser;
 pub(crate) mod client;
 pub(crate) mod gateway;
 pub(crate) mod peers;
 pub(crate) mod program;
 pub(crate) mod secrets;
+pub(crate) mod sessions;
 pub(crate) mod standard;
 pub(crate) mod tls;
 pub(crate) mod tokens;

@@ -12,7 +12,16 @@ import { Instance, json, listen, readBody } from './lib.js';
 console.log = console.error;
 console.info = console.error;
 
-const PROGRAMS = ['auth0', 'auth0-tenant', 'oidc-provider', 'sign-in', 'taskcluster'];
+const PROGRAMS = [
+  'application',
+  'auth0',
+  'auth0-tenant',
+  'browser',
+  'oidc-provider',
+  'session-provider',
+  'sign-in',
+  'taskcluster',
+];
 const instances = new Map();
 let lastId = 0;
 

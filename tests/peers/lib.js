@@ -31,6 +31,12 @@ export function json(res, status, value, headers = {}) {
 /** The servers of one instance of a peer, stopped together. */
 export class Instance {
   #servers = new Set();
+  #cleanups = [];
+
+  /** Runs `cleanup` when the instance stops. */
+  onStop(cleanup) {
+    this.#cleanups.push(cleanup);
+  }
 
   /** As `listen`; the server is closed when the instance stops. */
   listen(server, port) {
@@ -44,6 +50,7 @@ export class Instance {
   }
 
   stop() {
+    for (const cleanup of this.#cleanups) cleanup();
     for (const server of this.#servers) {
       server.close();
       server.closeAllConnections();

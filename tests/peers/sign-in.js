@@ -12,6 +12,7 @@ import http from 'node:http';
 import { exportJWK, generateKeyPair, SignJWT, decodeJwt, decodeProtectedHeader, importJWK } from 'jose';
 import Provider from 'oidc-provider';
 import { Counter, json, Latch } from './lib.js';
+import { hiddenField, UserAgent } from './user-agent.js';
 
 const { privateKey } = await generateKeyPair('RS256', { extractable: true, modulusLength: 2048 });
 const jwk = { ...(await exportJWK(privateKey)), kid: 'rsa-1', use: 'sig', alg: 'RS256' };
@@ -108,49 +109,17 @@ export async function start(options, instance) {
     return callback(req, res);
   });
 
-  /** Follows redirects, with cookies, until they leave the provider. */
-  class Browser {
-    #cookies = new Map();
-    async fetch(url, init = {}) {
-      const cookie = [...this.#cookies].map(([name, value]) => `${name}=${value}`).join('; ');
-      const headers = { ...init.headers, ...(cookie && { cookie }) };
-      const res = await fetch(url, { ...init, headers, redirect: 'manual' });
-      for (const line of res.headers.getSetCookie()) {
-        const [pair] = line.split(';');
-        const at = pair.indexOf('=');
-        this.#cookies.set(pair.slice(0, at), pair.slice(at + 1));
-      }
-      return res;
-    }
-    async follow(url, init) {
-      let res = await this.fetch(url, init);
-      for (let hops = 0; hops < 20; hops += 1) {
-        const location = res.headers.get('location');
-        if (!location) return { status: res.status, text: await res.text() };
-        const next = new URL(location, issuer);
-        if (next.origin !== issuer) return { location: next.href };
-        res = await this.fetch(next);
-      }
-      throw new Error('too many redirects');
-    }
-  }
-
-  const hiddenField = (html, name) => new RegExp(`name="${name}" value="([^"]*)"`).exec(html)?.[1];
-
   const controlPort = await instance.control({
     browse: ({ url, sub }) => {
       user = sub ?? 'user-1';
-      return new Browser().follow(url);
+      return new UserAgent(issuer).follow(url);
     },
     async approve({ userCode, abort }) {
-      const browser = new Browser();
+      const browser = new UserAgent(issuer);
       const form = await (await browser.fetch(`${issuer}/device`)).text();
       const fields = { xsrf: hiddenField(form, 'xsrf'), user_code: userCode };
       fields[abort ? 'abort' : 'confirm'] = 'yes';
-      const response = await browser.follow(`${issuer}/device`, {
-        method: 'POST',
-        body: new URLSearchParams(fields),
-      });
+      const response = await browser.submit(`${issuer}/device`, fields);
       return { status: response.status };
     },
     tamper: ({ claims }) => {

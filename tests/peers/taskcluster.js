@@ -1,5 +1,6 @@
 // An imitation of a Taskcluster deployment: an API that verifies Hawk as the auth service does
-// (hawk-check.js), and both endpoints that exchange a token for credentials.
+// (hawk-check.js), the endpoint that exchanges a token for credentials, and the OAuth2 provider of
+// its web-server (taskcluster-oauth.js).
 //
 // Options: {"tls": {"cert": PEM, "key": PEM}, "keepAlive": ms,
 //           "clients": {clientId: {accessToken, scopes, expires?}},
@@ -7,7 +8,7 @@
 //
 // Under /api/test/v1/: open, scoped/<scope>, status/<code>, redirect, not-modified, gzip,
 // poll, socket; everything else below /api/ echoes. All except `open` require credentials.
-// Control: client, removeClient, revoke, clock, login, oauthToken, fail, release,
+// Control: client, removeClient, revoke, clock, login, oauthToken, oauthClient, signIn, fail, release,
 // untilWaiting, requests, counts, minted.
 
 import crypto from 'node:crypto';
@@ -17,11 +18,18 @@ import zlib from 'node:zlib';
 import { createRemoteJWKSet, jwtVerify } from 'jose';
 import { InternalError, Clients, isRefusal, mint, satisfies } from './hawk-check.js';
 import { json, Latch, readBody } from './lib.js';
+import { OAuthProvider } from './taskcluster-oauth.js';
 
 const MINUTE = 60_000;
 const MAX_BODY = 10 * 1024 * 1024;
 const MAX_RECORDED = 10_000;
 const LOGIN_ISSUER = 'project/taskcluster/login';
+/** The names by which `fail` knows the endpoints of taskcluster-oauth.js. */
+const OAUTH = {
+  '/login/oauth/authorize': 'oauth-authorize',
+  '/login/oauth/token': 'oauth-token',
+  '/login/oauth/credentials': 'oauth',
+};
 
 /** Starts one instance; resolves to the facts that tests need. */
 export async function start(options, instance) {
@@ -168,23 +176,7 @@ export async function start(options, instance) {
   }
 
   const minted = [];
-  const oauthTokens = new Map();
-
-  function oauthCredentials(req, res) {
-    const failed = (body) => json(res, 500, body);
-    const token = /^Bearer (.*)$/.exec(req.headers.authorization ?? '')?.[1];
-    if (token === undefined) return failed({ code: 'ERR_INVALID_ARG_TYPE', name: 'TypeError' });
-    const grant = oauthTokens.get(token);
-    if (!grant || grant.expires < now() || clients.get(grant.clientId)?.disabled) {
-      return failed({ name: 'InputError', message: 'Could not generate credentials for this access token' });
-    }
-    if (!clients.get(grant.clientId)) {
-      clients.set(grant.clientId, { accessToken: newKey(), scopes: grant.scopes });
-      minted.push({ clientId: grant.clientId, accessToken: clients.get(grant.clientId).accessToken });
-    }
-    const credentials = { clientId: grant.clientId, accessToken: clients.get(grant.clientId).accessToken };
-    return json(res, 200, { expires: new Date(now() + grant.lifetime - 30_000).toISOString(), credentials });
-  }
+  const oauth = new OAuthProvider(clients, minted, now);
 
   // Failures on demand -------------------------------------------------------------------
 
@@ -239,10 +231,10 @@ export async function start(options, instance) {
   async function handle(req, res) {
     const path = req.url.split('?')[0];
     const legacy = /^(?:\/api\/login)?\/v1\/oidc-credentials\/([^/]*)$/.exec(path);
-    const endpoint = legacy ? 'login' : path === '/login/oauth/credentials' ? 'oauth' : 'api';
+    const endpoint = legacy ? 'login' : path.startsWith('/login/oauth/') ? OAUTH[path] : 'api';
     if (await fail(nextFailure(endpoint), req, res)) return undefined;
     if (legacy) return legacyCredentials(req, res, decodeURIComponent(legacy[1]));
-    if (endpoint === 'oauth') return oauthCredentials(req, res);
+    if (await oauth.respond(req, res)) return undefined;
     if (path.startsWith('/api/')) return api(req, res, path);
     return json(res, 404, { error: 'Not found' });
   }
@@ -313,11 +305,15 @@ export async function start(options, instance) {
       login = next;
       keySet = createRemoteJWKSet(new URL(login.jwks));
     },
-    oauthToken({ identity = 'github/1|test', client = 'tests', scopes = ['test:*'], lifetime = 86_400_000 }) {
-      const token = newKey();
-      const clientId = `${identity}/${client}-${crypto.randomBytes(3).toString('hex')}`;
-      oauthTokens.set(token, { clientId, scopes, lifetime, expires: now() + 10 * MINUTE });
-      return { token, clientId };
+    oauthToken: (options) => oauth.token(options),
+    /** Registers an OAuth2 client: `{id, redirectUris, scopes, lifetime}`; the lifetime in milliseconds. */
+    oauthClient({ id, lifetime = 86_400_000, ...client }) {
+      oauth.registered.set(id, { lifetime, ...client });
+    },
+    /** What a browser does between the authorization request and the callback, whose location it returns. */
+    async signIn({ url, person = 'ada' }) {
+      const res = await fetch(url, { method: 'POST', body: new URLSearchParams({ person }), redirect: 'manual' });
+      return { status: res.status, location: res.headers.get('location') };
     },
     fail({ endpoint, ...failure }) {
       if (failure.mode) failures[endpoint] = failure;

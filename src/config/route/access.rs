@@ -13,8 +13,12 @@ use crate::config::value::Item;
 use crate::remote::settings::Auth0Identity;
 use crate::token::WorkloadToken;
 
-/// The indices of the issuers and of the source.
-type Access = (Vec<usize>, Option<usize>);
+/// The indices of what a route names.
+pub(super) struct Access {
+    pub(super) issuers: Vec<usize>,
+    pub(super) source: Option<usize>,
+    pub(super) session: Option<usize>,
+}
 
 /// A valid issuer that a route lists.
 struct ListedIssuer<'a> {
@@ -60,6 +64,7 @@ impl Route {
         context: Context<'_>,
     ) -> Option<Access> {
         let source = self.find_source(reader, context);
+        let session = self.find_session(reader, context);
         let issuers = self.issuers.value.as_ref()?;
         let items = &issuers.items;
         let found: Vec<_> = items
@@ -79,10 +84,13 @@ impl Route {
             .and_then(|index| context.sources.get(index)?.value.as_ref())
             .map(|source| &source.kind);
         let anonymous = self.anonymous.value?;
+        self.check_session(reader, context, session.flatten(), kind);
         if let Some(SourceKind::Password(_)) = kind {
             self.check_password(reader, context);
         } else if anonymous {
             self.check_anonymous(reader, context, kind);
+        } else if issuers.is_empty() && self.session.given {
+            self.check_workload_token(reader, context);
         } else if issuers.is_empty() {
             // An invalid source may be one of kind `password`, which needs no issuers.
             if kind.is_some() || self.source.is_absent() {
@@ -97,7 +105,11 @@ impl Route {
             }
             self.check_workload_token(reader, context);
         }
-        Some((found.into_iter().collect::<Option<_>>()?, source?))
+        Some(Access {
+            issuers: found.into_iter().collect::<Option<_>>()?,
+            source: source?,
+            session: session?,
+        })
     }
 
     /// Returns `Some(None)` if the route has no source, `None` if its source does not exist.
@@ -113,7 +125,7 @@ impl Route {
         references::find(reader, "source", context.sources, &reference).map(Some)
     }
 
-    fn requires_scopes(&self) -> bool {
+    pub(super) fn requires_scopes(&self) -> bool {
         self.require_scopes
             .value
             .as_ref()
@@ -322,21 +334,31 @@ fn refuse_other_tenants(
     named: &[ListedIssuer<'_>],
     source: &Auth0Identity,
 ) {
-    let domains = [Some(&source.tenant), source.custom_domain.as_ref()];
     for issuer in named {
-        let url = match issuer.kind {
-            IssuerKind::Oidc(oidc) => Url::parse(&oidc.url).ok(),
-            _ => None,
-        };
-        let same = |domain: &&Url| url.as_ref().is_some_and(|url| url == *domain);
-        if !domains.iter().flatten().any(same) {
-            let problem = "is not the source's tenant, where the same `sub` may be another user";
-            let remedy = format!(
-                "use an issuer of kind oidc whose url is {}, or set the source's custom_domain to its url",
-                quoted(source.tenant.as_str())
-            );
-            reader.error(issuer.at, problem, remedy);
-        }
+        refuse_other_tenants_than(reader, issuer.at, issuer.kind, source);
+    }
+}
+
+/// Like [`refuse_other_tenants`], for one issuer.
+pub(super) fn refuse_other_tenants_than(
+    reader: &mut Reader<'_>,
+    at: &Location,
+    issuer: &IssuerKind,
+    source: &Auth0Identity,
+) {
+    let domains = [Some(&source.tenant), source.custom_domain.as_ref()];
+    let url = match issuer {
+        IssuerKind::Oidc(oidc) => Url::parse(&oidc.url).ok(),
+        _ => None,
+    };
+    let same = |domain: &&Url| url.as_ref().is_some_and(|url| url == *domain);
+    if !domains.iter().flatten().any(same) {
+        let problem = "is not the source's tenant, where the same `sub` may be another user";
+        let remedy = format!(
+            "use an issuer of kind oidc whose url is {}, or set the source's custom_domain to its url",
+            quoted(source.tenant.as_str())
+        );
+        reader.error(at, problem, remedy);
     }
 }
 

@@ -66,6 +66,22 @@ impl Generation {
         }
     }
 
+    /// A credential that was issued elsewhere and cannot be renewed here.
+    pub(super) fn detached(credential: Credential, expires_at: UnixMillis, now: Now) -> Self {
+        let limits = CacheLimits {
+            max_entries: 0,
+            max_bytes: 0,
+            max_age: Duration::MAX,
+            refresh_ahead: Duration::ZERO,
+            refusals: Duration::ZERO,
+        };
+        let issued = Issued {
+            credential,
+            expires_at: Some(expires_at),
+        };
+        Self::new(issued, 0, now, &limits, 0.0)
+    }
+
     /// The memory that it takes, in bytes.
     pub(super) fn heap_size(&self) -> usize {
         size_of::<Self>() + self.credential.heap_size()
@@ -201,6 +217,18 @@ mod tests {
             assert!(generation.is_usable(after(last - 0.001)), "{life:?}");
             assert!(!generation.is_usable(after(last)), "{life:?}");
         }
+    }
+
+    #[test]
+    fn a_detached_credential_is_used_until_shortly_before_it_expires() {
+        let credential = Credential::Bearer(SecretString::from("x"));
+        let month = 30 * 24 * 3600;
+        let expires_at = START.plus(Duration::from_secs(month));
+        let generation = Generation::detached(credential, expires_at, after(0.0));
+        assert!(generation.is_usable(after(2_591_994.9)));
+        assert!(!generation.is_usable(after(2_591_995.0)));
+        let credential = Credential::Bearer(SecretString::from("x"));
+        assert!(!Generation::detached(credential, START, after(0.0)).is_usable(after(0.0)));
     }
 
     #[test]

@@ -56,6 +56,9 @@ pub(super) fn insert(key: ExtensionKey, caller: &Caller, lease: &Lease, epoch: u
 fn token(caller: &Caller) -> Option<&VerifiedToken> {
     match caller {
         Caller::Verified(token) => Some(token),
-        Caller::Delegated { .. } | Caller::Password { .. } | Caller::Anonymous => None,
+        Caller::Client(_)
+        | Caller::Delegated { .. }
+        | Caller::Password { .. }
+        | Caller::Anonymous => None,
     }
 }

@@ -13,6 +13,7 @@ use crate::gateway::resource_isolation::IsolationPolicy;
 use crate::gateway::route::Compat;
 use crate::gateway::route::tests as fixture;
 use crate::gateway::route::{Route, RouteTable};
+use crate::gateway::session::SessionTable;
 use crate::hawk::{Credentials, Signer};
 use crate::secret::SecretString;
 
@@ -66,6 +67,7 @@ fn gateway() -> Gateway {
     ];
     Gateway {
         routes: RouteTable::new(routes.map(Arc::new).to_vec()),
+        sessions: SessionTable::default(),
         login: None,
         clock: ManualClock::at(UnixMillis::from_secs(NOW)),
         rule_headers: vec![],

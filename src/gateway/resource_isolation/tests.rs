@@ -9,6 +9,7 @@ fn check(transport: Transport, host: &str, fields: &[(&str, &str)]) -> Result<()
     let head = Head {
         host,
         transport,
+        https: transport == Transport::Tls,
         ..Head::for_test("/x", &headers)
     };
     let checked = policy.check_host_and_initiator(head);

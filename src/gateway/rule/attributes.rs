@@ -65,6 +65,13 @@ impl<'a> Attributes<'a> {
                 scopes: token.scopes(),
                 request,
             },
+            // `token.issuer` is empty: an issuer may have the session's name.
+            Caller::Client(client) => Self {
+                claims: Some(client.claims()),
+                subject: client.client_id(),
+                client: client.client_id(),
+                ..unknown
+            },
             Caller::Delegated { issuer, .. } => Self { issuer, ..unknown },
             Caller::Password { .. } | Caller::Anonymous => unknown,
         }

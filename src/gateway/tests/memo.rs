@@ -39,7 +39,7 @@ fn gateway() -> Gateway {
 
 async fn admit(
     gateway: &Gateway,
-    memo: &mut TokenMemo,
+    memo: &mut CallerMemo,
     target: &str,
     token: &str,
 ) -> Result<Admission, Reason> {
@@ -56,7 +56,7 @@ async fn admit(
 #[tokio::test]
 async fn what_a_route_requires_is_checked_for_a_remembered_token() {
     let (gateway, token) = (gateway(), token(&serde_json::json!({})));
-    let mut memo = TokenMemo::default();
+    let mut memo = CallerMemo::default();
     for expected in ["ok", "cached", "cached", "cached"] {
         let admission = admit(&gateway, &mut memo, "/x", &token).await.unwrap();
         assert_eq!(admission.verification, Some(expected));
@@ -67,7 +67,7 @@ async fn what_a_route_requires_is_checked_for_a_remembered_token() {
     headers.insert(http::header::AUTHORIZATION, value);
     let route = gateway.routes.iter().next().unwrap();
     let now = Now::read(&*gateway.clock);
-    assert!(memo.recall(&headers, &route.issuers, now).is_some());
+    assert!(memo.token.recall(&headers, &route.issuers, now).is_some());
 
     let refused = admit(&gateway, &mut memo, "/admin/x", &token).await;
     assert_eq!(refused.unwrap_err(), Reason::InsufficientScope);
@@ -95,7 +95,7 @@ async fn a_workload_token_is_not_remembered() {
     let gateway = verifying(Some(&file));
     let route = gateway.routes.iter().next().unwrap();
     route.workload_token.as_ref().unwrap().refresh().unwrap();
-    let mut memo = TokenMemo::default();
+    let mut memo = CallerMemo::default();
     let headers = HeaderMap::new();
     for expected in ["ok", "cached", "cached", "cached"] {
         let head = Head::for_test("/x", &headers);
@@ -108,5 +108,5 @@ async fn a_workload_token_is_not_remembered() {
     let value = format!("Bearer {token}").parse().unwrap();
     sent.insert(http::header::AUTHORIZATION, value);
     let now = Now::read(&*gateway.clock);
-    assert!(memo.recall(&sent, &route.issuers, now).is_none());
+    assert!(memo.token.recall(&sent, &route.issuers, now).is_none());
 }

@@ -8,6 +8,7 @@ use http::HeaderMap;
 
 use super::*;
 use crate::credential::SignInProblem;
+use crate::gateway::session::SessionTable;
 
 /// A source of numbered tokens that fails with `problem` while it is set.
 #[derive(Debug, Default)]
@@ -65,6 +66,7 @@ fn gateway(source: SignInSource) -> (Gateway, Arc<SignInSource>) {
     let routes = RouteTable::new(vec![Arc::new(route)]);
     let gateway = Gateway {
         routes,
+        sessions: SessionTable::default(),
         login: None,
         rule_headers: vec![],
         isolation: IsolationPolicy::default(),

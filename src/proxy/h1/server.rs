@@ -301,7 +301,7 @@ mod tests {
             metadata: ConnMetadata::default(),
             address: None,
             write_timeout: TIMEOUT,
-            token: Mutex::default(),
+            memo: Mutex::default(),
         };
         // Has room for a part of the response.
         let (local, mut caller) = duplex(16);

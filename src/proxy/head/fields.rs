@@ -69,7 +69,7 @@ impl FieldList {
     /// Appends a field line.
     pub(in crate::proxy) fn push(&mut self, name: &[u8], value: &[u8]) {
         let lower = self.append_lower(name);
-        let (name, value) = (self.append(name), self.append(value));
+        let (name, value) = (self.append_text(name), self.append_text(value));
         self.fields.push(Field { name, lower, value });
     }
 
@@ -109,7 +109,7 @@ impl FieldList {
     /// Replaces all field lines named `name` with one, which keeps the position and spelling of
     /// the first. Appends one if there are none.
     pub(in crate::proxy) fn set(&mut self, name: &HeaderName, value: &[u8]) {
-        let span = self.append(value);
+        let span = self.append_text(value);
         let (names, wanted) = (&self.names, name.as_str().as_bytes());
         let mut found = false;
         self.fields.retain_mut(|field| {
@@ -120,15 +120,25 @@ impl FieldList {
             !std::mem::replace(&mut found, true)
         });
         if !found {
-            let lower = self.append_lower(wanted);
-            let begin = self.text.len();
-            self.text.extend(title_case(name));
-            self.fields.push(Field {
-                name: begin..self.text.len(),
-                lower,
-                value: span,
-            });
+            self.add_field(name, span);
         }
+    }
+
+    /// Appends a field line in its usual spelling.
+    fn add(&mut self, name: &HeaderName, value: &[u8]) {
+        let value = self.append_text(value);
+        self.add_field(name, value);
+    }
+
+    fn add_field(&mut self, name: &HeaderName, value: Range<usize>) {
+        let lower = self.append_lower(name.as_str().as_bytes());
+        let begin = self.text.len();
+        self.text.extend(title_case(name));
+        self.fields.push(Field {
+            name: begin..self.text.len(),
+            lower,
+            value,
+        });
     }
 
     /// Removes all field lines named `name`.
@@ -158,7 +168,7 @@ impl FieldList {
         }
     }
 
-    fn append(&mut self, bytes: &[u8]) -> Range<usize> {
+    fn append_text(&mut self, bytes: &[u8]) -> Range<usize> {
         let begin = self.text.len();
         self.text.extend_from_slice(bytes);
         begin..self.text.len()
@@ -199,6 +209,11 @@ impl HeaderFieldsMut for FieldList {
 
     fn insert(&mut self, name: HeaderName, value: HeaderValue) -> Result<()> {
         self.set(&name, value.as_bytes());
+        Ok(())
+    }
+
+    fn append(&mut self, name: HeaderName, value: HeaderValue) -> Result<()> {
+        self.add(&name, value.as_bytes());
         Ok(())
     }
 

@@ -72,7 +72,7 @@ impl Transaction<'_> {
         }
         match self.authorize().await? {
             Ok(admission) => {
-                self.context.admission = Some(admission);
+                self.context.admit(admission);
                 self.conn.state.request_admitted();
             }
             Err(refused) => return Err(self.context.reject(refused)),
@@ -120,7 +120,7 @@ impl Transaction<'_> {
         };
         let slot = || {
             self.conn
-                .token
+                .memo
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
         };

@@ -1,8 +1,11 @@
-//! hawkgate's own endpoints: for credentials (`[login]`) and for signed URLs (`POST /bewit`).
+//! hawkgate's own endpoints: for credentials (`[login]`), for sessions (`[[session]]`), and for signed
+//! URLs (`POST /bewit`).
 
 use std::future::poll_fn;
+use std::sync::Arc;
 
 use http::{Method, StatusCode, Version, header};
+use zeroize::Zeroizing;
 
 use super::Transaction;
 use super::admit::gateway_head;
@@ -11,14 +14,16 @@ use crate::gateway::bewit::MAX_URL_BYTES;
 use crate::gateway::login::{self, LoginRequest};
 use crate::gateway::reason::Reason;
 use crate::gateway::rejection::Rejection;
+use crate::gateway::session::{self, Endpoint, EndpointRequest};
 use crate::gateway::{Gateway, LocalResponse};
 use crate::header_fields::HeaderFields;
 use crate::proxy::error::RelayError;
-use crate::proxy::head::{BodySize, FieldList, ResponseHead};
+use crate::proxy::head::{BodySize, FieldList, RequestHead, ResponseHead};
 
 /// One of hawkgate's own endpoints.
 enum OwnEndpoint {
     Login,
+    Session,
     Bewit,
 }
 
@@ -26,10 +31,11 @@ impl Transaction<'_> {
     /// Returns the response if the request is for one of hawkgate's own endpoints, which take
     /// precedence over all routes, and `Ok(None)` otherwise.
     pub(super) async fn serve_own(&mut self) -> Result<Option<LocalResponse>, Rejection> {
-        match own_endpoint(self.head.target(), &self.context.gateway) {
+        match own_endpoint(&self.head, &self.context.gateway) {
             None => Ok(None),
             // Boxed, because most requests are for an upstream.
             Some(OwnEndpoint::Login) => Ok(Box::pin(self.login()).await),
+            Some(OwnEndpoint::Session) => Box::pin(self.session()).await.map(Some),
             Some(OwnEndpoint::Bewit) => Box::pin(self.bewit()).await.map(Some),
         }
     }
@@ -43,6 +49,30 @@ impl Transaction<'_> {
             head: self.peer.head(method, host, target, &self.head.fields),
         };
         Some(login.respond(request).await)
+    }
+
+    async fn session(&mut self) -> Result<LocalResponse, Rejection> {
+        let head = gateway_head(&self.peer, &self.head)?;
+        let (gateway, target) = (Arc::clone(&self.context.gateway), self.head.target());
+        let Some((session, name)) = gateway.sessions.find(head.host, target) else {
+            return Err(Reason::NoRoute.into());
+        };
+        let (session, name) = (Arc::clone(session), name.to_owned());
+        let endpoint = Endpoint::named(&name);
+        let body = if endpoint.is_some_and(|endpoint| endpoint.reads_body(head.method)) {
+            // Not authenticated yet, and the body may be slow.
+            self.release_request();
+            self.read_body(session::MAX_BODY_BYTES).await?
+        } else {
+            Zeroizing::default()
+        };
+        let request = EndpointRequest {
+            name: &name,
+            head: gateway_head(&self.peer, &self.head)?,
+            body: &body,
+            request_id: &self.context.request_id,
+        };
+        Ok(session.respond(request).await)
     }
 
     async fn bewit(&mut self) -> Result<LocalResponse, Rejection> {
@@ -60,7 +90,7 @@ impl Transaction<'_> {
         let head = gateway_head(&self.peer, &self.head)?;
         match self.context.gateway.bewit(head, &url).await {
             Ok((admission, signed)) => {
-                self.context.admission = Some(admission);
+                self.context.admit(admission);
                 Ok(LocalResponse::see_other(signed.expose()))
             }
             Err(refused) => Err(self.context.reject(refused)),
@@ -69,34 +99,42 @@ impl Transaction<'_> {
 
     /// Reads the body, which must be UTF-8 and at most [`MAX_URL_BYTES`] long.
     async fn read_url(&mut self) -> Result<String, Rejection> {
-        let too_large =
-            || Rejection::from(Reason::BodyTooLarge).with_cause("the URL is larger than 8 KiB");
-        if matches!(self.head.body, BodySize::Known(length) if length > MAX_URL_BYTES as u64) {
+        let mut body = self.read_body(MAX_URL_BYTES).await?;
+        String::from_utf8(std::mem::take(&mut *body))
+            .map_err(|_| Rejection::from(Reason::BadRequest).with_cause("the body is not UTF-8"))
+    }
+
+    /// Reads the body, which must be at most `limit` bytes long.
+    async fn read_body(&mut self, limit: usize) -> Result<Zeroizing<Vec<u8>>, Rejection> {
+        let too_large = || {
+            let cause = format!("larger than the {limit} bytes that this endpoint accepts");
+            Rejection::from(Reason::BodyTooLarge).with_cause(cause)
+        };
+        if matches!(self.head.body, BodySize::Known(length) if length > limit as u64) {
             return Err(too_large());
         }
         self.continue_request().await.map_err(|e| broken(&e))?;
         let caller = &mut self.caller;
         let (downstream, body) = (&mut caller.downstream, &mut caller.body);
         let timeout = body.timeout();
-        let mut url = Vec::new();
+        let mut received = Zeroizing::new(Vec::new());
         loop {
-            let (limit, slow) = body.rate.limit(timeout);
+            let (wait, slow) = body.rate.limit(timeout);
             let began = crate::proxy::deadline::now();
             let piece = poll_fn(|cx| body.poll_received(downstream, cx));
-            let Some(piece) = caller.deadline.within(limit, piece).await else {
+            let Some(piece) = caller.deadline.within(wait, piece).await else {
                 return Err(broken(&too_slow(slow)));
             };
             body.rate.add_wait(crate::proxy::deadline::now() - began);
             let Some(piece) = piece.map_err(|e| broken(&e))? else {
                 break;
             };
-            if url.len() + piece.len() > MAX_URL_BYTES {
+            if received.len() + piece.len() > limit {
                 return Err(too_large());
             }
-            url.extend_from_slice(&piece);
+            received.extend_from_slice(&piece);
         }
-        String::from_utf8(url)
-            .map_err(|_| Rejection::from(Reason::BadRequest).with_cause("the body is not UTF-8"))
+        Ok(received)
     }
 
     /// Sends a 100 Continue if the caller waits for one.
@@ -126,7 +164,12 @@ pub(super) fn continue_head() -> ResponseHead {
     }
 }
 
-fn own_endpoint(target: &str, gateway: &Gateway) -> Option<OwnEndpoint> {
+fn own_endpoint(head: &RequestHead, gateway: &Gateway) -> Option<OwnEndpoint> {
+    let target = head.target();
+    let host = head.host().unwrap_or_default();
+    if gateway.sessions.find(host, target).is_some() {
+        return Some(OwnEndpoint::Session);
+    }
     if gateway.login.is_some() && login::provider(target).is_some() {
         return Some(OwnEndpoint::Login);
     }

@@ -95,6 +95,9 @@ fn sanitize(
         fields.insert(HeaderName::from_static(RECOVERY_CODE), code)?;
         fields.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))?;
     }
+    if !interim && context.has_session() {
+        headers::add_session_cookies(fields, &std::mem::take(&mut context.cookies))?;
+    }
     Ok(())
 }
 

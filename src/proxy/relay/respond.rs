@@ -12,6 +12,7 @@ use crate::proxy::downstream::Downstream;
 use crate::proxy::error::{ErrorKind, RelayError, Side};
 use crate::proxy::head::{BodySize, FieldList, ResponseHead};
 use crate::proxy::local_response;
+use crate::session::SetCookie;
 
 /// Request bodies of at most this number of bytes are read to their end after a rejection, so
 /// that the connection can be reused.
@@ -22,12 +23,16 @@ impl Transaction<'_> {
     pub(super) async fn reject(&mut self, rejection: Rejection) -> Result<(), RelayError> {
         let now = self.relay.clock.now();
         let response = rejection.to_response(&self.head.method, now);
-        self.context.rejection = Some(rejection);
         let ErrorResponse {
             status,
-            headers,
+            mut headers,
             body,
         } = response;
+        let cookies = self.take_cookies();
+        if rejection.sign_in.is_none() {
+            headers.extend(cookies);
+        }
+        self.context.rejection = Some(rejection);
         self.respond(status, &headers, body.as_bytes()).await
     }
 
@@ -74,7 +79,16 @@ impl Transaction<'_> {
             Some(reason) => self.answer.close |= self.request_refused(reason),
         }
         let body: Zeroizing<Vec<u8>> = served.body;
-        self.respond(served.status, &served.headers, &body).await
+        let mut headers = served.headers;
+        headers.extend(self.take_cookies());
+        self.respond(served.status, &headers, &body).await
+    }
+
+    /// Takes the fields that set the cookies of a session.
+    fn take_cookies(&mut self) -> impl Iterator<Item = (&'static str, String)> + use<> {
+        let cookies = std::mem::take(&mut self.context.cookies);
+        let field = |cookie: SetCookie| ("set-cookie", cookie.as_str().to_owned());
+        cookies.into_iter().map(field)
     }
 
     async fn respond(

@@ -15,6 +15,7 @@ fn started(iss_required: bool) -> (AuthorizationFlow, HashMap<String, String>) {
         scope: "openid offline_access".into(),
         audience: Some("urn:api".into()),
         resources: vec!["https://r.example/".into()],
+        without_pkce: false,
     };
     let url = flow.url(&endpoint, "client 1", &request);
     let sent = url.query_pairs().into_owned().collect();
@@ -37,7 +38,7 @@ fn the_authorization_request_has_every_required_parameter() {
     ] {
         assert_eq!(sent[name], value, "{name}");
     }
-    let verifier = flow.code_verifier.expose();
+    let verifier = flow.saved.code_verifier.expose();
     assert_eq!(verifier.len(), 43);
     let hash = digest::digest(&digest::SHA256, verifier.as_bytes());
     assert_eq!(sent["code_challenge"], URL_SAFE_NO_PAD.encode(hash));

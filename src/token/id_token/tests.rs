@@ -32,6 +32,10 @@ fn expected() -> Expected<'static> {
 }
 
 async fn verified(changes: &Value) -> Result<String, IdTokenError> {
+    verified_claims(changes).await.map(|claims| claims.subject)
+}
+
+async fn verified_claims(changes: &Value) -> Result<IdTokenClaims, IdTokenError> {
     let token = RSA.token(&json!({}), &claims(changes));
     verifier().verify(&token, expected()).await
 }
@@ -82,6 +86,46 @@ async fn an_id_token_that_violates_any_rule_is_refused() {
         (json!({"at_hash": 5}), IdTokenError::AccessTokenHash),
     ] {
         assert_eq!(verified(&changes).await, Err(wanted), "{changes}");
+    }
+}
+
+#[tokio::test]
+async fn name_and_email_are_left_out_if_they_are_not_fit_to_be_shown() {
+    let fit = json!({"name": " Ada Lovelace ", "email": "ada@example.com", "sid": "s-1"});
+    let found = verified_claims(&fit).await.unwrap();
+    assert_eq!(found.name.as_deref(), Some("Ada Lovelace"));
+    assert_eq!(found.email.as_deref(), Some("ada@example.com"));
+    assert_eq!(found.session.as_deref(), Some("s-1"));
+    for unfit in [
+        json!(null),
+        json!(""),
+        json!(" "),
+        json!(5),
+        json!(["x"]),
+        json!("a\u{0}b"),
+        json!("a\r\nSet-Cookie: x"),
+        json!("a\u{85}b"),
+        json!("a\u{202e}b"),
+        json!("a\u{2066}b"),
+        json!("x".repeat(255)),
+    ] {
+        let changes = json!({"name": unfit.clone(), "email": unfit.clone()});
+        let found = verified_claims(&changes).await.unwrap();
+        assert_eq!((found.name, found.email), (None, None), "{unfit}");
+    }
+}
+
+#[tokio::test]
+async fn a_sid_that_no_logout_token_could_name_is_refused() {
+    for sid in [
+        json!(""),
+        json!(5),
+        json!("x".repeat(1025)),
+        json!("a\u{0}"),
+    ] {
+        let refused = verified(&json!({"sid": sid.clone()})).await;
+        let wanted = TokenError::InvalidClaim { name: "sid" };
+        assert_eq!(refused, Err(wanted.into()), "{sid}");
     }
 }
 

@@ -42,6 +42,7 @@ fn exposition() -> String {
         routes: vec!["r".into()],
         issuers: vec!["i".into()],
         sources: vec!["s".into()],
+        sessions: vec!["w".into()],
     };
     let mut callbacks = ScrapeCallbacks::default();
     callbacks.cache_entries(&"s".into(), || 1);

@@ -80,7 +80,7 @@ fn conn(permit: &Permit, signal: Signal, is_proxy: bool) -> ConnInfo {
         metadata: ConnMetadata::default(),
         address: (!is_proxy).then(|| InFlight::for_test(1, 1).address(PEER)),
         write_timeout: TIMEOUT,
-        token: Mutex::default(),
+        memo: Mutex::default(),
     }
 }
 

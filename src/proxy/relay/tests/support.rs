@@ -23,6 +23,7 @@ use crate::gateway::request_headers::StrippedHeaders;
 use crate::gateway::resource_isolation::IsolationPolicy;
 use crate::gateway::route::{Compat, Isolation};
 use crate::gateway::route::{Route, RouteTable, UpgradeExpiry, Upstream, UpstreamTimeouts};
+use crate::gateway::session::SessionTable;
 use crate::gateway::upstream_addresses::UpstreamAddresses;
 use crate::gateway::{Gateway, Observability};
 use crate::hawk::{Credentials, Signer};
@@ -140,6 +141,7 @@ impl TestProxy {
                 upstream.address,
                 source(&credential_source, &clock),
             ))]),
+            sessions: SessionTable::default(),
             login: None,
             clock: clock.clone(),
             rule_headers: vec![],
@@ -271,6 +273,7 @@ fn route(options: &Options, upstream: SocketAddr, source: CachedSource) -> Route
         passes_401: options.passes_401.clone(),
         refused_scopes: crate::gateway::RefusalLog::default(),
         anonymous: true,
+        session: None,
         workload_token: None,
         isolation: Isolation::Off,
         rules: None,

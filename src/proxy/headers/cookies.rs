@@ -1,0 +1,113 @@
+//! Keeps the cookies of sessions between browsers and hawkgate: no upstream sees one, and none can
+//! set one.
+
+use http::header::{CACHE_CONTROL, COOKIE, HeaderValue, SET_COOKIE};
+
+use super::{HeaderFieldsMut, Result, value};
+use crate::header_fields::{all, only};
+use crate::session::{SetCookie, is_own_cookie};
+
+/// Leaves one `Cookie` field at most, without the cookies of sessions. HTTP/2 may split cookies into
+/// several field lines, but HTTP/1.1 servers expect one (RFC 9113 §8.2.3).
+pub(super) fn forward_cookies(head: &mut impl HeaderFieldsMut) -> Result<()> {
+    match only(head, &COOKIE) {
+        Ok(None) => return Ok(()),
+        Ok(Some(field)) if !pairs(field).any(is_own_pair) => return Ok(()),
+        Ok(Some(_)) | Err(_) => {}
+    }
+    let mut joined = Vec::new();
+    let kept = all(head, &COOKIE)
+        .flat_map(pairs)
+        .filter(|pair| !pair.is_empty() && !is_own_pair(pair));
+    for pair in kept {
+        if !joined.is_empty() {
+            joined.extend_from_slice(b"; ");
+        }
+        joined.extend_from_slice(pair);
+    }
+    if joined.is_empty() {
+        return head.retain(|name, _| name != COOKIE.as_str());
+    }
+    let joined = value(joined)?;
+    head.insert(COOKIE, joined)
+}
+
+/// The pairs of a `Cookie` field (RFC 6265 §4.2.1), without surrounding white space.
+fn pairs(field: &[u8]) -> impl Iterator<Item = &[u8]> {
+    field.split(|byte| *byte == b';').map(<[u8]>::trim_ascii)
+}
+
+/// Whether a pair is the cookie of a session. A pair without `=` may be read as a name or as a value.
+fn is_own_pair(pair: &[u8]) -> bool {
+    let name = pair.split(|byte| *byte == b'=').next().unwrap_or_default();
+    is_own_cookie(name.trim_ascii())
+}
+
+/// Removes the fields of an upstream's response that set a cookie of a session. Browsers ignore white
+/// space around its name, and read a cookie without a name as one named by its value's beginning.
+pub(super) fn remove_own_set_cookies(head: &mut impl HeaderFieldsMut) -> Result<()> {
+    if head.first(&SET_COOKIE).is_none() {
+        return Ok(());
+    }
+    head.retain(|name, value| name != SET_COOKIE.as_str() || !sets_own_cookie(value))
+}
+
+fn sets_own_cookie(value: &[u8]) -> bool {
+    let pair = value.split(|byte| *byte == b';').next().unwrap_or_default();
+    let mut parts = pair.splitn(2, |byte| *byte == b'=').map(<[u8]>::trim_ascii);
+    let name = parts.next().unwrap_or_default();
+    let nameless = name.is_empty() && parts.next().is_some_and(is_own_pair);
+    is_own_cookie(name) || nameless
+}
+
+/// Adds `cookies` to the response to a request with a session. A shared cache must not store it: what
+/// RFC 9111 §3.5 says of requests with `Authorization` applies to those with the cookie, and an answer
+/// that sets the cookie is for this browser alone.
+pub(super) fn add_session_cookies(
+    head: &mut impl HeaderFieldsMut,
+    cookies: &[SetCookie],
+) -> Result<()> {
+    for cookie in cookies {
+        let mut cookie = value(cookie.as_str())?;
+        cookie.set_sensitive(true);
+        head.append(SET_COOKIE, cookie)?;
+    }
+    if is_stored_privately(head) {
+        return Ok(());
+    }
+    let private = HeaderValue::from_static("private");
+    if !cookies.is_empty() || head.first(&CACHE_CONTROL).is_none() {
+        head.insert(CACHE_CONTROL, private)
+    } else if is_stored_publicly(head) {
+        Ok(())
+    } else {
+        head.append(CACHE_CONTROL, private)
+    }
+}
+
+/// Whether `Cache-Control` keeps shared caches from storing the response.
+fn is_stored_privately(head: &impl HeaderFieldsMut) -> bool {
+    // `private="field"` and `no-cache="field"` concern a field only.
+    directives(head).any(|directive| {
+        [&b"private"[..], b"no-store"]
+            .iter()
+            .any(|own| directive.eq_ignore_ascii_case(own))
+    })
+}
+
+/// Whether `Cache-Control` allows shared caches to store a response to a request with
+/// `Authorization` (RFC 9111 §3.5).
+fn is_stored_publicly(head: &impl HeaderFieldsMut) -> bool {
+    directives(head).any(|directive| {
+        let name = directive.split(|b| *b == b'=').next().unwrap_or_default();
+        [&b"public"[..], b"s-maxage", b"must-revalidate"]
+            .iter()
+            .any(|own| name.trim_ascii().eq_ignore_ascii_case(own))
+    })
+}
+
+fn directives<H: HeaderFieldsMut>(head: &H) -> impl Iterator<Item = &[u8]> + use<'_, H> {
+    all(head, &CACHE_CONTROL)
+        .flat_map(|value| value.split(|byte| *byte == b','))
+        .map(<[u8]>::trim_ascii)
+}

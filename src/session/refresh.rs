@@ -1,0 +1,413 @@
+//! Renewal of access tokens.
+//!
+//! The request that finds a renewal due starts it and waits, so that at least one answer has the new
+//! cookie. It runs in a task of its own and is completed even if that request goes away. Meanwhile,
+//! requests whose access token is still valid go on with it, and others wait for the result, which also
+//! stands in for the old cookie until the new access token expires.
+
+use std::fmt;
+use std::sync::{Arc, MutexGuard};
+use std::time::Duration;
+
+use super::renewals::{Refreshed, Table};
+use super::{
+    Ended, Inner, ProviderError, ProviderGrant, RenewError, Renewed, SessionGrant, SessionId,
+    SiteSecurity, UserSession,
+};
+use crate::circuit_breaker::{Attempt, Call, Origin, Outcome};
+use crate::clock::{Now, UnixMillis};
+use crate::secret::SecretString;
+use crate::singleflight::Flight;
+
+/// An access token is renewed when this share of its life is left, but neither earlier nor later than
+/// the bounds say.
+const AHEAD_SHARE: u32 = 10;
+const AHEAD_AT_LEAST: Duration = Duration::from_secs(30);
+const AHEAD_AT_MOST: Duration = Duration::from_mins(5);
+
+/// How often an access token that its issuer refuses causes a refresh.
+const FORCED_INTERVAL: Duration = Duration::from_secs(30);
+
+/// Told about each refresh.
+pub trait RefreshObserver: fmt::Debug + Send + Sync {
+    /// A refresh ended.
+    fn refreshed(&self, result: RefreshResult);
+}
+
+/// How a refresh ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RefreshResult {
+    /// There are new tokens.
+    Refreshed,
+    /// The provider refused the refresh token, or issued what cannot be used.
+    Refused,
+    /// The provider does not answer, or hawkgate's client is wrong.
+    Unavailable,
+}
+
+/// Why tokens are refreshed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// The access token expires soon, or has expired.
+    Due,
+    /// Its issuer refused it.
+    Refused,
+}
+
+/// From when on an access token that was issued at `now` is renewed.
+pub(super) fn renew_at(expires_at: UnixMillis, now: UnixMillis) -> UnixMillis {
+    let life = now.until(expires_at);
+    let ahead = (life / AHEAD_SHARE).clamp(AHEAD_AT_LEAST, AHEAD_AT_MOST);
+    // A short life would otherwise mean a refresh with each request.
+    expires_at.minus(ahead.min(life / 2))
+}
+
+/// What to do about a session.
+enum Step {
+    /// It may be used as it is.
+    Use(Arc<UserSession>),
+    /// A refresh is in progress. `leads` if this request has started it.
+    Wait {
+        flight: Flight<Refreshed>,
+        leads: bool,
+    },
+}
+
+/// Renews `session` if need be.
+pub(super) async fn renew(
+    inner: &Arc<Inner>,
+    session: Arc<UserSession>,
+    security: SiteSecurity,
+    now: Now,
+    cause: Cause,
+) -> Result<Renewed, RenewError> {
+    let generation = session.generation;
+    let (flight, leads) = match next_step(inner, &session, now, cause)? {
+        Step::Use(current) if current.generation == generation => {
+            // Not with a moved idle limit: another request is about to set a newer cookie.
+            return Ok(unchanged(current));
+        }
+        Step::Use(newer) => return inner.hand_out(&newer, security, now, false),
+        Step::Wait { flight, leads } => (flight, leads),
+    };
+    let refreshed = flight.wait().await.unwrap_or_else(abandoned);
+    let now = Now::read(&*inner.clock);
+    match refreshed {
+        Ok(newer) => inner.hand_out(&newer, security, now, leads),
+        Err(_) if cause == Cause::Due && session.has_valid_token(now) => Ok(unchanged(session)),
+        Err(error) => Err(error),
+    }
+}
+
+fn unchanged(session: Arc<UserSession>) -> Renewed {
+    Renewed {
+        session,
+        cookie: None,
+        refreshed: false,
+    }
+}
+
+fn abandoned() -> Refreshed {
+    Err(RenewError::Unavailable {
+        cause: "the refresh was abandoned".to_owned(),
+        retry_after: None,
+    })
+}
+
+/// Decides under the lock that guards refreshes, and starts one if need be.
+fn next_step(
+    inner: &Arc<Inner>,
+    session: &Arc<UserSession>,
+    now: Now,
+    cause: Cause,
+) -> Result<Step, RenewError> {
+    let table = inner.state.renewals.lock();
+    let known = table.get(session);
+    // The browser may have the cookie of before the latest refresh.
+    let newer = known.and_then(|entry| entry.newer_than(session, now));
+    let is_newer = newer.is_some();
+    let current = Arc::clone(newer.unwrap_or(session));
+    if is_newer && !current.is_renewal_due(now) {
+        return Ok(Step::Use(current));
+    }
+    // A newer access token is not the one that was refused.
+    let refused = cause == Cause::Refused && !is_newer;
+    let usable = !refused && current.has_valid_token(now);
+    let or_use = |error: RenewError| match usable {
+        true => Ok(Step::Use(Arc::clone(&current))),
+        false => Err(error),
+    };
+    if let Some(flight) = known.and_then(|entry| entry.in_flight()) {
+        return Ok(match usable {
+            true => Step::Use(current),
+            false => Step::Wait {
+                flight: flight.clone(),
+                leads: false,
+            },
+        });
+    }
+    let Some(refresh_token) = current.refresh_token().cloned() else {
+        return or_use(RenewError::Ended(Ended::Credentials));
+    };
+    if known.is_some_and(|entry| entry.is_useless(&current)) {
+        return or_use(RenewError::Ended(Ended::Refused));
+    }
+    let forced_at = known.and_then(|entry| entry.forced_at);
+    if refused && forced_at.is_some_and(|at| now.monotonic.saturating_sub(at) < FORCED_INTERVAL) {
+        return Err(RenewError::Ended(Ended::Credentials));
+    }
+    match start(inner, table, &current, refresh_token, now, refused) {
+        Ok(flight) => Ok(Step::Wait {
+            flight,
+            leads: true,
+        }),
+        Err(error) => or_use(error),
+    }
+}
+
+/// Starts a refresh. Releases the lock before spawning, as [`Flight::new`] requires.
+fn start(
+    inner: &Arc<Inner>,
+    mut table: MutexGuard<'_, Table>,
+    session: &Arc<UserSession>,
+    refresh_token: SecretString,
+    now: Now,
+    forced: bool,
+) -> Result<Flight<Refreshed>, RenewError> {
+    let attempt = Attempt {
+        key: session.id,
+        origin: Origin::Subject(origin(&session.subject)),
+    };
+    let call = inner
+        .state
+        .breaker
+        .begin(attempt)
+        .map_err(|rejected| RenewError::Unavailable {
+            cause: rejected.to_string(),
+            retry_after: Some(rejected.retry_after()),
+        })?;
+    let no_room = RenewError::Unavailable {
+        cause: "too many refreshes are in progress".to_owned(),
+        retry_after: Some(Duration::from_secs(1)),
+    };
+    let entry = table.entry(session, now).ok_or(no_room)?;
+    if forced {
+        entry.forced_at = Some(now.monotonic);
+    }
+    let refresh = refresh(Arc::clone(inner), call, Arc::clone(session), refresh_token);
+    let (completing, before) = (Arc::clone(inner), Arc::clone(session));
+    let (flight, task) = Flight::new(refresh, move |result| {
+        complete(&completing, &before, result)
+    });
+    entry.flight = Some(flight.clone());
+    drop(table);
+    tokio::spawn(task);
+    Ok(flight)
+}
+
+fn origin(subject: &str) -> [u8; 32] {
+    let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, subject.as_bytes());
+    hash.as_ref().try_into().unwrap_or_default()
+}
+
+/// One call to the provider. It is not repeated: the refresh token may be spent without the answer
+/// having arrived.
+async fn refresh(
+    inner: Arc<Inner>,
+    call: Call<SessionId>,
+    session: Arc<UserSession>,
+    refresh_token: SecretString,
+) -> Result<ProviderGrant, ProviderError> {
+    let send = |limit| {
+        let call = inner.provider.refresh(&refresh_token, &session.subject);
+        async move {
+            let timed_out = |_| ProviderError::Unavailable {
+                cause: "the provider did not answer in time".to_owned(),
+                retry_after: None,
+            };
+            let answer = tokio::time::timeout(limit, call).await;
+            answer.map_err(timed_out).and_then(|answer| answer)
+        }
+    };
+    let outcome = |result: &Result<ProviderGrant, ProviderError>| match result {
+        Ok(_) => Outcome::Accepted,
+        Err(ProviderError::Refused(_) | ProviderError::InvalidToken(_)) => Outcome::Responded,
+        Err(ProviderError::Unavailable { retry_after, .. }) => Outcome::Failed {
+            retry_after: *retry_after,
+        },
+        // So that this session backs off.
+        Err(ProviderError::Misconfigured(_)) => Outcome::Failed { retry_after: None },
+    };
+    let answered = call.run(false, send, outcome).await;
+    let result = answered.unwrap_or_else(|rejected| {
+        Err(ProviderError::Unavailable {
+            cause: rejected.to_string(),
+            retry_after: Some(rejected.retry_after()),
+        })
+    });
+    // Signed out meanwhile: sign-out could not know these tokens.
+    if let Ok(grant) = &result
+        && let SessionGrant::Oidc {
+            refresh_token: Some(token),
+            ..
+        } = &grant.grant
+        && inner.state.revocations.ended(&session).is_some()
+    {
+        let _ = inner.provider.revoke(token).await;
+    }
+    result
+}
+
+/// Records the result; `None` if the task was dropped.
+fn complete(
+    inner: &Inner,
+    before: &Arc<UserSession>,
+    result: Option<Result<ProviderGrant, ProviderError>>,
+) -> Refreshed {
+    let now = Now::read(&*inner.clock);
+    let refreshed = match result {
+        Some(Ok(grant)) => before.after(grant, now).map_err(|cause| {
+            log::warn!("session {}: {cause}", inner.settings.name);
+            RenewError::Ended(Ended::Refused)
+        }),
+        Some(Err(error)) => Err(renew_error(inner, error)),
+        None => abandoned().map(|session| UserSession::clone(&session)),
+    };
+    let refreshed = refreshed.map(Arc::new);
+    let result = match &refreshed {
+        Ok(_) => RefreshResult::Refreshed,
+        Err(RenewError::Ended(_)) => RefreshResult::Refused,
+        Err(RenewError::Unavailable { .. }) => RefreshResult::Unavailable,
+    };
+    let mut table = inner.state.renewals.lock();
+    if let Some(entry) = table.get_mut(before.id) {
+        match &refreshed {
+            Ok(session) => {
+                let rotated = session.refresh_token() != before.refresh_token();
+                entry.record(session, rotated, now);
+            }
+            Err(RenewError::Ended(_)) => entry.refused = Some(before.generation),
+            Err(RenewError::Unavailable { .. }) => {}
+        }
+    }
+    drop(table);
+    inner.observer.refreshed(result);
+    refreshed
+}
+
+fn renew_error(inner: &Inner, error: ProviderError) -> RenewError {
+    let name = &inner.settings.name;
+    match error {
+        ProviderError::Refused(cause) => {
+            log::debug!("session {name}: the provider refused a refresh token: {cause}");
+            RenewError::Ended(Ended::Refused)
+        }
+        ProviderError::InvalidToken(cause) => {
+            log::warn!("session {name}: refreshed tokens are not valid: {cause}");
+            RenewError::Ended(Ended::Refused)
+        }
+        ProviderError::Unavailable { cause, retry_after } => {
+            RenewError::Unavailable { cause, retry_after }
+        }
+        ProviderError::Misconfigured(cause) => {
+            log::error!("session {name}: tokens cannot be refreshed: {cause}");
+            RenewError::Unavailable {
+                cause,
+                retry_after: None,
+            }
+        }
+    }
+}
+
+impl Inner {
+    /// The session after a refresh, for a request that came with the cookie of before.
+    fn hand_out(
+        &self,
+        session: &Arc<UserSession>,
+        security: SiteSecurity,
+        now: Now,
+        refreshed: bool,
+    ) -> Result<Renewed, RenewError> {
+        if let Some(ended) = self.ended(session, now) {
+            return Err(RenewError::Ended(ended));
+        }
+        let mut session = UserSession::clone(session);
+        session.idle_expires_at = session
+            .idle_expires_at
+            .max(now.wall.plus(self.settings.idle));
+        let cookie = self.cookie(&session, security, now).map_err(|error| {
+            log::warn!("session {}: {error}", self.settings.name);
+            RenewError::Ended(Ended::Credentials)
+        })?;
+        Ok(Renewed {
+            session: Arc::new(session),
+            cookie: Some(cookie),
+            refreshed,
+        })
+    }
+}
+
+impl UserSession {
+    pub(super) fn access_token_expires_at(&self) -> Option<UnixMillis> {
+        match &self.grant {
+            SessionGrant::Oidc {
+                access_token_expires_at,
+                ..
+            } => *access_token_expires_at,
+            SessionGrant::Taskcluster { .. } => None,
+        }
+    }
+
+    pub(super) fn refresh_token(&self) -> Option<&SecretString> {
+        match &self.grant {
+            SessionGrant::Oidc { refresh_token, .. } => refresh_token.as_ref(),
+            SessionGrant::Taskcluster { .. } => None,
+        }
+    }
+
+    pub(super) fn id_token(&self) -> Option<&SecretString> {
+        match &self.grant {
+            SessionGrant::Oidc { id_token, .. } => id_token.as_ref(),
+            SessionGrant::Taskcluster { .. } => None,
+        }
+    }
+
+    /// Whether the access token has not expired as far as is known.
+    fn has_valid_token(&self, now: Now) -> bool {
+        self.access_token_expires_at()
+            .is_none_or(|at| now.wall < at)
+    }
+
+    /// The session with the tokens of `grant`. What the provider left out stays.
+    fn after(&self, grant: ProviderGrant, now: Now) -> Result<Self, &'static str> {
+        if grant.subject != self.subject {
+            return Err("refreshed tokens are another user's");
+        }
+        let SessionGrant::Oidc {
+            access_token,
+            access_token_expires_at,
+            refresh_token,
+            id_token,
+        } = grant.grant
+        else {
+            return Err("the provider issued no tokens");
+        };
+        let refresh_token = refresh_token.or_else(|| self.refresh_token().cloned());
+        Ok(Self {
+            generation: self.generation.saturating_add(1),
+            renew_at: access_token_expires_at.map(|at| renew_at(at, now.wall)),
+            grant: SessionGrant::Oidc {
+                access_token,
+                access_token_expires_at,
+                refresh_token,
+                id_token: id_token.or_else(|| self.id_token().cloned()),
+            },
+            name: grant.name.or_else(|| self.name.clone()),
+            email: grant.email.or_else(|| self.email.clone()),
+            provider_session: grant
+                .provider_session
+                .or_else(|| self.provider_session.clone()),
+            ..self.clone()
+        })
+    }
+}

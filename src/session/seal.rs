@@ -1,0 +1,196 @@
+//! Sealed cookie values: authenticated encryption with AES-256-GCM-SIV (RFC 8452), which stays safe
+//! should a nonce repeat, so that replicas can share a key and draw nonces at random.
+//!
+//! A value is base64url of: version, key id, nonce, ciphertext, tag. The associated data is the purpose,
+//! the session's name, its provider and its client. A cookie is therefore nothing but what it was sealed
+//! as: an attempt is no session, and a session of one `[[session]]` or provider is none of another.
+
+use std::fmt;
+
+use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
+use aws_lc_rs::digest;
+use base64::Engine as _;
+use base64::alphabet;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, URL_SAFE_NO_PAD};
+use base64::engine::{DecodePaddingMode, general_purpose};
+use zeroize::Zeroizing;
+
+use super::SessionError;
+use super::settings::SessionSettings;
+use crate::secret::SecretString;
+
+/// The version of the format, in each value's first byte.
+const VERSION: u8 = 1;
+/// The bytes of a key.
+const KEY_BYTES: usize = 32;
+/// The bytes that say which key sealed a value.
+const KEY_ID_BYTES: usize = 4;
+/// What comes before the ciphertext.
+const HEADER_BYTES: usize = 1 + KEY_ID_BYTES + NONCE_LEN;
+const TAG_BYTES: usize = 16;
+
+/// base64 with or without padding.
+const LENIENT: GeneralPurposeConfig =
+    general_purpose::NO_PAD.with_decode_padding_mode(DecodePaddingMode::Indifferent);
+
+/// What a value is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// A user's session.
+    Session,
+    /// One sign-in, between the authorization request and the callback.
+    Attempt,
+}
+
+/// Seals the cookies of one `[[session]]`, and opens them.
+pub(super) struct Sealer {
+    /// Seals, and opens.
+    current: Key,
+    /// Only opens.
+    previous: Option<Key>,
+    /// The associated data of each purpose.
+    session: Vec<u8>,
+    attempt: Vec<u8>,
+}
+
+struct Key {
+    id: [u8; KEY_ID_BYTES],
+    key: RandomizedNonceKey,
+}
+
+/// What is wrong with the text of a cookie key: it must be 32 bytes in base64, of either alphabet.
+/// `None` if nothing.
+pub fn cookie_key_problem(text: &SecretString) -> Option<&'static str> {
+    decode(text).err()
+}
+
+/// Whether both texts are the same key, which they can be in different spellings.
+pub fn is_same_cookie_key(one: &SecretString, other: &SecretString) -> bool {
+    matches!((decode(one), decode(other)), (Ok(one), Ok(other)) if one == other)
+}
+
+fn decode(text: &SecretString) -> Result<Zeroizing<Vec<u8>>, &'static str> {
+    let standard = GeneralPurpose::new(&alphabet::STANDARD, LENIENT);
+    let url_safe = GeneralPurpose::new(&alphabet::URL_SAFE, LENIENT);
+    let text = text.expose().trim();
+    let decoded = standard.decode(text).or_else(|_| url_safe.decode(text));
+    let key = Zeroizing::new(decoded.map_err(|_| "is not base64")?);
+    if key.len() != KEY_BYTES {
+        return Err("is not 32 bytes long");
+    }
+    let first = key.first();
+    if key.iter().all(|byte| Some(byte) == first) {
+        return Err("is the same byte 32 times, which anybody can guess");
+    }
+    Ok(key)
+}
+
+impl Key {
+    fn new(text: &SecretString) -> Result<Self, SessionError> {
+        let bytes = decode(text).map_err(SessionError::Key)?;
+        let mut context = digest::Context::new(&digest::SHA256);
+        context.update(b"hawkgate cookie key id");
+        context.update(&bytes);
+        let mut id = [0; KEY_ID_BYTES];
+        for (byte, hashed) in id.iter_mut().zip(context.finish().as_ref()) {
+            *byte = *hashed;
+        }
+        let key = RandomizedNonceKey::new(&AES_256_GCM_SIV, &bytes)
+            .map_err(|_| SessionError::Key("is not accepted"))?;
+        Ok(Self { id, key })
+    }
+
+    /// Opens `sealed`, the ciphertext and the tag, in place. Returns the length of the plaintext.
+    fn open(&self, nonce: &[u8], aad: &[u8], sealed: &mut [u8]) -> Option<usize> {
+        let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
+        let plain = self.key.open_in_place(nonce, Aad::from(aad), sealed).ok()?;
+        Some(plain.len())
+    }
+}
+
+impl Sealer {
+    /// Reads the keys of `settings`.
+    pub(super) fn new(settings: &SessionSettings) -> Result<Self, SessionError> {
+        let current = Key::new(&settings.cookie_key.read()?)?;
+        let previous = match &settings.previous_cookie_key {
+            Some(key) => Some(Key::new(&key.read()?)?),
+            None => None,
+        };
+        Ok(Self {
+            current,
+            previous,
+            session: associated_data(b"session", settings),
+            attempt: associated_data(b"attempt", settings),
+        })
+    }
+
+    fn associated_data(&self, purpose: Purpose) -> &[u8] {
+        match purpose {
+            Purpose::Session => &self.session,
+            Purpose::Attempt => &self.attempt,
+        }
+    }
+
+    /// Seals `plain`, which is wiped.
+    pub(super) fn seal(
+        &self,
+        purpose: Purpose,
+        plain: Zeroizing<Vec<u8>>,
+    ) -> Result<String, aws_lc_rs::error::Unspecified> {
+        let mut in_out = plain;
+        in_out.reserve_exact(TAG_BYTES);
+        let aad = Aad::from(self.associated_data(purpose));
+        let nonce = self
+            .current
+            .key
+            .seal_in_place_append_tag(aad, &mut *in_out)?;
+        let mut value = Vec::with_capacity(HEADER_BYTES + in_out.len());
+        value.push(VERSION);
+        value.extend_from_slice(&self.current.id);
+        value.extend_from_slice(nonce.as_ref());
+        value.extend_from_slice(&in_out);
+        Ok(URL_SAFE_NO_PAD.encode(value))
+    }
+
+    /// The plaintext of `value`; `None` if it was not sealed for `purpose` by one of the keys.
+    pub(super) fn open(&self, purpose: Purpose, value: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+        let mut bytes = Zeroizing::new(URL_SAFE_NO_PAD.decode(value).ok()?);
+        if bytes.len() < HEADER_BYTES + TAG_BYTES {
+            return None;
+        }
+        let mut sealed = Zeroizing::new(bytes.split_off(HEADER_BYTES));
+        let (version, rest) = bytes.split_first()?;
+        let (id, nonce) = rest.split_at_checked(KEY_ID_BYTES)?;
+        if *version != VERSION {
+            return None;
+        }
+        let mut keys = std::iter::once(&self.current).chain(&self.previous);
+        let key = keys.find(|key| key.id == id)?;
+        let length = key.open(nonce, self.associated_data(purpose), &mut sealed)?;
+        sealed.truncate(length);
+        Some(sealed)
+    }
+}
+
+/// The associated data: each part after its length, so that no two lists of parts are alike.
+fn associated_data(purpose: &[u8], settings: &SessionSettings) -> Vec<u8> {
+    let parts = [
+        b"hawkgate cookie",
+        purpose,
+        settings.name.as_bytes(),
+        settings.provider.as_bytes(),
+        settings.client_id.as_bytes(),
+    ];
+    let mut data = vec![VERSION];
+    for part in parts {
+        data.extend_from_slice(&(part.len() as u64).to_be_bytes());
+        data.extend_from_slice(part);
+    }
+    data
+}
+
+impl fmt::Debug for Sealer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Sealer([redacted])")
+    }
+}

@@ -1,0 +1,1 @@
+//! Sessions with a fake provider and a manual clock.
