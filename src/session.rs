@@ -24,6 +24,7 @@ mod sign_in;
 mod sign_out;
 #[cfg(test)]
 mod tests;
+mod user_session;
 
 pub use cookie::is_own_cookie;
 pub use memo::SessionMemo;
@@ -34,6 +35,7 @@ pub use provider::{
 pub use refresh::{RefreshObserver, RefreshResult};
 pub use return_to::return_to;
 pub use seal::{cookie_key_problem, is_same_cookie_key};
+pub use user_session::{SessionGrant, SessionId, UserSession};
 
 use std::fmt;
 use std::sync::Arc;
@@ -43,13 +45,10 @@ use std::time::Duration;
 use url::Url;
 
 use crate::circuit_breaker::{CircuitBreaker, Jitter, Limits};
-use crate::clock::{Now, SharedClock, UnixMillis};
-use crate::credential::Lease;
-use crate::hawk::Credentials;
+use crate::clock::{Now, SharedClock};
 use crate::header_fields::HeaderFields;
-use crate::secret::{SecretError, SecretString};
+use crate::secret::SecretError;
 use crate::signin::AuthorizationRequest;
-use crate::token::BearerToken;
 use cookie::{Found, Names};
 use renewals::Renewals;
 use replay::Replays;
@@ -103,62 +102,6 @@ pub enum Ended {
     /// The credentials in it have expired or were rejected by the upstream.
     Credentials,
 }
-
-/// One user's session. `Debug` shows no token.
-#[derive(Clone)]
-pub struct UserSession {
-    /// Random; stays the same until the session ends. A new one at each sign-in.
-    pub id: SessionId,
-    /// Counts renewals.
-    pub generation: u32,
-    /// What the session is good for.
-    pub grant: SessionGrant,
-    /// `sub`, or the clientId.
-    pub subject: String,
-    /// `name`, if the provider says.
-    pub name: Option<String>,
-    /// `email`, if the provider says.
-    pub email: Option<String>,
-    /// `sid` of the ID token: the provider's name for its session.
-    pub provider_session: Option<String>,
-    /// When the user signed in.
-    pub signed_in_at: UnixMillis,
-    /// The end of `lifetime`.
-    pub expires_at: UnixMillis,
-    /// The end of `idle`, unless the session is used before.
-    pub idle_expires_at: UnixMillis,
-    /// From when on the access token is renewed; `None` if it cannot be, or never expires.
-    pub renew_at: Option<UnixMillis>,
-}
-
-/// What a session is good for.
-#[derive(Clone)]
-pub enum SessionGrant {
-    /// Tokens of an OpenID provider.
-    Oidc {
-        /// Verified by the session's issuer for each request, like any bearer token.
-        access_token: BearerToken,
-        /// When it expires; `None` if the provider did not say.
-        access_token_expires_at: Option<UnixMillis>,
-        /// Renews it.
-        refresh_token: Option<SecretString>,
-        /// Kept for the provider's logout if it fits into the cookie.
-        id_token: Option<SecretString>,
-    },
-    /// Credentials of a Taskcluster deployment, leased to requests as they are.
-    Taskcluster {
-        /// The credentials with their `Lease`.
-        lease: Lease,
-        /// The credentials, to be sealed again.
-        credentials: Credentials,
-        /// When they expire.
-        expires_at: UnixMillis,
-    },
-}
-
-/// 128 random bits. Not a secret, but not logged either: the log has a digest.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct SessionId(pub [u8; 16]);
 
 /// A `Set-Cookie` field value. `Debug` shows only the name.
 #[derive(Clone, PartialEq, Eq)]
@@ -599,48 +542,9 @@ impl Inner {
     }
 }
 
-impl UserSession {
-    /// Whether the access token is to be renewed before it expires.
-    fn is_renewal_due(&self, now: Now) -> bool {
-        let expired = match &self.grant {
-            SessionGrant::Oidc {
-                access_token_expires_at: Some(at),
-                ..
-            } => now.wall >= *at,
-            _ => false,
-        };
-        expired || self.renew_at.is_some_and(|at| now.wall >= at)
-    }
-}
-
-impl fmt::Debug for SessionId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("SessionId(..)")
-    }
-}
-
 impl fmt::Debug for SetCookie {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = self.0.split('=').next().unwrap_or_default();
         write!(f, "SetCookie({name:?}, [redacted])")
-    }
-}
-
-impl fmt::Debug for SessionGrant {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Oidc { .. } => "Oidc([redacted])",
-            Self::Taskcluster { .. } => "Taskcluster([redacted])",
-        })
-    }
-}
-
-impl fmt::Debug for UserSession {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("UserSession")
-            .field("subject", &self.subject)
-            .field("generation", &self.generation)
-            .field("grant", &self.grant)
-            .finish_non_exhaustive()
     }
 }

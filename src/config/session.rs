@@ -187,7 +187,7 @@ impl Session {
         self.check_name(reader);
         self.check_keys(reader);
         self.check_times(reader);
-        site::check_prefix(reader, &self.prefix);
+        let prefix = site::resolve_prefix(reader, self.prefix);
         if let Some(ca) = &self.ca.value {
             reader.check_cas(&self.ca.at, ca);
         }
@@ -218,7 +218,7 @@ impl Session {
                 previous_cookie_key: self.previous_cookie_key.optional()?,
                 idle: self.idle.value?,
                 lifetime: self.lifetime.value?,
-                prefix: self.prefix.value?,
+                prefix: prefix?,
                 unauthenticated: self.unauthenticated.value?,
                 origin: self.origin.optional()?.map(|origin| origin.0),
                 timeout: timeout?,

@@ -5,6 +5,7 @@ mod auth0;
 mod examples;
 mod hostile;
 mod refused;
+mod sessions;
 
 /// Parses `text` without checking the files that it references.
 fn parse_text(text: &str) -> Result<(Config, Vec<Warning>), ConfigErrors> {

@@ -348,36 +348,6 @@ impl Inner {
 }
 
 impl UserSession {
-    pub(super) fn access_token_expires_at(&self) -> Option<UnixMillis> {
-        match &self.grant {
-            SessionGrant::Oidc {
-                access_token_expires_at,
-                ..
-            } => *access_token_expires_at,
-            SessionGrant::Taskcluster { .. } => None,
-        }
-    }
-
-    pub(super) fn refresh_token(&self) -> Option<&SecretString> {
-        match &self.grant {
-            SessionGrant::Oidc { refresh_token, .. } => refresh_token.as_ref(),
-            SessionGrant::Taskcluster { .. } => None,
-        }
-    }
-
-    pub(super) fn id_token(&self) -> Option<&SecretString> {
-        match &self.grant {
-            SessionGrant::Oidc { id_token, .. } => id_token.as_ref(),
-            SessionGrant::Taskcluster { .. } => None,
-        }
-    }
-
-    /// Whether the access token has not expired as far as is known.
-    fn has_valid_token(&self, now: Now) -> bool {
-        self.access_token_expires_at()
-            .is_none_or(|at| now.wall < at)
-    }
-
     /// The session with the tokens of `grant`. What the provider left out stays.
     fn after(&self, grant: ProviderGrant, now: Now) -> Result<Self, &'static str> {
         if grant.subject != self.subject {

@@ -335,12 +335,12 @@ fn refuse_other_tenants(
     source: &Auth0Identity,
 ) {
     for issuer in named {
-        refuse_other_tenants_than(reader, issuer.at, issuer.kind, source);
+        refuse_other_tenant(reader, issuer.at, issuer.kind, source);
     }
 }
 
 /// Like [`refuse_other_tenants`], for one issuer.
-pub(super) fn refuse_other_tenants_than(
+pub(super) fn refuse_other_tenant(
     reader: &mut Reader<'_>,
     at: &Location,
     issuer: &IssuerKind,

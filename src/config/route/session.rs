@@ -1,6 +1,6 @@
 //! `route.session`
 
-use super::access::refuse_other_tenants_than;
+use super::access::refuse_other_tenant;
 use super::{Context, Route};
 use crate::config::diagnostic::quoted;
 use crate::config::reader::Reader;
@@ -65,7 +65,7 @@ impl Route {
             Some(SessionProvider::Oidc { issuer, .. }) => {
                 let kind = context.issuers.get(*issuer).and_then(|i| i.value.as_ref());
                 if let (Some(SourceKind::Auth0Identity(source)), Some(kind)) = (source, kind) {
-                    refuse_other_tenants_than(reader, &self.session.at, kind, source);
+                    refuse_other_tenant(reader, &self.session.at, kind, source);
                 }
             }
             Some(SessionProvider::Taskcluster(_)) => self.check_taskcluster(reader),

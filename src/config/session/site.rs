@@ -48,9 +48,9 @@ impl Value for Origin {
     }
 }
 
-/// Refuses a prefix below which the endpoints could not be reached, or which would hide every route.
-pub(super) fn check_prefix(reader: &mut Reader<'_>, field: &Field<String>) {
-    let Some(prefix) = &field.value else { return };
+/// The prefix, unless the endpoints below it could not be reached, or would hide every route.
+pub(super) fn resolve_prefix(reader: &mut Reader<'_>, field: Field<String>) -> Option<String> {
+    let prefix = field.value?;
     let missing = !prefix.starts_with('/') || !prefix.ends_with('/');
     let (problem, remedy) = if missing {
         let whole = format!("/{}/", prefix.trim_matches('/'));
@@ -68,16 +68,17 @@ pub(super) fn check_prefix(reader: &mut Reader<'_>, field: &Field<String>) {
         || prefix
             .split('/')
             .any(|segment| [".", ".."].contains(&segment))
-        || !is_plain(prefix)
+        || !is_plain(&prefix)
     {
         (
             "is not a plain path",
             "write it with letters, digits and hyphens, like \"/oauth2/\"".to_owned(),
         )
     } else {
-        return;
+        return Some(prefix);
     };
     reader.error(&field.at, problem, remedy);
+    None
 }
 
 /// Refuses sessions whose endpoints overlap, and routes and `[login]` that they would hide.

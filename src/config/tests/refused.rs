@@ -4,7 +4,8 @@ use super::*;
 
 const CASES: &str = concat!(
     include_str!("refused.txt"),
-    include_str!("refused_oauth.txt")
+    include_str!("refused_oauth.txt"),
+    include_str!("refused_session.txt")
 );
 
 /// The title, file and errors of each case.
@@ -47,6 +48,9 @@ fn expand(file: &str) -> String {
                 "[[issuer]]\nname = \"{name}\"\nkind = \"introspection\"\nurl = \"https://{name}.example\"\n\
                  introspection_url = \"https://{name}.example/i\"\naudiences = [\"a\"]\nclient_id = \"c\"\n\
                  client_secret = {{ file = \"t\" }}"
+            ),
+            ("@session", name) => format!(
+                "[[session]]\nname = \"{name}\"\nclient_id = \"c\"\ncookie_key = {{ file = \"k\" }}"
             ),
             ("@static", _) => "[[source]]\nname = \"s\"\nkind = \"taskcluster-static\"\n\
                                client_id = \"c\"\naccess_token = { file = \"t\" }"
