@@ -23,6 +23,7 @@ use super::{DemoError, stylesheet};
 use crate::clock::SharedClock;
 
 pub(super) use self::tokens::{AccessToken, TokenVerifier, Validity};
+pub(super) use self::users::USERS;
 
 /// The only client: hawkgate, as the demo's configuration calls it.
 pub(super) const CLIENT_ID: &str = "hawkgate";

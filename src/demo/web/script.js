@@ -33,15 +33,14 @@ function ordinal(number) {
   return number + (['th', 'st', 'nd', 'rd'][last] ?? 'th');
 }
 
-function show(text, failed = false, link = null) {
+function show(text, { failed = false, link = null } = {}) {
   const status = byId('status');
   status.classList.toggle('failed', failed);
   status.replaceChildren(text);
   if (link) {
     const anchor = document.createElement('a');
-    anchor.href = link;
-    anchor.textContent = 'Sign in again';
-    status.append(' ', anchor, '.');
+    [anchor.href, anchor.textContent] = link;
+    status.append(' ', anchor);
   }
 }
 
@@ -91,7 +90,7 @@ function showAttempts(attempts) {
       const item = document.createElement('li');
       const refused = attempt.status === 401;
       item.classList.toggle('refused', refused);
-      item.textContent = `${time(attempt.at)}, credentials of generation ${attempt.credentials}: ${attempt.status}${refused ? `, “${attempt.message}”` : ''}`;
+      item.textContent = `${time(attempt.at)}, generation ${attempt.credentials}: ${attempt.status}${refused ? `, “${attempt.message}”` : ''}`;
       return item;
     }),
   );
@@ -104,15 +103,15 @@ function showAnswer(answer) {
   setFact('scope', token.scope);
   setFact('token-expires', time(token.expires));
   setFact('generation', `${credentials.number}, issued ${time(credentials.issued)}`);
-  setFact('origin', credentials.calls === 1 ? 'fetched for this call' : `the cache; this is the ${ordinal(credentials.calls)} call with them`);
+  setFact('origin', credentials.calls === 1 ? 'fetched for this call' : `cache (${ordinal(credentials.calls)} call with them)`);
   setFact('credentials-expire', time(credentials.expires));
   setFact('authorization', request.authorization);
-  setFact('cookie', request.cookie ? 'yes, which is a fault' : 'no');
-  setFact('bearer', attempts.some((attempt) => attempt.bearer) ? 'yes, which is a fault' : 'no');
+  setFact('cookie', request.cookie ? 'yes (this is a bug)' : 'no');
+  setFact('bearer', attempts.some((attempt) => attempt.bearer) ? 'yes (this is a bug)' : 'no');
   setFact('id', request.id);
   setFact('client', answer.clientId);
   setFact('scopes', answer.scopes.join(' '));
-  setFact('status', attempts.length > 1 ? '200, and nothing of the 401' : '200');
+  setFact('status', attempts.length > 1 ? '200, not the 401' : '200');
   showAttempts(attempts);
   showHops();
 }
@@ -196,12 +195,13 @@ function showFailure(response, body) {
   if (reason === 'sign_in_required') {
     showHops('cookie');
     showRefusal(response, body);
-    show('You are signed out: the session has ended.', true, signInLink(body));
+    const link = signInLink(body);
+    show('You are signed out: the session has ended.', { failed: true, link: link && [link, 'Sign in again'] });
     return;
   }
   if (!reason && response.status === 401) counts.seen += 1;
   const from = reason ? `hawkgate refused the call (${reason})` : 'The API refused the call';
-  show(`${from}: ${response.status}. ${body?.message ?? ''}`, true);
+  show(`${from}: ${response.status}. ${body?.message ?? ''}`, { failed: true });
 }
 
 function showRefusal(response, body) {
@@ -222,7 +222,7 @@ async function timed(options) {
 function describe(answer, milliseconds) {
   const { attempts, credentials } = answer;
   if (attempts.length > 1) {
-    return 'Healed: the API refused the first attempt with 401. hawkgate got new credentials and sent the call again. This page saw a 200.';
+    return 'Healed: the API rejected the first attempt with 401. hawkgate fetched new credentials and resent the call. This page saw only the 200.';
   }
   const from = credentials.calls === 1 ? 'fetched for this call' : 'from hawkgate’s cache';
   return `200 after ${milliseconds} ms, as ${answer.clientId}, with credentials ${from}.`;
@@ -241,7 +241,7 @@ async function call() {
   await readSession();
   showAnswer(body);
   remember(body);
-  show(describe(body, milliseconds));
+  show(describe(body, milliseconds), { link: body.attempts.length > 1 ? ['#hop-api', 'See both attempts'] : null });
 }
 
 async function heal() {
@@ -256,12 +256,12 @@ async function heal() {
 async function omit() {
   const { response, body } = await timed({ credentials: 'omit' });
   if (response.status !== 401) {
-    show(`The call was answered with ${response.status}, but should have been refused.`, true);
+    show(`The call was answered with ${response.status}, but should have been refused.`, { failed: true });
     return;
   }
   showHops('cookie');
   showRefusal(response, body);
-  show('401 from hawkgate: nobody is signed in on a request without the cookie. The API received nothing.');
+  show('hawkgate answered 401: without the cookie nobody is signed in. The API received nothing.');
 }
 
 /** Runs one action at a time. The buttons stay focusable, so that the focus is not lost. */
@@ -271,7 +271,7 @@ async function run(action) {
   try {
     await action();
   } catch {
-    show('hawkgate does not answer. Is the demo still running?', true);
+    show('hawkgate does not answer. Is the demo still running?', { failed: true });
   } finally {
     for (const button of buttons) button.removeAttribute('aria-disabled');
     showCounts();
