@@ -199,7 +199,7 @@ pub enum SignInError {
     Token(String),
     /// The session does not fit into a cookie.
     #[error(
-        "the session takes {0} bytes, but browsers keep cookies of at most 4096: use store = \"shared\", or ask for fewer claims"
+        "the session takes {0} bytes, but browsers keep cookies of at most 4096: ask the provider for fewer scopes, or let it put fewer claims into tokens"
     )]
     TooLarge(usize),
     /// The system's random number generator failed.
@@ -244,6 +244,8 @@ struct Inner {
     observer: Arc<dyn RefreshObserver>,
     clock: SharedClock,
     state: Arc<State>,
+    /// Judges failing refreshes (`docs/design/failures.md`).
+    breaker: Arc<CircuitBreaker<SessionId>>,
     /// Tells [`SessionMemo`] which sessions opened a cookie.
     instance: u64,
     /// Whether the log says that cookies are not protected as they should be.
@@ -252,7 +254,7 @@ struct Inner {
 
 /// What is remembered about sessions in this process. All of it is bounded, and no user can use up
 /// what others need.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct State {
     /// Sessions that ended before their time: an entry for each user who signed out.
     revocations: Revocations,
@@ -263,8 +265,6 @@ struct State {
     attempts: Replays,
     /// Logout tokens. Only the provider causes entries.
     logout_tokens: Replays,
-    /// Judges failing refreshes (`docs/design/failures.md`).
-    breaker: Arc<CircuitBreaker<SessionId>>,
 }
 
 impl Sessions {
@@ -290,7 +290,7 @@ impl Sessions {
         let kept = predecessor
             .filter(|predecessor| same(&&predecessor.inner.settings))
             .map(|predecessor| Arc::clone(&predecessor.inner.state));
-        let state = kept.unwrap_or_else(|| Arc::new(State::new(&settings, &clock)));
+        let state = kept.unwrap_or_default();
         let inner = Inner {
             sealer: Sealer::new(&settings)?,
             names: Names::of(&settings.name),
@@ -302,6 +302,7 @@ impl Sessions {
             },
             provider,
             observer,
+            breaker: breaker(&settings, &clock),
             clock,
             state,
             instance: INSTANCES.fetch_add(1, Ordering::Relaxed),
@@ -435,24 +436,15 @@ impl Sessions {
     }
 }
 
-impl State {
-    fn new(settings: &SessionSettings, clock: &SharedClock) -> Self {
-        let limits = Limits {
-            concurrency: 64,
-            max_calls: 1024,
-            timeout: settings.timeout,
-            keys: 4096,
-        };
-        let name = Arc::clone(&settings.name);
-        let clock = Arc::clone(clock);
-        Self {
-            revocations: Revocations::default(),
-            renewals: Renewals::default(),
-            attempts: Replays::default(),
-            logout_tokens: Replays::default(),
-            breaker: CircuitBreaker::new("session", name, limits, clock, Jitter::Random),
-        }
-    }
+fn breaker(settings: &SessionSettings, clock: &SharedClock) -> Arc<CircuitBreaker<SessionId>> {
+    let limits = Limits {
+        concurrency: 64,
+        max_calls: 1024,
+        timeout: settings.timeout,
+        keys: 4096,
+    };
+    let (name, clock) = (Arc::clone(&settings.name), Arc::clone(clock));
+    CircuitBreaker::new("session", name, limits, clock, Jitter::Random)
 }
 
 impl Inner {
@@ -525,7 +517,9 @@ impl Inner {
             cookie: None,
             refreshed: false,
         };
-        if unchanged.session.idle_expires_at.until(moved) < step {
+        let idle_expires_at = unchanged.session.idle_expires_at;
+        let ends_before = unchanged.session.expires_at <= idle_expires_at;
+        if ends_before || idle_expires_at.until(moved) < step {
             return unchanged;
         }
         let mut session = UserSession::clone(&unchanged.session);

@@ -190,8 +190,13 @@ impl<'b> Reader<'b> {
         if count > MAX_SEGMENTS {
             return None;
         }
-        // Enough for what is left to read, so that the text is never moved.
-        let mut text = String::with_capacity(self.0.len() / 3 * 4 + 4 * MAX_SEGMENTS);
+        // Known in advance, so that the text is never moved.
+        let mut ahead = *self;
+        let mut length = count.saturating_sub(1);
+        for _ in 0..count {
+            length += (ahead.bytes()?.len() * 4).div_ceil(3);
+        }
+        let mut text = String::with_capacity(length);
         for index in 0..count {
             if index > 0 {
                 text.push('.');

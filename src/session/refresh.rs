@@ -68,6 +68,8 @@ enum Step {
     Use(Arc<UserSession>),
     /// A refresh is in progress. `leads` if this request has started it.
     Wait {
+        /// What there is until then.
+        current: Arc<UserSession>,
         flight: Flight<Refreshed>,
         leads: bool,
     },
@@ -81,29 +83,33 @@ pub(super) async fn renew(
     now: Now,
     cause: Cause,
 ) -> Result<Renewed, RenewError> {
-    let generation = session.generation;
-    let (flight, leads) = match next_step(inner, &session, now, cause)? {
-        Step::Use(current) if current.generation == generation => {
+    let hand_out = |current: Arc<UserSession>, now: Now, refreshed: bool| {
+        if current.generation == session.generation {
             // Not with a moved idle limit: another request is about to set a newer cookie.
-            return Ok(unchanged(current));
+            return Ok(Renewed {
+                session: current,
+                cookie: None,
+                refreshed,
+            });
         }
-        Step::Use(newer) => return inner.hand_out(&newer, security, now, false),
-        Step::Wait { flight, leads } => (flight, leads),
+        inner.hand_out(&current, security, now, refreshed)
+    };
+    let (current, flight, leads) = match next_step(inner, &session, now, cause)? {
+        Step::Use(current) => return hand_out(current, now, false),
+        Step::Wait {
+            current,
+            flight,
+            leads,
+        } => (current, flight, leads),
     };
     let refreshed = flight.wait().await.unwrap_or_else(abandoned);
     let now = Now::read(&*inner.clock);
     match refreshed {
-        Ok(newer) => inner.hand_out(&newer, security, now, leads),
-        Err(_) if cause == Cause::Due && session.has_valid_token(now) => Ok(unchanged(session)),
+        Ok(newer) => hand_out(newer, now, leads),
+        Err(_) if cause == Cause::Due && current.has_valid_token(now) => {
+            hand_out(current, now, false)
+        }
         Err(error) => Err(error),
-    }
-}
-
-fn unchanged(session: Arc<UserSession>) -> Renewed {
-    Renewed {
-        session,
-        cookie: None,
-        refreshed: false,
     }
 }
 
@@ -142,6 +148,7 @@ fn next_step(
             true => Step::Use(current),
             false => Step::Wait {
                 flight: flight.clone(),
+                current,
                 leads: false,
             },
         });
@@ -158,6 +165,7 @@ fn next_step(
     }
     match start(inner, table, &current, refresh_token, now, refused) {
         Ok(flight) => Ok(Step::Wait {
+            current,
             flight,
             leads: true,
         }),
@@ -179,7 +187,6 @@ fn start(
         origin: Origin::Subject(origin(&session.subject)),
     };
     let call = inner
-        .state
         .breaker
         .begin(attempt)
         .map_err(|rejected| RenewError::Unavailable {
@@ -328,13 +335,12 @@ impl Inner {
         now: Now,
         refreshed: bool,
     ) -> Result<Renewed, RenewError> {
-        if let Some(ended) = self.ended(session, now) {
+        let mut session = UserSession::clone(session);
+        let idle = now.wall.plus(self.settings.idle);
+        session.idle_expires_at = session.idle_expires_at.max(idle);
+        if let Some(ended) = self.ended(&session, now) {
             return Err(RenewError::Ended(ended));
         }
-        let mut session = UserSession::clone(session);
-        session.idle_expires_at = session
-            .idle_expires_at
-            .max(now.wall.plus(self.settings.idle));
         let cookie = self.cookie(&session, security, now).map_err(|error| {
             log::warn!("session {}: {error}", self.settings.name);
             RenewError::Ended(Ended::Credentials)

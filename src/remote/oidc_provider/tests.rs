@@ -328,7 +328,7 @@ async fn each_failure_of_the_token_endpoint_has_its_class() {
         (
             Reply::json(400, &quoting("s3cret_code")),
             "misconfigured",
-            "unregistered",
+            "400",
         ),
         (Reply::json(404, ""), "misconfigured", "404"),
         (Reply::json(401, ""), "misconfigured", "client_id"),
