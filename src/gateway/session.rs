@@ -4,6 +4,7 @@
 
 mod authenticate;
 mod browser;
+mod cookie_caller;
 mod endpoints;
 mod pages;
 #[cfg(test)]
@@ -24,7 +25,7 @@ use crate::clock::SharedClock;
 use crate::session::settings::Unauthenticated;
 use crate::session::{SessionId, Sessions, SetCookie, Site, SiteSecurity};
 use crate::token::Issuer;
-pub use authenticate::CookieCaller;
+pub use cookie_caller::CookieCaller;
 pub use endpoints::{Endpoint, EndpointRequest, MAX_BODY_BYTES};
 
 /// The value of the `route` label and log field for the endpoints.
@@ -83,7 +84,7 @@ impl Session {
     ///
     /// # Errors
     /// [`Reason::InsecureOrigin`] if it was sent over http, and not to this machine itself.
-    fn security(&self, head: Head<'_>) -> Result<SiteSecurity, Rejection> {
+    pub fn security(&self, head: Head<'_>) -> Result<SiteSecurity, Rejection> {
         if let Some(site) = &self.site {
             return Ok(site.security);
         }
@@ -111,6 +112,15 @@ impl Session {
         Ok(Site { origin, security })
     }
 
+    /// Whether `sender`, the value of `Origin`, is the origin of the site that this request was sent to.
+    fn is_own(&self, sender: &[u8], head: Head<'_>) -> bool {
+        if let Some(site) = &self.site {
+            return site.origin.as_bytes() == sender;
+        }
+        self.site(head)
+            .is_ok_and(|site| site.origin.as_bytes() == sender)
+    }
+
     /// The refusal of a request without a session; `removal` deletes a cookie that is none, or no
     /// longer one.
     fn sign_in_required(&self, head: Head<'_>, removal: Option<SetCookie>) -> Rejection {
@@ -118,8 +128,7 @@ impl Session {
         if navigates && browser::is_unsafe(head.method) {
             // The browser withholds the cookie from forms of other sites. Their users are not sent
             // to sign in for such a form.
-            let site = self.site(head);
-            if !site.is_ok_and(|site| !browser::is_foreign(head, &site.origin)) {
+            if browser::is_foreign(head, |sender| self.is_own(sender, head)) {
                 return Rejection::from(Reason::CrossSite)
                     .with_cause("a form of another origin, without a session");
             }

@@ -139,18 +139,21 @@ fn next_step(
     // A newer access token is not the one that was refused.
     let refused = cause == Cause::Refused && !is_newer;
     let usable = !refused && current.has_valid_token(now);
-    let or_use = |error: RenewError| match usable {
-        true => Ok(Step::Use(Arc::clone(&current))),
-        false => Err(error),
+    let or_use = |error: RenewError| {
+        if usable {
+            Ok(Step::Use(Arc::clone(&current)))
+        } else {
+            Err(error)
+        }
     };
     if let Some(flight) = known.and_then(|entry| entry.in_flight()) {
-        return Ok(match usable {
-            true => Step::Use(current),
-            false => Step::Wait {
-                flight: flight.clone(),
-                current,
-                leads: false,
-            },
+        if usable {
+            return Ok(Step::Use(current));
+        }
+        return Ok(Step::Wait {
+            flight: flight.clone(),
+            current,
+            leads: false,
         });
     }
     let Some(refresh_token) = current.refresh_token().cloned() else {

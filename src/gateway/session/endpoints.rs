@@ -294,7 +294,8 @@ impl Session {
     ) -> Result<LocalResponse, Rejection> {
         let head = request.head;
         let site = self.site(head)?;
-        if let Some(cause) = browser::cross_site(head, &site.origin, |_| false) {
+        let own = |sender: &[u8]| sender == site.origin.as_bytes();
+        if let Some(cause) = browser::cross_site(head, own, |_| false) {
             return Err(Rejection::from(Reason::CrossSite).with_cause(cause));
         }
         let mut memo = SessionMemo::default();
@@ -329,13 +330,14 @@ impl Session {
     ) -> Result<LocalResponse, Rejection> {
         let head = request.head;
         let site = self.site(head)?;
+        let own = |sender: &[u8]| sender == site.origin.as_bytes();
         let (Ok(fetch_site), Ok(sender)) = (
             only(head.headers, &SEC_FETCH_SITE),
             only(head.headers, &header::ORIGIN),
         ) else {
             return Err(Reason::CrossSite.into());
         };
-        if let Some(cause) = browser::initiated_elsewhere(fetch_site, sender, &site.origin) {
+        if let Some(cause) = browser::initiated_elsewhere(fetch_site, sender, own) {
             return Err(Rejection::from(Reason::CrossSite).with_cause(cause));
         }
         let session = self.opened(head, now, site.security);
