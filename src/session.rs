@@ -23,6 +23,8 @@ pub mod settings;
 mod sign_in;
 mod sign_out;
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;
 mod user_session;
 

@@ -271,3 +271,6 @@ fn time(at: UnixMillis, now: Now) -> String {
         _ => format!("{} ({} s ago)", at.to_rfc3339(), away.unsigned_abs()),
     }
 }
+
+#[cfg(test)]
+mod tests;

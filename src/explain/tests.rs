@@ -120,11 +120,11 @@ fn claims() -> Value {
 fn question(target: &str, token: Option<String>) -> Question {
     Question {
         method: Method::GET,
+        https: false,
         host: "tc.example.com".into(),
         target: target.into(),
         token,
         cookie: None,
-        https: false,
         user: None,
         origin: None,
         user_agent: None,

@@ -1,78 +1,38 @@
 //! Requests with a session's own Taskcluster credentials.
 
 use UnauthorizedReason::{AuthorizedScopes, ClockSkew, NotSigned, StillUnauthorized, UpstreamOwn};
-use url::Url;
 
 use super::*;
 use crate::gateway::rule::{Effect, Expression, Rule, Rules};
 use crate::secret::SecretRef;
 use crate::session::settings::{SessionKind, SessionSettings, Unauthenticated};
-use crate::session::{
-    IdentityProvider, LogoutToken, LogoutTokenError, ProviderEndpoints, ProviderError,
-    ProviderGrant, RefreshObserver, RefreshResult, SessionGrant, Sessions, Site, SiteSecurity,
-};
-use crate::signin::AuthorizationCode;
+use crate::session::{self, ProviderGrant, SessionGrant, Sessions, Site, SiteSecurity};
 
 const HOUR: i64 = 3600;
 const CLIENT: &str = "github/1|ada/app-Ab3dEf";
 const REMOVED: &str = "hawkgate-tc=; Path=/; Max-Age=0";
 
-/// A deployment that issues credentials for eight hours.
-#[derive(Debug)]
-struct Deployment(SharedClock);
-
-#[async_trait]
-impl IdentityProvider for Deployment {
-    async fn endpoints(&self) -> Result<ProviderEndpoints, ProviderError> {
-        Ok(ProviderEndpoints {
-            issuer: "https://tc.example".into(),
-            authorization: "https://tc.example/login/oauth/authorize".parse().unwrap(),
-            end_session: None,
-            iss_required: false,
-        })
+/// What a deployment issues: credentials for eight hours.
+fn grant(now: Now) -> ProviderGrant {
+    let credentials = Credentials {
+        client_id: CLIENT.into(),
+        access_token: "s3cret-key".into(),
+        certificate: None,
+        authorized_scopes: None,
+    };
+    let expires_at = now.wall.plus(Duration::from_hours(8));
+    let credential = Credential::taskcluster(&credentials).unwrap();
+    ProviderGrant {
+        grant: SessionGrant::Taskcluster {
+            lease: Lease::detached(credential, expires_at, now),
+            credentials,
+            expires_at,
+        },
+        subject: CLIENT.into(),
+        name: None,
+        email: None,
+        provider_session: None,
     }
-
-    async fn redeem(&self, _: &AuthorizationCode) -> Result<ProviderGrant, ProviderError> {
-        let credentials = Credentials {
-            client_id: CLIENT.into(),
-            access_token: "s3cret-key".into(),
-            certificate: None,
-            authorized_scopes: None,
-        };
-        let now = Now::read(&*self.0);
-        let expires_at = now.wall.plus(Duration::from_hours(8));
-        let credential = Credential::taskcluster(&credentials).unwrap();
-        Ok(ProviderGrant {
-            grant: SessionGrant::Taskcluster {
-                lease: Lease::detached(credential, expires_at, now),
-                credentials,
-                expires_at,
-            },
-            subject: CLIENT.into(),
-            name: None,
-            email: None,
-            provider_session: None,
-        })
-    }
-
-    async fn refresh(&self, _: &SecretString, _: &str) -> Result<ProviderGrant, ProviderError> {
-        Err(ProviderError::Refused("nothing to refresh".into()))
-    }
-
-    async fn revoke(&self, _: &SecretString) -> Result<(), ProviderError> {
-        Ok(())
-    }
-
-    async fn verify_logout_token(&self, _: &str) -> Result<LogoutToken, LogoutTokenError> {
-        Err(LogoutTokenError("none".into()))
-    }
-}
-
-#[derive(Debug)]
-struct Unobserved;
-
-impl RefreshObserver for Unobserved {
-    fn refreshed(&self, _: RefreshResult) {}
 }
 
 /// A route with a session, and the cookie of a user who has signed in.
@@ -102,59 +62,22 @@ fn sessions(clock: &Arc<ManualClock>) -> Sessions {
         origin: None,
         timeout: Duration::from_secs(5),
     };
-    let provider = Arc::new(Deployment(clock.clone()));
-    Sessions::new(
-        settings,
-        provider,
-        Arc::new(Unobserved),
-        clock.clone(),
-        None,
-    )
-    .unwrap()
-}
-
-/// `name=value` of a `Set-Cookie` field.
-fn pair(field: &str) -> &str {
-    field.split(';').next().unwrap()
+    let grant = grant(Now::read(&**clock));
+    session::testing::sessions(settings, Some(grant), clock.clone())
 }
 
 fn with_cookie(cookie: &str) -> HeaderMap {
     HeaderMap::from_iter([(http::header::COOKIE, cookie.parse().unwrap())])
 }
 
-/// Signs in and returns the session's cookie.
-async fn sign_in(sessions: &Sessions, now: Now) -> String {
+async fn signed_in(rules: Option<Rules>) -> SignedIn {
+    let clock = ManualClock::at(NOW);
+    let sessions = Arc::new(sessions(&clock));
     let site = Site {
         origin: "http://localhost".into(),
         security: SiteSecurity::LoopbackHttp,
     };
-    let begun = sessions
-        .begin("/api/x", &site, &HeaderMap::new(), now)
-        .await
-        .unwrap();
-    let state = |url: &Url| {
-        let mut query = url.query_pairs();
-        query
-            .find(|(name, _)| name == "state")
-            .unwrap()
-            .1
-            .into_owned()
-    };
-    let query = format!("code=c-1&state={}", state(&begun.location));
-    let attempt = with_cookie(pair(begun.cookies[0].as_str()));
-    let done = sessions
-        .complete(&query, &site, &attempt, now)
-        .await
-        .unwrap();
-    let mut cookies = done.cookies.iter().map(|cookie| pair(cookie.as_str()));
-    let session = cookies.find(|cookie| cookie.starts_with("hawkgate-tc="));
-    session.unwrap().to_owned()
-}
-
-async fn signed_in(rules: Option<Rules>) -> SignedIn {
-    let clock = ManualClock::at(NOW);
-    let sessions = Arc::new(sessions(&clock));
-    let cookie = sign_in(&sessions, Now::read(&*clock)).await;
+    let cookie = session::testing::sign_in(&sessions, &site, Now::read(&*clock)).await;
     let session = Arc::new(Session {
         sessions,
         prefix: "/oauth2/".into(),
