@@ -121,8 +121,8 @@ impl Service {
             (authorization::AUTHORIZE, &Method::GET | &Method::POST) => {
                 authorization::authorize(self, request)
             }
-            (authorization::SIGN_IN, &Method::POST) => authorization::sign_in(self, request),
-            (authorization::SIGN_IN, _) => server::method_not_allowed("POST"),
+            (pages::SIGN_IN, &Method::POST) => authorization::sign_in(self, request),
+            (pages::SIGN_IN, _) => server::method_not_allowed("POST"),
             (token_endpoint::TOKEN, _) => token_endpoint::token(self, request),
             (token_endpoint::REVOKE, _) => token_endpoint::revoke(self, request),
             (token_endpoint::END_SESSION, &Method::GET | &Method::POST) => {
@@ -138,7 +138,7 @@ impl Service {
     fn metadata(&self) -> Value {
         let issuer = self.tokens.issuer();
         let at = |path: &str| format!("{issuer}{path}");
-        let scopes: Vec<&str> = authorization::SCOPES.iter().map(|(s, _)| *s).collect();
+        let scopes: Vec<&str> = grants::SCOPES.iter().map(|(s, _)| *s).collect();
         json!({
             "issuer": issuer,
             "jwks_uri": at("/jwks"),

@@ -59,7 +59,8 @@ pub(super) fn see_other(location: &Url) -> Response {
 
 /// Returns 405, with the methods that are allowed.
 pub(super) fn method_not_allowed(allowed: &'static str) -> Response {
-    let mut response = json(StatusCode::METHOD_NOT_ALLOWED, &Value::Null);
+    let status = StatusCode::METHOD_NOT_ALLOWED;
+    let mut response = response(status, "text/plain; charset=utf-8", "");
     let allowed = header::HeaderValue::from_static(allowed);
     response.headers_mut().insert(header::ALLOW, allowed);
     response

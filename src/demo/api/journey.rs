@@ -4,8 +4,9 @@
 use http::header;
 use serde_json::{Value, json};
 
-use super::{ReceivedRequest, State, hawk};
+use super::{ReceivedRequest, State};
 use crate::clock::UnixMillis;
+use crate::demo::hawk;
 use crate::demo::identity_provider::AccessToken;
 use crate::demo::server::Request;
 

@@ -4,26 +4,15 @@ use http::{Method, StatusCode};
 use url::Url;
 
 use super::Service;
-use super::grants::AuthorizationRequest;
+use super::grants::{AuthorizationRequest, SCOPES};
 use super::pages;
 use super::parameters::Parameters;
 use super::users;
+use crate::demo::AUDIENCE;
 use crate::demo::server::{self, Request, Response};
-use crate::demo::{AUDIENCE, SCOPE};
 
 /// Where browsers are sent.
 pub(super) const AUTHORIZE: &str = "/authorize";
-/// Where the sign-in form is sent.
-pub(super) const SIGN_IN: &str = "/sign-in";
-/// Known scopes, with what they mean for the user. Others are ignored (OpenID Connect Core §3.1.2.1).
-pub(super) const SCOPES: [(&str, &str); 5] = [
-    ("openid", "know who you are"),
-    ("profile", "see your name"),
-    ("email", "see your email address"),
-    (SCOPE, "call the API on your behalf"),
-    ("offline_access", "stay signed in while you are away"),
-];
-
 /// An error that the client is told by a redirect (RFC 6749 §4.1.2.1).
 type Refusal = &'static str;
 

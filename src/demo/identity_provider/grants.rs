@@ -12,8 +12,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL;
 
 use super::users::{User, equal};
 use crate::clock::{SharedClock, UnixMillis};
-use crate::demo::DemoError;
 use crate::demo::random::random;
+use crate::demo::{DemoError, SCOPE};
 
 /// Maximum number of sign-ins in progress, of codes, and of grants. The oldest gives way.
 const MAX_ENTRIES: usize = 256;
@@ -25,6 +25,16 @@ const CODE_LIFETIME: Duration = Duration::from_mins(1);
 const GRANT_LIFETIME: Duration = Duration::from_hours(8);
 /// How many wrong passwords end a sign-in.
 const MAX_FAILURES: u8 = 5;
+
+/// Known scopes, with what they mean for the user. Others are ignored (OpenID Connect Core
+/// §3.1.2.1).
+pub(super) const SCOPES: [(&str, &str); 5] = [
+    ("openid", "know who you are"),
+    ("profile", "see your name"),
+    ("email", "see your email address"),
+    (SCOPE, "call the API on your behalf"),
+    ("offline_access", "stay signed in while you are away"),
+];
 
 /// A valid authorization request, as it waits for the user.
 #[derive(Clone, Debug)]

@@ -5,11 +5,12 @@ use std::fmt::Write;
 use http::StatusCode;
 use url::Url;
 
-use super::authorization::{SCOPES, SIGN_IN};
-use super::grants::AuthorizationRequest;
+use super::grants::{AuthorizationRequest, SCOPES};
 use super::users::USERS;
 use crate::demo::server::{self, Response};
 
+/// Where the sign-in form is sent.
+pub(super) const SIGN_IN: &str = "/sign-in";
 const LAYOUT: &str = include_str!("../web/provider.html");
 const FORM: &str = include_str!("../web/sign_in.html");
 

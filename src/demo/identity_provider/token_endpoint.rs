@@ -24,25 +24,35 @@ pub(super) fn token(service: &Service, request: &Request) -> Response {
         Ok(authenticated) => authenticated,
         Err(refusal) => return refusal,
     };
+    match issue(service, &form, client) {
+        Ok(Ok(issue)) => tokens(service, &issue),
+        Ok(Err(error)) => Ok(refuse(error)),
+        Err(error) => Err(error),
+    }
+    .unwrap_or_else(|_| {
+        let error = json!({ "error": "server_error" });
+        server::json(StatusCode::INTERNAL_SERVER_ERROR, &error)
+    })
+}
+
+/// Returns what a grant is good for, or an error code of RFC 6749 §5.2.
+fn issue(
+    service: &Service,
+    form: &Parameters,
+    client: &Client,
+) -> Result<Result<Issue, &'static str>, DemoError> {
     let get = |name| form.get(name);
-    let issue = match get("grant_type") {
+    let found = match get("grant_type") {
         "authorization_code" => {
             let (code, verifier) = (get("code"), get("code_verifier"));
             let grants = &service.grants;
-            grants.redeem(code, client.id, get("redirect_uri"), verifier)
+            grants.redeem(code, client.id, get("redirect_uri"), verifier)?
         }
-        "refresh_token" => service.grants.refresh(get("refresh_token"), client.id),
-        "" => return refuse("invalid_request"),
-        _ => return refuse("unsupported_grant_type"),
+        "refresh_token" => service.grants.refresh(get("refresh_token"), client.id)?,
+        "" => return Ok(Err("invalid_request")),
+        _ => return Ok(Err("unsupported_grant_type")),
     };
-    match issue.and_then(|issue| Ok((issue.as_ref()).map(|i| tokens(service, i)).transpose()?)) {
-        Ok(Some(response)) => response,
-        Ok(None) => refuse("invalid_grant"),
-        Err(_) => {
-            let error = json!({ "error": "server_error" });
-            server::json(StatusCode::INTERNAL_SERVER_ERROR, &error)
-        }
-    }
+    Ok(found.ok_or("invalid_grant"))
 }
 
 fn tokens(service: &Service, issue: &Issue) -> Result<Response, DemoError> {
