@@ -505,6 +505,11 @@ async fn a_page_can_read_every_refusal() {
 #[tokio::test]
 async fn a_page_can_read_that_hawkgate_is_busy_and_that_its_upstream_died() {
     let fixture = Fixture::start_with("requests_in_flight = 1").await;
+    until("the set-up to be over", async || {
+        let metrics = fixture.gateway.metrics().await;
+        metrics.sum("hawkgate_requests_in_flight", &[]) < 0.5
+    })
+    .await;
     let (latch, arrived) = (Latch::closed(), Arc::new(AtomicBool::new(false)));
     let (held, seen) = (latch.clone(), Arc::clone(&arrived));
     fixture.upstream.set_handler(move |_| {
