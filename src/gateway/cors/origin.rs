@@ -91,6 +91,22 @@ impl OriginPattern {
         kind.map(Self)
     }
 
+    /// Whether pages of the origin come in cleartext from another machine, so that whoever is on the
+    /// way can put scripts into them.
+    pub fn is_cleartext(&self) -> bool {
+        let is_loopback = |authority: &str| {
+            let own = |host: &&str| authority.strip_prefix(*host).is_some_and(is_port_or_none);
+            LOOPBACK.iter().any(own)
+        };
+        match &self.0 {
+            Kind::Exact(origin) => origin
+                .strip_prefix("http://")
+                .is_some_and(|authority| !is_loopback(authority)),
+            Kind::Subdomains { scheme, .. } => scheme == "http://",
+            Kind::AnyPort(_) => false,
+        }
+    }
+
     /// The origin, if it is no pattern for several.
     pub(super) fn as_origin(&self) -> Option<&str> {
         match &self.0 {
@@ -314,6 +330,25 @@ mod tests {
             "https://*.example.com:8443",
             "https://a.example.com"
         ));
+    }
+
+    #[test]
+    fn pages_in_cleartext_are_known() {
+        for (text, cleartext) in [
+            ("http://app.example.com", true),
+            ("http://*.example.com", true),
+            ("http://localhost.example.com", true),
+            ("http://127.0.0.1.example.com", true),
+            ("https://app.example.com", false),
+            ("https://*.example.com", false),
+            ("http://localhost", false),
+            ("http://localhost:3000", false),
+            ("http://localhost:*", false),
+            ("http://[::1]:3000", false),
+        ] {
+            let parsed = OriginPattern::parse(text).unwrap();
+            assert_eq!(parsed.is_cleartext(), cleartext, "{text}");
+        }
     }
 
     /// Whatever one changed byte makes of an allowed origin, what still matches is an origin of the same
