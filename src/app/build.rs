@@ -140,13 +140,13 @@ impl Builder<'_> {
             }
             routes.push(Arc::new(route));
         }
-        let hosts = routes.iter().filter_map(|route| {
-            let session = route.session.as_ref()?;
-            Some((session, route.host.as_deref()))
-        });
+        let hosts: Vec<_> = routes
+            .iter()
+            .filter_map(|route| Some((route.session.as_ref()?, route.host.as_deref())))
+            .collect();
         Ok(Built {
             gateway: Gateway {
-                sessions: SessionTable::new(sessions, hosts),
+                sessions: SessionTable::new(sessions, &hosts),
                 routes: RouteTable::new(routes),
                 login,
                 clock: self.clock.clone(),

@@ -179,7 +179,7 @@ impl Value for CorsValue {
             DeValue::String(text) if text == UPSTREAM => Some(Self::Upstream),
             DeValue::String(text) => {
                 let problem = format!("{} is not a valid value", quoted(text));
-                let remedy = match nearest(text, [UPSTREAM].into_iter()) {
+                let remedy = match nearest(text, [UPSTREAM]) {
                     Some(suggestion) => format!("did you mean {suggestion:?}?"),
                     None => REMEDY.to_owned(),
                 };

@@ -127,6 +127,7 @@ fn question(target: &str, token: Option<String>) -> Question {
         cookie: None,
         origin: None,
         user: None,
+        origin: None,
         user_agent: None,
         client: Some([127, 0, 0, 1].into()),
         offline: false,

@@ -15,7 +15,7 @@ use crate::clock::Now;
 #[derive(Debug)]
 pub enum Preflight {
     /// hawkgate sends this response.
-    Answer(LocalResponse),
+    Answer(Box<LocalResponse>),
     /// It is sent upstream, without credentials.
     Forward(Box<Admission>),
 }
@@ -133,7 +133,7 @@ fn answered(answer: PreflightAnswer, route: &Route) -> Preflight {
         cause: refused,
         ..RequestDetails::default()
     };
-    Preflight::Answer(response)
+    Preflight::Answer(Box::new(response))
 }
 
 #[cfg(test)]

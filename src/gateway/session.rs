@@ -10,7 +10,7 @@ mod pages;
 #[cfg(test)]
 mod tests;
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::net::Ipv6Addr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -162,11 +162,12 @@ impl Session {
 /// Tells sessions apart in logs, without revealing their ids.
 fn digest(id: SessionId) -> String {
     let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &id.0);
-    hash.as_ref()
-        .iter()
-        .take(8)
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    let mut text = String::with_capacity(16);
+    for byte in hash.as_ref().iter().take(8) {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
 }
 
 impl fmt::Debug for Session {
@@ -222,13 +223,10 @@ struct Placed {
 impl SessionTable {
     /// The endpoints of `sessions` exist on every host that has a route with that session, and on
     /// every host if such a route has none. `routes` are the session and the host of each route.
-    pub fn new<'r>(
-        sessions: Vec<Arc<Session>>,
-        routes: impl Iterator<Item = (&'r Arc<Session>, Option<&'r str>)> + Clone,
-    ) -> Self {
+    pub fn new(sessions: Vec<Arc<Session>>, routes: &[(&Arc<Session>, Option<&str>)]) -> Self {
         let placed = |session: Arc<Session>| {
             let own = routes
-                .clone()
+                .iter()
                 .filter(|(of, _)| Arc::ptr_eq(of, &session))
                 .map(|(_, host)| host.map(str::to_owned));
             // Without any route, too, so that they can be tried.

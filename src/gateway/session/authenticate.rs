@@ -10,7 +10,7 @@ use crate::gateway::admission::Admission;
 use crate::gateway::reason::Reason;
 use crate::gateway::rejection::Rejection;
 use crate::gateway::{CallerMemo, Head, signing_failure};
-use crate::hawk::{Credentials, scope};
+use crate::hawk::{Certificate, Credentials, scope};
 use crate::session::{Presented, RenewError, SessionGrant, SiteSecurity, UserSession};
 use crate::token::{self, Caller, PresentedToken, SignedInClient, TokenError};
 
@@ -183,7 +183,10 @@ impl Admission {
         let Some(scopes) = self.decision().and_then(|decision| decision.scopes()) else {
             return Ok(Some(lease.clone()));
         };
-        let certified = credentials.certificate.as_ref().and_then(|c| c.scopes());
+        let certified = credentials
+            .certificate
+            .as_ref()
+            .and_then(Certificate::scopes);
         let narrowed = Credentials {
             authorized_scopes: Some(scope::narrow(certified.as_deref(), scopes)),
             ..credentials.clone()

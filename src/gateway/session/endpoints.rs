@@ -154,31 +154,11 @@ impl Session {
         let method = request.head.method;
         let refusal = LocalResponse::refusal(rejection, method, self.clock.now());
         let response = if browser::navigates(request.head) {
-            self.as_page(refusal, request)
+            as_page(refusal, request)
         } else {
             refusal
         };
         detailed(response, record)
-    }
-
-    /// The page that says the same as a refusal.
-    fn as_page(&self, refusal: LocalResponse, request: EndpointRequest<'_>) -> LocalResponse {
-        let Some(rejection) = refusal.rejection else {
-            return refusal;
-        };
-        let page = Page {
-            status: refusal.status,
-            title: title(rejection.reason),
-            text: rejection.reason.message(),
-            action: Action::None,
-            request_id: request.request_id,
-        };
-        let mut response = page.respond();
-        let own = ["content-type", "cache-control"];
-        let further = refusal.headers.into_iter();
-        let further = further.filter(|(name, _)| !own.contains(name));
-        response.headers.extend(further);
-        with_rejection(response, rejection)
     }
 
     async fn login(
@@ -431,6 +411,26 @@ impl Session {
             }
         }
     }
+}
+
+/// The page that says the same as a refusal.
+fn as_page(refusal: LocalResponse, request: EndpointRequest<'_>) -> LocalResponse {
+    let Some(rejection) = refusal.rejection else {
+        return refusal;
+    };
+    let page = Page {
+        status: refusal.status,
+        title: title(rejection.reason),
+        text: rejection.reason.message(),
+        action: Action::None,
+        request_id: request.request_id,
+    };
+    let mut response = page.respond();
+    let own = ["content-type", "cache-control"];
+    let further = refusal.headers.into_iter();
+    let further = further.filter(|(name, _)| !own.contains(name));
+    response.headers.extend(further);
+    with_rejection(response, rejection)
 }
 
 /// The `logout_token` in the form, which must be the only one.

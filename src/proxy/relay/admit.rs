@@ -131,7 +131,7 @@ impl Transaction<'_> {
             Ok(None) => return Ok(None),
             Ok(Some(Preflight::Answer(response))) => {
                 self.context.preflight = true;
-                return Ok(Some(Admitted::Answer(Box::new(response))));
+                return Ok(Some(Admitted::Answer(response)));
             }
             Ok(Some(Preflight::Forward(admission))) => admission,
             Err(refused) => {
