@@ -205,7 +205,7 @@ mod tests {
                 &["private"],
             ),
         ] {
-            for (cookies, expected) in [(&[][..], without), (&[cookie.clone()], with)] {
+            for (cookies, expected) in [(&[][..], without), (std::slice::from_ref(&cookie), with)] {
                 let mut head = list("Cache-Control", sent);
                 head.push(b"Set-Cookie", b"theirs=1");
                 add_session_cookies(&mut head, cookies).unwrap();
