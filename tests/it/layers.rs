@@ -44,7 +44,7 @@ const LAYERS: Layers<'_> = &[
     ("config", "pem secret suggest hawk trace token credential session gateway log remote proxy"),
     ("fuzzing", "peer_text token credential gateway remote proxy config"),
     ("reload", "log proxy config"),
-    ("app", "bounded_cache clock label pem trace token credential session gateway log metrics remote proxy config reload"),
+    ("app", "bounded_cache clock label pem secret trace token credential signin session gateway log metrics remote proxy config reload"),
     ("explain", "clock label secret hawk token credential session gateway proxy config app"),
     ("demo", "clock log remote proxy config app"),
     ("cli", "clock secret private_file token log registration signin remote proxy config reload app explain demo"),

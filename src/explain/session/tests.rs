@@ -151,6 +151,7 @@ fn question(target: &str, cookie: Option<&str>) -> Question {
         target: target.into(),
         token: None,
         cookie: cookie.map(Into::into),
+        origin: None,
         user: None,
         origin: None,
         user_agent: None,
@@ -201,6 +202,11 @@ async fn a_cookie_tells_whose_session_it_is_and_until_when() {
         ..question("/api/x", Some(&cookie))
     };
     assert!(fixture.explained(&post).await.passes());
+    let foreign = Question {
+        origin: Some("https://evil.example.com".into()),
+        ..post
+    };
+    assert_eq!(refusal(&fixture.explained(&foreign).await), "cross_site");
 }
 
 #[tokio::test]
