@@ -32,7 +32,7 @@ use crate::reload::{self, Fingerprints, Reloads, Target};
 use crate::remote::dns::Resolver;
 use admin_pages::Pages;
 use background::Resolution;
-use build::{Builder, Built};
+use build::{Builder, Built, Purpose};
 use live::Live;
 
 /// What a run needs in addition to its configuration.
@@ -195,7 +195,13 @@ pub fn verify(config: &Config, clock: &SharedClock) -> Result<Vec<String>, Start
 
 fn build(config: &Config, clock: &SharedClock, metrics: &Metrics) -> Result<Built, StartError> {
     proxy::check_platform_cas().map_err(|e| StartError::Unusable(e.to_string()))?;
-    Builder { clock, metrics }.build(config)
+    let purpose = Purpose::Serve;
+    Builder {
+        clock,
+        metrics,
+        purpose,
+    }
+    .build(config)
 }
 
 /// Seeds the cryptographic library's random number generator on another thread. Gathering its
@@ -248,8 +254,9 @@ fn recorder(
     })
 }
 
-/// Builds the gateway alone, without listeners and background tasks: keys are fetched when the
-/// first token needs them, and the names of upstreams are not resolved.
+/// Builds the gateway alone, to explain requests, without listeners and background tasks: keys are
+/// fetched when the first token needs them, and the names of upstreams are not resolved. Sessions are
+/// not renewed at their providers, and their keys may be missing.
 ///
 /// # Errors
 /// If something that the configuration refers to is unusable.
@@ -258,6 +265,7 @@ pub fn assemble(config: &Config, clock: &SharedClock) -> Result<Gateway, StartEr
     let built = Builder {
         clock,
         metrics: &metrics,
+        purpose: Purpose::Explain,
     }
     .build(config)?;
     Ok(built.gateway)

@@ -1,6 +1,6 @@
 //! Judges the failures of a peer that serves many callers: which calls are made, which wait, and
-//! which fail at once (`docs/design/failures.md`). Used for each credential source and for each
-//! issuer whose tokens are introspected.
+//! which fail at once (`docs/design/failures.md`). Used for each credential source, for
+//! each issuer whose tokens are introspected, and for the provider of each session.
 //!
 //! A failure is judged where it belongs: a key that fails backs off alone, and the circuit opens
 //! for all only if calls fail for nearly all of several independent callers.

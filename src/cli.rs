@@ -183,12 +183,18 @@ struct Explain {
     /// File with the bearer token, or - for standard input
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
-    /// File with username:password, or - for standard input, for routes that use passwords
+    /// File with a browser's Cookie field, or the value of the session's cookie, or - for standard input
     #[arg(long, value_name = "FILE", conflicts_with = "token_file")]
+    cookie_file: Option<PathBuf>,
+    /// File with username:password, or - for standard input, for routes that use passwords
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["token_file", "cookie_file"])]
     user_file: Option<PathBuf>,
     /// IP address that the request comes from
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
     client: IpAddr,
+    /// Origin of the web page that sends the request, such as https://app.example.com
+    #[arg(long, value_name = "ORIGIN")]
+    origin: Option<String>,
     /// User-Agent of the request
     #[arg(long, value_name = "TEXT")]
     user_agent: Option<String>,

@@ -7,6 +7,7 @@
 mod access;
 mod auth0_source;
 mod cache;
+mod cors;
 mod diagnostic;
 mod document;
 mod host;

@@ -3,18 +3,20 @@
 //! shows the header and a few claims of the token, and the clientId, scopes and expiry of
 //! credentials.
 
+mod cors;
 mod login;
 mod password;
 mod report;
 mod route;
 mod rule;
+mod session;
 mod token;
 mod upstream;
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use http::header::{AUTHORIZATION, HOST, USER_AGENT};
+use http::header::{AUTHORIZATION, HOST, ORIGIN, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Method};
 
 use crate::app::{self, StartError};
@@ -29,7 +31,7 @@ use crate::gateway::{Admission, AdmissionError, Gateway, Head};
 use crate::proxy::preview;
 use crate::secret::SecretString;
 use crate::token::settings::KeyLocation;
-use crate::token::{BearerToken, Issuer, WorkloadTokenError};
+use crate::token::{BearerToken, Caller, Issuer, WorkloadTokenError};
 
 use report::Report;
 pub use report::{Explanation, Stage, Status, Step, Verdict};
@@ -39,14 +41,20 @@ pub use report::{Explanation, Stage, Status, Step, Verdict};
 pub struct Question {
     /// The method.
     pub method: Method,
+    /// Whether the client uses https.
+    pub https: bool,
     /// The host, with or without a port.
     pub host: String,
     /// The path and query.
     pub target: String,
     /// The bearer token, if one is sent, as read from the file.
     pub token: Option<String>,
+    /// The `Cookie` field, or the value of the session's cookie alone, as read from the file.
+    pub cookie: Option<SecretString>,
     /// `username:password`, for routes that need them, as read from the file.
     pub user: Option<SecretString>,
+    /// The origin of the web page that sends the request, if one does.
+    pub origin: Option<String>,
     /// The `User-Agent`, if one is sent.
     pub user_agent: Option<String>,
     /// The address of the client; none on Unix sockets.
@@ -103,6 +111,9 @@ impl Explainer<'_> {
         if let Some(verdict) = self.login().await {
             return verdict;
         }
+        if let Some(verdict) = self.session_endpoint() {
+            return verdict;
+        }
         let Some(route) = self.route() else {
             let head = self.question.headers(None);
             return match self.gateway.authorize(self.question.head(&head)).await {
@@ -110,8 +121,14 @@ impl Explainer<'_> {
                 Err(refused) => Verdict::refused(&refused.rejection),
             };
         };
+        cors::explain(&mut self.report, route.cors.as_ref(), self.question);
         if route.takes_password() {
             return self.password(&route).await;
+        }
+        if let Some(session) = &route.session
+            && self.question.token.is_none()
+        {
+            return self.session(&route, session).await;
         }
         let bearer = match self.bearer(&route).await {
             Ok(bearer) => bearer,
@@ -133,13 +150,23 @@ impl Explainer<'_> {
             self.clock.now(),
         )
         .await;
-        if let Some(caller) = &caller {
+        self.caller(&route, caller.as_ref(), &headers).await
+    }
+
+    /// Reports what the route demands of `caller`, if it is known, and lets the gateway decide.
+    async fn caller(
+        &mut self,
+        route: &Route,
+        caller: Option<&Caller>,
+        headers: &HeaderMap,
+    ) -> Verdict {
+        if let Some(caller) = caller {
             token::explain_scopes(&mut self.report, &route.require_scopes, caller);
             let host = host_name(&self.question.host);
-            let attributes = self.question.head(&headers).attributes(&host);
+            let attributes = self.question.head(headers).attributes(&host);
             rule::explain(&mut self.report, route.rules.as_ref(), caller, attributes);
         }
-        self.decide(&headers).await
+        self.decide(headers).await
     }
 
     /// Lets the gateway decide, and reports the credential and the forwarded request.
@@ -247,7 +274,7 @@ impl Question {
             headers,
             peer: self.client,
             transport: Transport::Tcp,
-            https: false,
+            https: self.https,
             certificate: None,
         }
     }
@@ -260,6 +287,9 @@ impl Question {
             }
         };
         add(HOST, &self.host);
+        if let Some(origin) = &self.origin {
+            add(ORIGIN, origin);
+        }
         if let Some(agent) = &self.user_agent {
             add(USER_AGENT, agent);
         }

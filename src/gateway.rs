@@ -6,6 +6,7 @@ mod admission;
 pub mod bewit;
 pub mod client_certificate;
 pub mod compat;
+pub mod cors;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 pub mod host;
@@ -14,6 +15,7 @@ pub mod login;
 mod observability;
 pub mod outcome;
 mod path;
+mod preflight;
 pub mod rate_limit;
 pub mod reason;
 mod recovery;
@@ -33,6 +35,7 @@ pub use admission::{Admission, AdmissionError};
 pub use local_response::{LocalResponse, RequestDetails};
 pub use observability::Observability;
 pub use path::{Ambiguity, is_plain};
+pub use preflight::Preflight;
 pub use recovery::{Recovery, Replayable, UnauthorizedResponse};
 pub use scopes_refusal::{LOOK_TIMEOUT, RefusalLog, ScopesVerdict, UnauthorizedBody};
 pub use upstream_clock::UpstreamClock;
@@ -97,7 +100,7 @@ pub struct Head<'a> {
     /// The raw path and query.
     pub target: &'a str,
     /// The header fields; only `Authorization`, `X-OTP`, `Upgrade`, `User-Agent` and the fields of
-    /// [`resource_isolation`] are read.
+    /// [`resource_isolation`] and [`cors`] are read.
     pub headers: &'a dyn HeaderFields,
     /// The client's address; `None` on Unix sockets.
     pub peer: Option<IpAddr>,
@@ -294,9 +297,9 @@ impl Gateway {
 
     /// Refuses requests of web pages to a route that needs no credentials.
     fn check_isolation(&self, route: &Route, head: Head<'_>) -> Result<(), Rejection> {
-        let is_configured = route.host.is_some();
+        let (is_configured, cors) = (route.host.is_some(), route.cors.as_ref());
         self.isolation
-            .check_route(route.isolation, is_configured, head)
+            .check_route(route.isolation, is_configured, cors, head)
     }
 
     /// Authenticates the caller and applies rate limits and rules.

@@ -23,6 +23,8 @@ pub mod settings;
 mod sign_in;
 mod sign_out;
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;
 mod user_session;
 
@@ -281,7 +283,7 @@ impl Sessions {
         clock: SharedClock,
         predecessor: Option<&Self>,
     ) -> Result<Self, SessionError> {
-        static INSTANCES: AtomicU64 = AtomicU64::new(0);
+        let sealer = Sealer::new(&settings)?;
         let same = |other: &&SessionSettings| {
             let of =
                 |s: &SessionSettings| (s.name.clone(), s.provider.clone(), s.client_id.clone());
@@ -291,8 +293,39 @@ impl Sessions {
             .filter(|predecessor| same(&&predecessor.inner.settings))
             .map(|predecessor| Arc::clone(&predecessor.inner.state));
         let state = kept.unwrap_or_default();
+        Ok(Self::with(
+            settings, sealer, state, provider, observer, clock,
+        ))
+    }
+
+    /// Like [`Self::new`], but without the keys: opens no cookie of a browser. To explain requests where
+    /// the keys are not available.
+    ///
+    /// # Errors
+    /// If the system's random number generator fails.
+    pub fn without_keys(
+        settings: SessionSettings,
+        provider: Arc<dyn IdentityProvider>,
+        observer: Arc<dyn RefreshObserver>,
+        clock: SharedClock,
+    ) -> Result<Self, SessionError> {
+        let (sealer, state) = (Sealer::with_random_key(&settings)?, Arc::default());
+        Ok(Self::with(
+            settings, sealer, state, provider, observer, clock,
+        ))
+    }
+
+    fn with(
+        settings: SessionSettings,
+        sealer: Sealer,
+        state: Arc<State>,
+        provider: Arc<dyn IdentityProvider>,
+        observer: Arc<dyn RefreshObserver>,
+        clock: SharedClock,
+    ) -> Self {
+        static INSTANCES: AtomicU64 = AtomicU64::new(0);
         let inner = Inner {
-            sealer: Sealer::new(&settings)?,
+            sealer,
             names: Names::of(&settings.name),
             request: AuthorizationRequest {
                 scope: settings.scopes.join(" "),
@@ -309,10 +342,15 @@ impl Sessions {
             warned_of_http: AtomicBool::new(false),
             settings,
         };
-        Ok(Self {
+        Self {
             name: Arc::clone(&inner.settings.name),
             inner: Arc::new(inner),
-        })
+        }
+    }
+
+    /// The name of the session's cookie.
+    pub fn cookie_name(&self, site: SiteSecurity) -> &str {
+        self.inner.names.session(site)
     }
 
     /// The settings.
@@ -335,9 +373,9 @@ impl Sessions {
             Found::One(value) => value,
         };
         let known = memo.recall(self.inner.instance, value);
-        let session = match known.or_else(|| self.inner.unseal(value, now).map(Arc::new)) {
-            Some(session) => session,
-            None => return Presented::Ended(Ended::Invalid),
+        let unseal = || self.inner.unseal(value, now).map(Arc::new);
+        let Some(session) = known.or_else(unseal) else {
+            return Presented::Ended(Ended::Invalid);
         };
         if let Some(ended) = self.inner.ended(&session, now) {
             return Presented::Ended(ended);

@@ -12,6 +12,8 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use crate::support::http1::Field;
+
 /// The window of a connection and its streams that never delays an answer.
 const WINDOW: u32 = 1 << 24;
 
@@ -59,14 +61,14 @@ pub(crate) async fn http2(
 }
 
 /// Returns a GET of `path` for HTTP/2.
-pub(crate) fn http2_get(path: &str, authorization: Option<&str>) -> Request<()> {
+pub(crate) fn http2_get(path: &str, credentials: Option<&Field>) -> Request<()> {
     let mut request = Request::builder()
         .method(Method::GET)
         .uri(format!("https://localhost{path}"))
         .header("user-agent", "bench")
         .header("accept", "*/*");
-    if let Some(authorization) = authorization {
-        request = request.header("authorization", authorization);
+    if let Some((name, value)) = credentials {
+        request = request.header(*name, value);
     }
     request.body(()).expect("a request")
 }

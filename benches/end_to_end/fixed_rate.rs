@@ -39,8 +39,8 @@ pub(crate) async fn run(proxy: &Running, dir: &Path, length: Duration) -> Figure
         .arg(format!("--requests={requests}"))
         .arg(format!("--log-file={}", log.display()))
         .arg(format!("http://{}{}", proxy.http, path(1024)));
-    if let Some(authorization) = &proxy.authorization {
-        command.arg(format!("--header=authorization: {authorization}"));
+    if let Some((name, value)) = &proxy.credentials {
+        command.arg(format!("--header={name}: {value}"));
     }
     let before = proxy.process.cpu();
     let start = Instant::now();

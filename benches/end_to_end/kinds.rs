@@ -1,6 +1,6 @@
 //! What is measured.
 
-use crate::support::http1::Request;
+use crate::support::http1::{Field, Request};
 use crate::support::upstream::path;
 
 /// One kind of load or state.
@@ -127,10 +127,10 @@ impl Kind {
 
 impl Load {
     /// Returns the request over HTTP/1.1.
-    pub(crate) fn request(self, authorization: Option<&str>) -> Request {
+    pub(crate) fn request(self, credentials: Option<&Field>) -> Request {
         let method = if self.body > 0 { "POST" } else { "GET" };
         let path = path(self.answer);
-        Request::new(method, &path, authorization, self.body, self.answer)
+        Request::new(method, &path, credentials, self.body, self.answer)
     }
 
     /// Returns the number of units (requests, or MiB) of `requests` requests.

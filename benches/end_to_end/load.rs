@@ -68,7 +68,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     F: Future<Output = S>,
 {
-    let request = load.request(proxy.authorization.as_deref());
+    let request = load.request(proxy.credentials.as_ref());
     let mut connections = Vec::new();
     for _ in 0..count {
         let mut connection = Connection::new(open().await);
@@ -97,7 +97,7 @@ async fn http1_until<S: AsyncRead + AsyncWrite + Unpin>(
 }
 
 async fn http2(proxy: &Running, load: Load, in_flight: usize, length: Duration) -> Run {
-    let request = client::http2_get(&path(load.answer), proxy.authorization.as_deref());
+    let request = client::http2_get(&path(load.answer), proxy.credentials.as_ref());
     let mut streams = Vec::new();
     for _ in 0..in_flight.div_ceil(STREAMS) {
         let mut sender = client::http2(proxy.tls, &proxy.tls_http2, None).await;

@@ -29,7 +29,7 @@ pub(crate) struct Memory {
 pub(crate) async fn idle(proxy: &Running) -> Memory {
     let start = proxy.process.rss();
     let request = Kind::Get1K.load().expect("a load");
-    let request = request.request(proxy.authorization.as_deref());
+    let request = request.request(proxy.credentials.as_ref());
     let mut held = Vec::new();
     for _ in 0..HELD {
         let mut connection = Connection::new(client::plain(proxy.http).await);
@@ -42,8 +42,8 @@ pub(crate) async fn idle(proxy: &Running) -> Memory {
 /// Measures with [`HELD`] HTTP/1.1 connections that do not read their answers.
 pub(crate) async fn unread_http1(proxy: &Running) -> Memory {
     let start = proxy.process.rss();
-    let authorization = proxy.authorization.as_deref();
-    let request = Request::new("GET", &path(UNREAD), authorization, 0, UNREAD);
+    let credentials = proxy.credentials.as_ref();
+    let request = Request::new("GET", &path(UNREAD), credentials, 0, UNREAD);
     let mut held = Vec::new();
     let mut missing = 0;
     for _ in 0..HELD {
@@ -59,7 +59,7 @@ pub(crate) async fn unread_http1(proxy: &Running) -> Memory {
 /// Measures with [`HELD`] HTTP/2 streams whose answers have no window.
 pub(crate) async fn unread_http2(proxy: &Running) -> Memory {
     let start = proxy.process.rss();
-    let request = client::http2_get(&path(UNREAD), proxy.authorization.as_deref());
+    let request = client::http2_get(&path(UNREAD), proxy.credentials.as_ref());
     let mut held = Vec::new();
     let mut missing = 0;
     for _ in 0..HELD / STREAMS_PER_CONNECTION {

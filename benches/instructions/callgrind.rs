@@ -8,8 +8,8 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::support::hawkgate::{self, Ports};
-use crate::support::http1::{Connection, Request};
+use crate::support::hawkgate::{self, Access, Ports};
+use crate::support::http1::{Connection, Field, Request};
 use crate::support::identity::Identity;
 use crate::support::process::Process;
 use crate::support::{free_port, upstream};
@@ -22,8 +22,8 @@ const START_LIMIT: Duration = Duration::from_mins(2);
 
 /// A hawkgate to measure, and the upstream.
 pub(crate) struct Lab {
-    /// The credentials of requests.
-    pub(crate) authorization: String,
+    /// The field with the token, and the one with a session's cookie.
+    pub(crate) credentials: [Field; 2],
     program: PathBuf,
     config: PathBuf,
     ports: Ports,
@@ -44,10 +44,10 @@ impl Lab {
         };
         tokio::spawn(upstream::serve(listener));
         let config = dir.path().join("hawkgate.toml");
-        let toml = hawkgate::configuration(ports, 1, &identity, true);
+        let toml = hawkgate::configuration(ports, 1, &identity, Access::Session);
         fs::write(&config, toml).expect("a configuration");
         Self {
-            authorization: format!("Bearer {}", identity.token),
+            credentials: [identity.bearer(), identity.cookie().await],
             program: program.to_owned(),
             config,
             ports,

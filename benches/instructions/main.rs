@@ -1,5 +1,5 @@
 //! Counts the instructions that hawkgate needs for one GET and one POST of 1 KiB with a cached
-//! token and a Hawk signature, under `valgrind --tool=callgrind`. Unlike time, they hardly depend
+//! token and a Hawk signature, and for the GET with the cookie of a session, under `valgrind --tool=callgrind`. Unlike time, they hardly depend
 //! on what else the machine does.
 //!
 //! `cargo test --config benches/instructions/debug.toml --bench instructions`, which `./test` runs,
@@ -37,8 +37,13 @@ use support::upstream::path;
 /// Requests by which the measured run is longer than the one that it is compared with.
 const REQUESTS: u64 = 2000;
 
-/// What is counted: a name, a method and the length of the request's body.
-const KINDS: [(&str, &str, usize); 2] = [("get", "GET", 0), ("post", "POST", 1024)];
+/// What is counted: a name, a method, the length of the request's body, and whether it has the cookie
+/// of a session instead of a token.
+const KINDS: [(&str, &str, usize, bool); 3] = [
+    ("get", "GET", 0, false),
+    ("post", "POST", 1024, false),
+    ("get-cookie", "GET", 0, true),
+];
 
 /// Counts the instructions per request.
 #[derive(Parser)]
@@ -84,8 +89,9 @@ fn main() -> ExitCode {
 /// Returns the instructions per request of each kind.
 async fn measure(program: &Path) -> Vec<(&'static str, Profile)> {
     let lab = Lab::new(program).await;
-    let requests = KINDS.map(|(name, method, body)| {
-        let request = Request::new(method, &path(1024), Some(&lab.authorization), body, 1024);
+    let requests = KINDS.map(|(name, method, body, cookie)| {
+        let credentials = &lab.credentials[usize::from(cookie)];
+        let request = Request::new(method, &path(1024), Some(credentials), body, 1024);
         (name, request)
     });
     let idle = lab.run(&requests, None).await;

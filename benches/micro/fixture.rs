@@ -258,6 +258,7 @@ pub(crate) fn gateway(count: usize, issuer: Option<Arc<Issuer>>) -> Gateway {
             methods: None,
             upstream: Arc::new(upstream()),
             issuers: issuers.clone(),
+            session: None,
             source: Some(Arc::clone(&source)),
             stripped_headers: hawkgate::gateway::request_headers::StrippedHeaders::default(),
             require_scopes: vec!["openid".into()],
@@ -266,6 +267,7 @@ pub(crate) fn gateway(count: usize, issuer: Option<Arc<Issuer>>) -> Gateway {
             anonymous: false,
             workload_token: None,
             isolation: Isolation::Off,
+            cors: None,
             rules: None,
             rates: hawkgate::gateway::rate_limit::RateLimiters::default(),
             upgrade_expiry: hawkgate::gateway::route::UpgradeExpiry::default(),
@@ -274,6 +276,7 @@ pub(crate) fn gateway(count: usize, issuer: Option<Arc<Issuer>>) -> Gateway {
     };
     Gateway {
         routes: RouteTable::new((0..count).map(route).collect()),
+        sessions: hawkgate::gateway::session::SessionTable::default(),
         login: None,
         clock: SystemClock::shared(),
         rule_headers: vec![],

@@ -12,19 +12,20 @@
 )]
 
 mod fixture;
+mod session;
 
 use std::borrow::Cow;
 use std::hint::black_box;
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use hawkgate::clock::{Now, SystemClock};
-use hawkgate::gateway::Head;
 use hawkgate::gateway::request_headers::StrippedHeaders;
 use hawkgate::gateway::reserved_headers::{as_read, is_hop_by_hop, is_reserved};
 use hawkgate::gateway::resource_isolation::Transport;
 use hawkgate::gateway::rule::{Expression, RequestAttributes};
+use hawkgate::gateway::{CallerMemo, Head};
 use hawkgate::hawk::{SignedRequest, nonce};
-use hawkgate::token::{BearerToken, TokenMemo, authenticate};
+use hawkgate::token::{BearerToken, authenticate};
 use http::{HeaderMap, Method};
 use serde_json::json;
 
@@ -115,7 +116,7 @@ fn admission(c: &mut Criterion) {
     admit();
     c.bench_function("route, verify, lease, sign: all cached", |b| b.iter(admit));
     let clock = SystemClock::shared();
-    let mut memo = TokenMemo::default();
+    let mut memo = CallerMemo::default();
     c.bench_function("route, recall, lease, sign", |b| {
         b.iter(|| {
             let now = Now::read(&*clock);
@@ -138,6 +139,7 @@ fn head(headers: &HeaderMap) -> Head<'_> {
         headers,
         peer: None,
         transport: Transport::Tcp,
+        https: false,
         certificate: None,
     }
 }
@@ -254,6 +256,7 @@ criterion_group!(
     admission,
     header_names,
     rules,
-    cache_hits
+    cache_hits,
+    session::session
 );
 criterion_main!(benches);

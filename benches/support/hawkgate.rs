@@ -8,6 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::identity::{AUDIENCE, HAWK_ID, ISSUER, Identity};
+use super::session::NAME;
 
 /// The ports of a hawkgate.
 #[derive(Clone, Copy)]
@@ -22,13 +23,23 @@ pub(crate) struct Ports {
     pub(crate) upstream: u16,
 }
 
-/// Returns a configuration with `threads` workers. With `token`, its only route verifies tokens
-/// and signs with Hawk; otherwise it passes requests without credentials.
+/// Who may use the only route.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// Anybody; requests are passed on without credentials.
+    Anonymous,
+    /// Whoever sends the token. Requests are signed with Hawk.
+    Token,
+    /// The same, or has a session.
+    Session,
+}
+
+/// Returns a configuration with `threads` workers.
 pub(crate) fn configuration(
     ports: Ports,
     threads: usize,
     identity: &Identity,
-    token: bool,
+    access: Access,
 ) -> String {
     let quoted = |path: &Path| format!("{:?}", path.display().to_string());
     let mut toml = format!(
@@ -53,13 +64,13 @@ upstream = "http://127.0.0.1:{upstream}"
         certificate = quoted(&identity.certificate),
         key = quoted(&identity.private_key),
     );
-    if token {
+    if access != Access::Anonymous {
         let _ = write!(
             toml,
             r#"issuers = ["bench"]
 source = "bench"
 require_scopes = ["openid"]
-
+{session}
 [[issuer]]
 name = "bench"
 url = "{ISSUER}"
@@ -72,9 +83,27 @@ kind = "taskcluster-static"
 client_id = "{HAWK_ID}"
 access_token = {{ file = {secret} }}
 "#,
+            session = if access == Access::Session {
+                "session = \"bench\"\n"
+            } else {
+                ""
+            },
             jwks = quoted(&identity.jwks),
             secret = quoted(&identity.hawk_key),
         );
+        if access == Access::Session {
+            let _ = write!(
+                toml,
+                r#"
+[[session]]
+name = "{NAME}"
+issuer = "bench"
+client_id = "bench"
+cookie_key = {{ file = {key} }}
+"#,
+                key = quoted(&identity.cookie_key),
+            );
+        }
     } else {
         toml.push_str("anonymous = true\n");
     }

@@ -7,6 +7,9 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 const BLOCK: usize = 64 * 1024;
 static BODY: [u8; BLOCK] = [b'x'; BLOCK];
 
+/// A header field: its name, in lower case, and its value.
+pub(crate) type Field = (&'static str, String);
+
 /// A request, and the length of the answer that must come.
 #[derive(Clone)]
 pub(crate) struct Request {
@@ -23,15 +26,15 @@ impl Request {
     pub(crate) fn new(
         method: &str,
         path: &str,
-        authorization: Option<&str>,
+        credentials: Option<&Field>,
         body: usize,
         answer: usize,
     ) -> Self {
         let mut head = format!(
             "{method} {path} HTTP/1.1\r\nHost: localhost\r\nUser-Agent: bench\r\nAccept: */*\r\n"
         );
-        if let Some(authorization) = authorization {
-            let _ = write!(head, "Authorization: {authorization}\r\n");
+        if let Some((name, value)) = credentials {
+            let _ = write!(head, "{name}: {value}\r\n");
         }
         if body > 0 {
             let _ = write!(

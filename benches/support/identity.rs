@@ -15,6 +15,8 @@ use rustls::pki_types::CertificateDer;
 use rustls::{ClientConfig, RootCertStore};
 use serde_json::json;
 
+use super::http1::Field;
+
 /// The issuer of the token.
 pub(crate) const ISSUER: &str = "https://bench.example.com/";
 /// The audience of the token.
@@ -23,6 +25,9 @@ pub(crate) const AUDIENCE: &str = "bench";
 pub(crate) const HAWK_ID: &str = "bench/client";
 /// Its key.
 pub(crate) const HAWK_KEY: &str = "secret-of-this-benchmark-only-0123456789";
+
+/// The key of the session's cookies, in base64.
+const COOKIE_KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 
 /// The files, and the token.
 pub(crate) struct Identity {
@@ -38,6 +43,8 @@ pub(crate) struct Identity {
     pub(crate) private_key: PathBuf,
     /// Both in one file, as HAProxy reads them.
     pub(crate) certificate_and_key: PathBuf,
+    /// The key of the session's cookies.
+    pub(crate) cookie_key: PathBuf,
     /// An RS256 token that is valid for an hour.
     pub(crate) token: String,
     root: CertificateDer<'static>,
@@ -66,12 +73,24 @@ impl Identity {
             jwks: write("jwks.json", &jwks.to_string()),
             public_key: write("public.pem", &pem("PUBLIC KEY", public.as_ref())),
             hawk_key: write("hawk-key", HAWK_KEY),
+            cookie_key: write("cookie-key", COOKIE_KEY),
             certificate: write("cert.pem", &certificate),
             private_key: write("key.pem", &private_key),
             certificate_and_key: write("both.pem", &format!("{certificate}{private_key}")),
             token: token(&pair),
             root: tls.cert.der().clone(),
         }
+    }
+
+    /// Returns the field with the token.
+    pub(crate) fn bearer(&self) -> Field {
+        ("authorization", format!("Bearer {}", self.token))
+    }
+
+    /// Returns the field with the cookie of a session that has the token.
+    pub(crate) async fn cookie(&self) -> Field {
+        let cookie = super::session::cookie(&self.cookie_key, &self.token).await;
+        ("cookie", cookie)
     }
 
     /// Returns the settings of a client that trusts the certificate, uses TLS 1.3 and offers

@@ -4,6 +4,7 @@ pub(crate) mod hawkgate;
 pub(crate) mod http1;
 pub(crate) mod identity;
 pub(crate) mod process;
+pub(crate) mod session;
 pub(crate) mod upstream;
 
 use std::net::TcpListener;

@@ -120,8 +120,16 @@ impl Pages {
 }
 
 fn can_admit_anyone(route: &Route) -> bool {
-    // The source verifies passwords, which needs no keys.
-    route.anonymous || route.takes_password() || route.issuers.iter().any(|i| has_keys(i))
+    let session = route.session.as_ref();
+    let mut verifiers = route
+        .issuers
+        .iter()
+        .chain(session.into_iter().flat_map(|session| &session.issuers));
+    // The source verifies passwords, which needs no keys; nor do sessions without an issuer.
+    route.anonymous
+        || route.takes_password()
+        || session.is_some_and(|session| session.issuers.is_empty())
+        || verifiers.any(|issuer| has_keys(issuer))
 }
 
 fn has_keys(issuer: &Issuer) -> bool {

@@ -13,7 +13,8 @@ use super::observe::observe;
 use crate::clock::SharedClock;
 use crate::config::{self, Config, IssuerKind, SourceKind};
 use crate::credential::{CacheLimits, CachedSource, CredentialSource, SourceOptions};
-use crate::gateway::login::{AllowedOrigins, Login};
+use crate::gateway::cors::{Cors, CorsPolicy};
+use crate::gateway::login::Login;
 use crate::gateway::rate_limit::RateLimiters;
 use crate::gateway::resource_isolation::IsolationPolicy;
 use crate::gateway::route::{Isolation, Route, RouteTable, Upstream};
@@ -46,6 +47,16 @@ const MAX_EXCHANGE_RESPONSE_BYTES: usize = 64 * 1024;
 pub(super) struct Builder<'a> {
     pub(super) clock: &'a SharedClock,
     pub(super) metrics: &'a Metrics,
+    pub(super) purpose: Purpose,
+}
+
+/// What a gateway is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// To serve requests.
+    Serve,
+    /// To explain them: no session is renewed at its provider, and its keys may be missing.
+    Explain,
 }
 
 /// A gateway, and its stateful components, which background tasks keep fresh.
@@ -129,13 +140,13 @@ impl Builder<'_> {
             }
             routes.push(Arc::new(route));
         }
-        let hosts = routes.iter().filter_map(|route| {
-            let session = route.session.as_ref()?;
-            Some((session, route.host.as_deref()))
-        });
+        let hosts: Vec<_> = routes
+            .iter()
+            .filter_map(|route| Some((route.session.as_ref()?, route.host.as_deref())))
+            .collect();
         Ok(Built {
             gateway: Gateway {
-                sessions: SessionTable::new(sessions, hosts),
+                sessions: SessionTable::new(sessions, &hosts),
                 routes: RouteTable::new(routes),
                 login,
                 clock: self.clock.clone(),
@@ -252,7 +263,10 @@ impl Builder<'_> {
             source: Arc::clone(&source.name),
             require_scopes: login.require_scopes.clone(),
             rules,
-            allowed_origins: AllowedOrigins::new(login.allowed_origins.clone()),
+            cors: login
+                .allowed_origins
+                .clone()
+                .map(|origins| Arc::new(CorsPolicy::for_login(origins))),
             lifetime: login.lifetime,
             timeout: source.timeout,
             rates: RateLimiters::default(),
@@ -456,6 +470,14 @@ fn build_route(
     sources: &[Arc<CachedSource>],
 ) -> Route {
     let issuers = route.issuers.iter().filter_map(|at| issuers.get(*at));
+    let source = route.source.and_then(|at| sources.get(at)).cloned();
+    let takes_password = source
+        .as_ref()
+        .is_some_and(|source| source.takes_password());
+    let cors = route
+        .cors
+        .as_ref()
+        .map(|cors| Cors::new(cors, route.methods.as_deref(), takes_password));
     Route {
         name: route.name.clone(),
         host: route.host.clone(),
@@ -465,7 +487,7 @@ fn build_route(
         upstream,
         issuers: issuers.cloned().collect(),
         session: None,
-        source: route.source.and_then(|at| sources.get(at)).cloned(),
+        source,
         stripped_headers: route.stripped_headers.clone(),
         require_scopes: route.require_scopes.clone(),
         passes_401: route.passes_401.clone(),
@@ -477,6 +499,7 @@ fn build_route(
             .map(|file| Arc::new(WorkloadToken::new(file))),
         upgrade_expiry: route.upgrade_expiry,
         isolation,
+        cors,
         compat: route.compat,
         rules: None,
         rates: RateLimiters::default(),

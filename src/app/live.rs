@@ -10,7 +10,7 @@ use tokio::sync::Mutex;
 
 use super::admin_pages::{AdminState, Pages};
 use super::background::{self, Background, Resolution};
-use super::build::{Builder, Built};
+use super::build::{Builder, Built, Purpose};
 use super::components::Components;
 use super::local_sources;
 use crate::clock::SharedClock;
@@ -80,6 +80,7 @@ impl Target for Live {
         let builder = Builder {
             clock: &self.clock,
             metrics: &self.metrics,
+            purpose: Purpose::Serve,
         };
         let Built {
             gateway,

@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
+use async_trait::async_trait;
+
 use super::StartError;
-use super::build::Builder;
+use super::build::{Builder, Purpose};
 use super::components::{Component, Components, SessionBasis, reuse_or_build};
 use crate::config::{self, Config, SessionProvider};
 use crate::gateway::rate_limit::{RateLimiter, RateLimiters};
@@ -11,7 +13,12 @@ use crate::gateway::session::Session;
 use crate::reload::Fingerprints;
 use crate::remote::oidc_provider::OidcProvider;
 use crate::remote::taskcluster_provider::TaskclusterProvider;
-use crate::session::{IdentityProvider, Sessions, Site, SiteSecurity};
+use crate::secret::SecretString;
+use crate::session::{
+    IdentityProvider, LogoutToken, LogoutTokenError, ProviderEndpoints, ProviderError,
+    ProviderGrant, Sessions, Site, SiteSecurity,
+};
+use crate::signin::AuthorizationCode;
 use crate::token::Issuer;
 
 impl Builder<'_> {
@@ -40,8 +47,13 @@ impl Builder<'_> {
                     self.metrics.session_observer(name),
                 );
                 let clock = self.clock.clone();
-                Sessions::new(settings, provider, observer, clock, predecessor)
-                    .map_err(|error| failed(&error))
+                let made = match self.purpose {
+                    Purpose::Explain if settings.cookie_key.read().is_err() => {
+                        Sessions::without_keys(settings, provider, observer, clock)
+                    }
+                    _ => Sessions::new(settings, provider, observer, clock, predecessor),
+                };
+                made.map_err(|error| failed(&error))
             })
         };
         config.sessions.iter().map(component).collect()
@@ -52,6 +64,9 @@ impl Builder<'_> {
         session: &config::Session,
         issuers: &[Arc<Issuer>],
     ) -> Result<Arc<dyn IdentityProvider>, StartError> {
+        if self.purpose == Purpose::Explain {
+            return Ok(Arc::new(NotContacted));
+        }
         let name = &session.settings.name;
         let clock = self.clock.clone();
         let failed = |e: &dyn std::error::Error| StartError::unusable("session", name, e);
@@ -126,4 +141,45 @@ fn site(origin: String) -> Site {
         SiteSecurity::LoopbackHttp
     };
     Site { origin, security }
+}
+
+/// Stands for the provider while requests are explained: whoever asks what would happen to a cookie
+/// must not use up its refresh token.
+#[derive(Debug)]
+struct NotContacted;
+
+impl NotContacted {
+    fn error() -> ProviderError {
+        ProviderError::Unavailable {
+            cause: "the provider is not contacted to explain a request".to_owned(),
+            retry_after: None,
+        }
+    }
+}
+
+#[async_trait]
+impl IdentityProvider for NotContacted {
+    async fn endpoints(&self) -> Result<ProviderEndpoints, ProviderError> {
+        Err(Self::error())
+    }
+
+    async fn redeem(&self, _code: &AuthorizationCode) -> Result<ProviderGrant, ProviderError> {
+        Err(Self::error())
+    }
+
+    async fn refresh(
+        &self,
+        _refresh_token: &SecretString,
+        _subject: &str,
+    ) -> Result<ProviderGrant, ProviderError> {
+        Err(Self::error())
+    }
+
+    async fn revoke(&self, _refresh_token: &SecretString) -> Result<(), ProviderError> {
+        Err(Self::error())
+    }
+
+    async fn verify_logout_token(&self, _token: &str) -> Result<LogoutToken, LogoutTokenError> {
+        Err(LogoutTokenError(Self::error().to_string()))
+    }
 }

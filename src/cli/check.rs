@@ -48,12 +48,15 @@ fn check(path: &Path, skip_secrets: bool) -> Result<String, String> {
 }
 
 fn summary(config: &Config) -> String {
-    format!(
-        "valid: {}, {}, {}",
+    let mut counts = vec![
         count(config.routes.len(), "route"),
         count(config.issuers.len(), "issuer"),
         count(config.sources.len(), "source"),
-    )
+    ];
+    if !config.sessions.is_empty() {
+        counts.push(count(config.sessions.len(), "session"));
+    }
+    format!("valid: {}", counts.join(", "))
 }
 
 fn count(number: usize, noun: &str) -> String {

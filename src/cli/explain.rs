@@ -71,6 +71,10 @@ fn question(args: &Explain) -> Result<Question, Usage> {
     let method = Method::from_bytes(args.method.as_bytes())
         .map_err(|_| Usage("--method is not an HTTP method".into()))?;
     let (host, target) = split_url(&args.url)?;
+    let https = args
+        .url
+        .get(..6)
+        .is_some_and(|scheme| scheme.eq_ignore_ascii_case("https:"));
     let token = match &args.token_file {
         Some(path) => Some(token(path)?),
         None => None,
@@ -79,12 +83,19 @@ fn question(args: &Explain) -> Result<Question, Usage> {
         Some(path) => Some(user(path)?),
         None => None,
     };
+    let cookie = match &args.cookie_file {
+        Some(path) => Some(cookie(path)?),
+        None => None,
+    };
     Ok(Question {
         method,
+        https,
         host,
         target,
         token,
+        cookie,
         user,
+        origin: args.origin.clone(),
         user_agent: args.user_agent.clone(),
         client: Some(args.client),
         offline: args.offline,
@@ -132,6 +143,21 @@ fn token(path: &Path) -> Result<String, Usage> {
         return Err(Usage("--token-file is empty".into()));
     }
     Ok(bare.to_owned())
+}
+
+/// Reads a `Cookie` field, or the value of a cookie, from a file, or from standard input for `-`. The
+/// name of the field is stripped.
+fn cookie(path: &Path) -> Result<SecretString, Usage> {
+    let text = read("--cookie-file", path)?;
+    let text = text.trim();
+    let bare = match text.get(..7) {
+        Some(name) if name.eq_ignore_ascii_case("cookie:") => text[7..].trim_start(),
+        _ => text,
+    };
+    if bare.is_empty() {
+        return Err(Usage("--cookie-file is empty".into()));
+    }
+    Ok(SecretString::from(bare))
 }
 
 /// Reads `username:password` from a file, or from standard input for `-`, without trailing

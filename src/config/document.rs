@@ -8,7 +8,7 @@ use super::diagnostic::{Location, quoted};
 use super::keys::{self, TABLES};
 use super::reader::{Reader, Section, Table};
 use super::references::{Declaration, refuse_duplicates};
-use super::resolved::{Config, Issuer, IssuerKind, Route, Source, SourceKind};
+use super::resolved::{Config, Issuer, IssuerKind, Route, Session, Source, SourceKind};
 use super::{
     cache, issuer, limits, log, login, route, rule, server, session, source, trace, units,
 };
@@ -108,20 +108,7 @@ pub(super) fn read(reader: &mut Reader<'_>, document: &DeTable<'_>) -> Option<Co
         trace: trace?,
         files: std::mem::take(&mut reader.files),
     };
-    warn_about_unused(reader, &issuers, |index| {
-        let login = config.login.as_ref();
-        config.routes.iter().any(|r| r.issuers.contains(&index))
-            || config.sessions.iter().any(|s| s.issuer() == Some(index))
-            || login.is_some_and(|l| l.issuers.contains(&index))
-    });
-    warn_about_unused(reader, &sources, |index| {
-        let login = config.login.as_ref();
-        config.routes.iter().any(|r| r.source == Some(index))
-            || login.is_some_and(|l| l.source == index)
-    });
-    warn_about_unused(reader, &sessions, |index| {
-        config.routes.iter().any(|r| r.session == Some(index))
-    });
+    warn_about_unused_tables(reader, &config, &issuers, &sources, &sessions);
     warn_about_minting(reader, &config, &sources);
     rule::warn_about_deny_only_routes(reader, &routes, &config.rules);
     source::refuse_remote_credential_updates(reader, &config.server.admin, &sources);
@@ -250,6 +237,30 @@ fn repeated<T>(
         all.push(read(reader, &table));
     }
     all
+}
+
+/// Warns about issuers, sources and sessions that nothing uses.
+fn warn_about_unused_tables(
+    reader: &mut Reader<'_>,
+    config: &Config,
+    issuers: &[Declaration<IssuerKind>],
+    sources: &[Declaration<Source>],
+    sessions: &[Declaration<Session>],
+) {
+    warn_about_unused(reader, issuers, |index| {
+        let login = config.login.as_ref();
+        config.routes.iter().any(|r| r.issuers.contains(&index))
+            || config.sessions.iter().any(|s| s.issuer() == Some(index))
+            || login.is_some_and(|l| l.issuers.contains(&index))
+    });
+    warn_about_unused(reader, sources, |index| {
+        let login = config.login.as_ref();
+        config.routes.iter().any(|r| r.source == Some(index))
+            || login.is_some_and(|l| l.source == index)
+    });
+    warn_about_unused(reader, sessions, |index| {
+        config.routes.iter().any(|r| r.session == Some(index))
+    });
 }
 
 fn warn_about_unused<T>(

@@ -2,17 +2,15 @@
 
 use std::time::Duration;
 
-use toml::de::DeValue;
-use url::Url;
-
-use super::diagnostic::{Location, quoted};
-use super::reader::{Field, Reader, Shape, Value, section};
+use super::cors::{Origin, allowed_origins};
+use super::diagnostic::quoted;
+use super::reader::{Field, Reader, section};
 use super::references::{self, Declaration};
 use super::resolved::{self, IssuerKind, SourceKind};
 use super::route::Context;
 use super::units::show_duration;
-use super::value::{Item, List, text};
-use crate::gateway::login::{ANY_ORIGIN, LABEL, PREFIXES};
+use super::value::{Item, List};
+use crate::gateway::login::{LABEL, PREFIXES};
 use crate::hawk::certificate::MAX_LIFETIME;
 
 section! {
@@ -27,41 +25,11 @@ section! {
         issuers: List<String> = [required],
         /// Scopes that the token must have, all of them.
         require_scopes: List<String> = [default "['taskcluster-credentials']"],
-        /// Origins of the browser applications that may call it, such as "https://tools.example.com",
-        /// compared exactly. "*" alone allows any.
+        /// Origins of the browser applications that may call it, such as "https://tools.example.com"; written
+        /// as in `cors` of a route. "*" alone allows any.
         allowed_origins: List<Origin> = [default "[]"],
         /// How long the credentials are valid, but never past the token's `exp`; 1m to 30d.
         lifetime: Duration = [default "'15m'"],
-    }
-}
-
-/// An origin as browsers write it (RFC 6454 §6.2), or `*`.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Origin(String);
-
-impl Value for Origin {
-    const SHAPE: Shape = Shape::Text;
-
-    fn read(reader: &mut Reader<'_>, at: &Location, value: &DeValue<'_>) -> Option<Self> {
-        let text = text(reader, at, value, "\"https://tools.example.com\"")?;
-        if text == ANY_ORIGIN {
-            return Some(Self(text.into()));
-        }
-        let url = Url::parse(text)
-            .ok()
-            .filter(|url| ["http", "https"].contains(&url.scheme()) && url.has_host());
-        let Some(url) = url else {
-            let problem = format!("{} is not an origin", quoted(text));
-            reader.error(at, problem, "write it like \"https://tools.example.com\"");
-            return None;
-        };
-        let origin = url.origin().ascii_serialization();
-        if origin != text {
-            let problem = "is not in the form that browsers send: scheme, host, and the port unless it is the scheme's default";
-            reader.error(at, problem, format!("write {}", quoted(&origin)));
-            return None;
-        }
-        Some(Self(origin))
     }
 }
 
@@ -79,37 +47,17 @@ impl Login {
             longest,
             show_duration,
         );
-        self.check_origins(reader);
         let source = find_source(reader, &self.source, context);
         let issuers = find_issuers(reader, &self.issuers, context);
+        let listed = !self.allowed_origins.value.as_ref()?.is_empty();
+        let origins = allowed_origins(reader, &self.allowed_origins);
         Some(resolved::Login {
             source: source?,
             issuers: issuers?,
             require_scopes: self.require_scopes.value?.into_values(),
-            allowed_origins: self
-                .allowed_origins
-                .value?
-                .into_values()
-                .into_iter()
-                .map(|origin| origin.0)
-                .collect(),
+            allowed_origins: if listed { Some(origins?) } else { None },
             lifetime: self.lifetime.value?,
         })
-    }
-
-    fn check_origins(&self, reader: &mut Reader<'_>) {
-        let Some(origins) = &self.allowed_origins.value else {
-            return;
-        };
-        let any = origins
-            .items
-            .iter()
-            .find(|o| o.value.0 == ANY_ORIGIN)
-            .filter(|_| origins.items.len() > 1);
-        if let Some(any) = any {
-            let problem = "allows every origin, but others are listed too";
-            reader.error(&any.at, problem, "keep either \"*\" or the others");
-        }
     }
 }
 

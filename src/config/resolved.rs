@@ -10,6 +10,7 @@ use url::Url;
 use super::diagnostic::quoted;
 use super::named_file::NamedFile;
 use crate::credential::{CacheLimits, Inject};
+use crate::gateway::cors::{AllowedOrigins, CorsSettings};
 use crate::gateway::rate_limit::Rate;
 use crate::log::settings::Log;
 use crate::proxy::settings::{Address, Limits, Listener};
@@ -294,6 +295,8 @@ pub struct Route {
     /// The file with the token to use for requests without one. If set, every listener is loopback or
     /// a Unix socket.
     pub workload_token: Option<PathBuf>,
+    /// Which pages of other origins may use the route; `None` without `cors`.
+    pub cors: Option<CorsSettings>,
     /// Rate limit of each client on this route; `None` for no limit.
     pub rate: Option<Rate>,
     /// When upgraded connections end.
@@ -358,8 +361,8 @@ pub struct Login {
     pub issuers: Vec<usize>,
     /// The scopes that the token must have.
     pub require_scopes: Vec<String>,
-    /// Origins of browser applications, as browsers send them; `*` alone allows any.
-    pub allowed_origins: Vec<String>,
+    /// Origins of browser applications; none if `None`.
+    pub allowed_origins: Option<AllowedOrigins>,
     /// The longest validity of the credentials; 1 minute to 30 days.
     pub lifetime: Duration,
 }

@@ -14,6 +14,7 @@ use std::time::Duration;
 use http::Method;
 use url::Url;
 
+use super::cors::{self, CorsValue};
 use super::diagnostic::quoted;
 use super::host;
 use super::rate::{self, Rate};
@@ -68,6 +69,10 @@ section! {
         /// A file with the token to use when the caller sends no Authorization; it is verified like any
         /// other token. Every listener must be loopback or a Unix socket.
         workload_token: Nested<WorkloadToken> = [optional],
+        /// Which web pages of other origins may use the route; "upstream" sends preflights upstream, without
+        /// credentials, and passes on the upstream's CORS headers. Left out, the route has no CORS:
+        /// preflights need a token too, and pages of other origins cannot read refusals.
+        cors: CorsValue = [optional],
         /// When an upgraded connection, such as a WebSocket, is closed: "token" when the caller's token
         /// expires, "none" never, so that it can outlive the token by any time.
         upgrade_expiry: UpgradeExpiry = [default "'token'"],
@@ -197,6 +202,8 @@ impl Route {
         self.check_bewit(reader, context);
         let access = self.resolve_access(reader, context);
         let upstream = self.resolve_upstream(reader, context);
+        let needs_no_token = self.needs_no_token(context);
+        let cors = cors::resolve(reader, self.cors, needs_no_token);
         let access = access?;
         Some(resolved::Route {
             name: self.name.value?,
@@ -222,6 +229,7 @@ impl Route {
                 }
                 None => None,
             },
+            cors: cors?,
             rate: rate::resolve(reader, self.rate)?,
             upgrade_expiry: self.upgrade_expiry.value?,
             compat: Compat {

@@ -3,7 +3,7 @@
 use http::Method;
 
 use super::report::{Stage, Verdict};
-use super::{Explainer, rule, token};
+use super::{Explainer, cors, rule, token};
 use crate::gateway::host::host_name;
 use crate::gateway::login::{self, Login, LoginRequest};
 use crate::gateway::reason::Reason;
@@ -18,6 +18,10 @@ impl Explainer<'_> {
         let provider = login::provider(&self.question.target)?;
         let why = "hawkgate answers this itself ([login]), ahead of any route";
         self.report.note(Stage::Route, login::LABEL, why);
+        if let (Some(origin), Some(policy)) = (&self.question.origin, &login.cors) {
+            let grant = policy.grant(&self.question.headers(None));
+            cors::explain_grant(&mut self.report, &grant, origin);
+        }
         Some(self.login_verdict(login, provider).await)
     }
 

@@ -120,10 +120,13 @@ fn claims() -> Value {
 fn question(target: &str, token: Option<String>) -> Question {
     Question {
         method: Method::GET,
+        https: false,
         host: "tc.example.com".into(),
         target: target.into(),
         token,
+        cookie: None,
         user: None,
+        origin: None,
         user_agent: None,
         client: Some([127, 0, 0, 1].into()),
         offline: false,

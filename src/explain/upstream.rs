@@ -8,6 +8,7 @@ use crate::gateway::{Admission, Gateway};
 use crate::hawk::bewit::has_bewit;
 use crate::hawk::{Grant, scope};
 use crate::proxy::preview;
+use crate::token::Caller;
 
 /// Reports the source and, if one was obtained, its credential.
 pub(super) fn explain_source(
@@ -17,11 +18,7 @@ pub(super) fn explain_source(
     admission: &Admission,
 ) {
     let Some(source) = &admission.route.source else {
-        report.note(
-            Stage::Source,
-            "none",
-            "requests are forwarded without credentials",
-        );
+        explain_own(report, &admission.caller);
         return;
     };
     let written = config.sources.iter().find(|s| s.name == *source.name());
@@ -65,6 +62,20 @@ pub(super) fn explain_source(
         Credential::Bearer(_) => report.note(Stage::Source, "credential", "a bearer token"),
     }
     let until = lease.usable_until().to_rfc3339();
+    report.note(Stage::Source, "used until", until);
+}
+
+/// Reports the credential of a route without a source.
+fn explain_own(report: &mut Report, caller: &Caller) {
+    let Caller::Client(client) = caller else {
+        let why = "requests are forwarded without credentials";
+        report.note(Stage::Source, "none", why);
+        return;
+    };
+    let why = "the session's own credentials sign the request";
+    report.note(Stage::Source, "none", why);
+    report.note(Stage::Source, "clientId", client.client_id());
+    let until = client.accepted_until().to_rfc3339();
     report.note(Stage::Source, "used until", until);
 }
 
@@ -114,7 +125,8 @@ pub(super) fn explain(
         }
         Err(refusal) => report.failed(Stage::Upstream, "headers", super::cause(&refusal)),
     }
-    if admission.route.source.is_some() && !has_bewit(target) {
+    let own = matches!(admission.caller, Caller::Client(_));
+    if (own || admission.route.source.is_some()) && !has_bewit(target) {
         let what = "the credential's own header";
         report.note(Stage::Upstream, what, "[redacted]");
     }

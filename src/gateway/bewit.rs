@@ -67,7 +67,7 @@ impl Gateway {
             self.routes.bewit_isolation(),
             self.routes.names_host(head.host),
         );
-        self.isolation.check_route(isolation, named, head)
+        self.isolation.check_route(isolation, named, None, head)
     }
 
     /// Signs `url`, provided that a GET of the same path through this gateway would reach it by a

@@ -1,5 +1,5 @@
-//! Responses of hawkgate's own endpoints (`[login]`, `[[session]]` and `/bewit`), and to OPTIONS requests that
-//! are not forwarded.
+//! Responses of hawkgate's own endpoints (`[login]`, `[[session]]` and `/bewit`), and to preflights and
+//! other OPTIONS requests that are not forwarded.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,6 +11,10 @@ use super::outcome::SessionRecord;
 use super::rejection::{ErrorResponse, Rejection};
 use crate::clock::UnixMillis;
 use crate::token::Caller;
+
+/// The methods that a route without `methods` is known to take.
+pub(super) const STANDARD_METHODS: [&str; 7] =
+    ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
 
 /// A response that hawkgate generates. It may contain credentials, so `Debug` omits the body.
 pub struct LocalResponse {
@@ -47,6 +51,8 @@ pub struct RequestDetails {
     pub credential: Option<String>,
     /// The scopes that a rule limited the credentials to.
     pub scopes: Option<Arc<[String]>>,
+    /// Why a preflight got no permission.
+    pub cause: Option<&'static str>,
 }
 
 impl LocalResponse {
@@ -78,7 +84,7 @@ impl LocalResponse {
                 let names: Vec<_> = methods.iter().map(Method::as_str).collect();
                 names.join(", ")
             }
-            None => "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS".to_owned(),
+            None => STANDARD_METHODS.join(", "),
         };
         Self::new(StatusCode::NO_CONTENT).header("allow", allow)
     }

@@ -2,17 +2,17 @@
 //! for named temporary credentials (`docs/design/taskcluster.md`, "Login endpoint:
 //! oidcCredentials").
 
-mod cors;
 #[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Method, StatusCode, header};
+use http::{Method, StatusCode};
 use serde::Serialize;
 use zeroize::Zeroizing;
 
+use super::cors::CorsPolicy;
 use super::local_response::{LocalResponse, RequestDetails};
 use super::rate_limit::RateLimiters;
 use super::rejection::Rejection;
@@ -24,7 +24,6 @@ use crate::credential::taskcluster_mint::MintSource;
 use crate::gateway::reason::Reason;
 use crate::hawk::{Certificate, Credentials};
 use crate::token::{self, BearerToken, Caller, Issuer, TokenError, VerifiedToken};
-pub use cors::{ANY_ORIGIN, AllowedOrigins};
 
 /// The value of the `route` label and log field for the endpoint.
 pub const LABEL: &str = "login";
@@ -53,8 +52,8 @@ pub struct Login {
     pub require_scopes: Vec<String>,
     /// The rules that apply to the endpoint, if any. Headers that they set are ignored.
     pub rules: Option<Rules>,
-    /// Origins of the browser applications that may read responses.
-    pub allowed_origins: AllowedOrigins,
+    /// Which browser applications may read responses; none of other origins if `None`.
+    pub cors: Option<Arc<CorsPolicy>>,
     /// Maximum lifetime of the credentials, which never outlive the token.
     pub lifetime: Duration,
     /// Time limit for minting.
@@ -122,12 +121,25 @@ impl Login {
             _ => LocalResponse::refusal(Reason::MethodRefused.into(), request.head.method, now)
                 .header("allow", "GET, OPTIONS"),
         };
-        let origin = request.head.headers.first(&header::ORIGIN);
-        let preflight = *request.head.method == Method::OPTIONS;
-        let mut response = self
-            .allowed_origins
-            .add_headers(response, origin, preflight);
+        let mut response = self.add_cors_fields(response, request.head);
         response.details = details;
+        response
+    }
+
+    /// Adds the fields that let a page read the response. Every OPTIONS is answered like a preflight,
+    /// and alike, so the response varies by origin alone.
+    fn add_cors_fields(&self, mut response: LocalResponse, head: Head<'_>) -> LocalResponse {
+        let Some(cors) = &self.cors else {
+            return response;
+        };
+        let grant = cors.grant(head.headers);
+        response = response.header("vary", "Origin");
+        if *head.method == Method::OPTIONS {
+            return grant.add_preflight_fields(response, head.headers);
+        }
+        for (name, value) in grant.fields() {
+            response = response.header(name, value);
+        }
         response
     }
 

@@ -59,6 +59,8 @@ labels! {
         Healed = "healed",
         /// One of hawkgate's own endpoints (`[login]`, `/bewit`) handled the request.
         Served = "served",
+        /// hawkgate answered a preflight (`[login]`, or `cors` of a route).
+        Preflight = "preflight",
         /// hawkgate refused the request.
         Rejected = "rejected",
         /// The upstream failed (unreachable, timed out, closed early).

@@ -126,7 +126,11 @@ impl Gateway {
                 invalidate(admission);
                 Some(reason)
             }
-            Step::SignIn | Step::EndSession | Step::SignAgain(_) | Step::Replace => None,
+            Step::EndSession => {
+                self.end_session(admission, response.target);
+                Some(Reason::StillUnauthorized)
+            }
+            Step::SignIn | Step::SignAgain(_) | Step::Replace => None,
         }
     }
 

@@ -10,6 +10,7 @@
 use http::{HeaderName, Method, header};
 
 use super::Head;
+use super::cors::Cors;
 use super::host::{host_name, is_loopback};
 use super::reason::Reason;
 use super::rejection::Rejection;
@@ -49,7 +50,8 @@ impl IsolationPolicy {
     }
 
     /// Checks a request to a route or one of hawkgate's own endpoints, if `isolation` covers it.
-    /// `is_configured` tells whether the configuration names its host in another place.
+    /// `is_configured` tells whether the configuration names its host in another place. Pages whose
+    /// origin the route's `cors` lists may send requests, under a name of this machine like anybody.
     ///
     /// # Errors
     /// As for [`IsolationPolicy::check`].
@@ -57,15 +59,19 @@ impl IsolationPolicy {
         &self,
         isolation: Isolation,
         is_configured: bool,
+        cors: Option<&Cors>,
         head: Head<'_>,
     ) -> Result<(), Rejection> {
         if !isolation.covers(head.headers) {
             return Ok(());
         }
-        if is_configured {
-            return check_initiator(head);
+        if !is_configured && head.transport != Transport::Unix {
+            self.check_host(head.host)?;
         }
-        self.check_host_and_initiator(head)
+        if cors.is_some_and(|cors| cors.lists_origin(head.headers)) {
+            return Ok(());
+        }
+        check_initiator(head)
     }
 
     /// Checks a request to a local admin listener. Unlike on routes, `Host` may be missing, as it
@@ -75,14 +81,7 @@ impl IsolationPolicy {
     /// [`Reason::HostNotAllowed`] if `Host` is not a name of this machine;
     /// [`Reason::CrossSite`] if a web page of another origin sent the request.
     pub fn check(&self, head: Head<'_>) -> Result<(), Rejection> {
-        if head.host.is_empty() {
-            return check_initiator(head);
-        }
-        self.check_host_and_initiator(head)
-    }
-
-    fn check_host_and_initiator(&self, head: Head<'_>) -> Result<(), Rejection> {
-        if head.transport != Transport::Unix {
+        if !head.host.is_empty() && head.transport != Transport::Unix {
             self.check_host(head.host)?;
         }
         check_initiator(head)

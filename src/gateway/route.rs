@@ -7,6 +7,7 @@ use std::time::Duration;
 use http::header::AUTHORIZATION;
 use http::{HeaderValue, Method};
 
+use super::cors::Cors;
 use super::host::host_name;
 use super::path::{self, Ambiguity};
 use super::rate_limit::RateLimiters;
@@ -142,6 +143,9 @@ pub struct Route {
     pub workload_token: Option<Arc<WorkloadToken>>,
     /// Which requests are refused if a web page sent them.
     pub isolation: Isolation,
+    /// Which pages of other origins may use the route; `None` if that is not configured, and their
+    /// requests are like any other.
+    pub cors: Option<Cors>,
     /// The rules; `None` if none apply to this route.
     pub rules: Option<Rules>,
     /// The rate limits.
@@ -211,6 +215,14 @@ impl Route {
         self.source.as_ref().is_some_and(|s| s.takes_password())
     }
 
+    /// Whether the page that sent a request with these fields may send the user's cookies along, as
+    /// the route's `cors` says. A page of the route's own origin is not asked about: browsers send its
+    /// cookies in any case.
+    pub fn allows_credentials_of(&self, headers: &dyn HeaderFields) -> bool {
+        let cors = self.cors.as_ref();
+        cors.is_some_and(|cors| cors.allows_credentials(headers))
+    }
+
     /// Some servers accept methods in any case (RFC 9110 §9.1 does not), so none gets a request to
     /// a laxer route.
     fn matches_method(&self, method: &Method) -> bool {
@@ -248,6 +260,8 @@ pub struct RouteTable {
     any_host: Vec<Arc<Route>>,
     /// The weakest isolation of all routes with `bewit = true`; `None` if there are none.
     bewit_isolation: Option<Isolation>,
+    /// Whether any route has `cors`.
+    have_cors: bool,
 }
 
 /// Why no route was found.
@@ -266,6 +280,7 @@ impl RouteTable {
         routes.sort_by_key(|r| (std::cmp::Reverse(r.path.len()), r.methods.is_none()));
         let mut table = Self {
             bewit_isolation: weakest_isolation(&routes),
+            have_cors: routes.iter().any(|route| route.cors.is_some()),
             ..Self::default()
         };
         for route in routes {
@@ -284,11 +299,37 @@ impl RouteTable {
     /// If no route matches. [`NoRoute::Ambiguous`] prevents callers from reaching a path through
     /// a more permissive route by spelling it differently (`/api/%73ecrets` for `/api/secrets`).
     pub fn find(&self, host: &str, target: &str, method: &Method) -> Result<&Arc<Route>, NoRoute> {
+        self.find_if(host, target, |route, host, path| {
+            route.mismatch(host, path, method).is_none()
+        })
+    }
+
+    /// Like [`RouteTable::find`], whatever the method is.
+    ///
+    /// # Errors
+    /// As for [`RouteTable::find`].
+    pub(super) fn find_for_any_method(
+        &self,
+        host: &str,
+        target: &str,
+    ) -> Result<&Arc<Route>, NoRoute> {
+        self.find_if(host, target, |route, host, path| {
+            let mismatch = route.mismatch(host, path, &Method::OPTIONS);
+            matches!(mismatch, None | Some(Mismatch::Method))
+        })
+    }
+
+    fn find_if(
+        &self,
+        host: &str,
+        target: &str,
+        matches: impl Fn(&Route, &str, &str) -> bool,
+    ) -> Result<&Arc<Route>, NoRoute> {
         let host = host_name(host);
         let raw = path::without_query(target);
-        let found = self.lookup(&host, raw, method);
+        let found = self.lookup(&host, raw, &matches);
         for reading in path::readings(raw).map_err(NoRoute::Ambiguous)? {
-            let other = self.lookup(&host, &reading, method);
+            let other = self.lookup(&host, &reading, &matches);
             if found.map(Arc::as_ptr) != other.map(Arc::as_ptr) {
                 return Err(NoRoute::Ambiguous(Ambiguity::OtherRoute));
             }
@@ -296,12 +337,22 @@ impl RouteTable {
         found.ok_or(NoRoute::Unmatched)
     }
 
-    fn lookup(&self, host: &str, path: &str, method: &Method) -> Option<&Arc<Route>> {
+    fn lookup(
+        &self,
+        host: &str,
+        path: &str,
+        matches: impl Fn(&Route, &str, &str) -> bool,
+    ) -> Option<&Arc<Route>> {
         let for_host = self.by_host.get(host).map_or(&[][..], Vec::as_slice);
         for_host
             .iter()
             .chain(&self.any_host)
-            .find(|route| route.mismatch(host, path, method).is_none())
+            .find(|route| matches(route, host, path))
+    }
+
+    /// Whether any route has `cors`.
+    pub(super) fn have_cors(&self) -> bool {
+        self.have_cors
     }
 
     /// Whether any route has `bewit = true`.
@@ -399,6 +450,7 @@ pub(crate) mod tests {
             anonymous: true,
             workload_token: None,
             isolation: Isolation::Off,
+            cors: None,
             rules: None,
             rates: RateLimiters::default(),
             upgrade_expiry: UpgradeExpiry::default(),

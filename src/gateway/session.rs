@@ -4,12 +4,13 @@
 
 mod authenticate;
 mod browser;
+mod cookie_caller;
 mod endpoints;
 mod pages;
 #[cfg(test)]
 mod tests;
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::net::Ipv6Addr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +25,7 @@ use crate::clock::SharedClock;
 use crate::session::settings::Unauthenticated;
 use crate::session::{SessionId, Sessions, SetCookie, Site, SiteSecurity};
 use crate::token::Issuer;
-pub use authenticate::CookieCaller;
+pub use cookie_caller::CookieCaller;
 pub use endpoints::{Endpoint, EndpointRequest, MAX_BODY_BYTES};
 
 /// The value of the `route` label and log field for the endpoints.
@@ -83,7 +84,7 @@ impl Session {
     ///
     /// # Errors
     /// [`Reason::InsecureOrigin`] if it was sent over http, and not to this machine itself.
-    fn security(&self, head: Head<'_>) -> Result<SiteSecurity, Rejection> {
+    pub fn security(&self, head: Head<'_>) -> Result<SiteSecurity, Rejection> {
         if let Some(site) = &self.site {
             return Ok(site.security);
         }
@@ -111,6 +112,15 @@ impl Session {
         Ok(Site { origin, security })
     }
 
+    /// Whether `sender`, the value of `Origin`, is the origin of the site that this request was sent to.
+    fn is_own(&self, sender: &[u8], head: Head<'_>) -> bool {
+        if let Some(site) = &self.site {
+            return site.origin.as_bytes() == sender;
+        }
+        self.site(head)
+            .is_ok_and(|site| site.origin.as_bytes() == sender)
+    }
+
     /// The refusal of a request without a session; `removal` deletes a cookie that is none, or no
     /// longer one.
     fn sign_in_required(&self, head: Head<'_>, removal: Option<SetCookie>) -> Rejection {
@@ -118,8 +128,7 @@ impl Session {
         if navigates && browser::is_unsafe(head.method) {
             // The browser withholds the cookie from forms of other sites. Their users are not sent
             // to sign in for such a form.
-            let site = self.site(head);
-            if !site.is_ok_and(|site| !browser::is_foreign(head, &site.origin)) {
+            if browser::is_foreign(head, |sender| self.is_own(sender, head)) {
                 return Rejection::from(Reason::CrossSite)
                     .with_cause("a form of another origin, without a session");
             }
@@ -153,11 +162,12 @@ impl Session {
 /// Tells sessions apart in logs, without revealing their ids.
 fn digest(id: SessionId) -> String {
     let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &id.0);
-    hash.as_ref()
-        .iter()
-        .take(8)
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    let mut text = String::with_capacity(16);
+    for byte in hash.as_ref().iter().take(8) {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
 }
 
 impl fmt::Debug for Session {
@@ -213,13 +223,10 @@ struct Placed {
 impl SessionTable {
     /// The endpoints of `sessions` exist on every host that has a route with that session, and on
     /// every host if such a route has none. `routes` are the session and the host of each route.
-    pub fn new<'r>(
-        sessions: Vec<Arc<Session>>,
-        routes: impl Iterator<Item = (&'r Arc<Session>, Option<&'r str>)> + Clone,
-    ) -> Self {
+    pub fn new(sessions: Vec<Arc<Session>>, routes: &[(&Arc<Session>, Option<&str>)]) -> Self {
         let placed = |session: Arc<Session>| {
             let own = routes
-                .clone()
+                .iter()
                 .filter(|(of, _)| Arc::ptr_eq(of, &session))
                 .map(|(_, host)| host.map(str::to_owned));
             // Without any route, too, so that they can be tried.

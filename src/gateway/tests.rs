@@ -3,6 +3,7 @@
 mod memo;
 mod passwords;
 mod recovery;
+mod sessions;
 
 use std::path::Path;
 use std::sync::Mutex;

@@ -90,7 +90,8 @@ impl AccessLog {
 
 /// Whether the request succeeded without recovery. Only such requests are subject to sampling.
 fn succeeded(outcome: &Outcome) -> bool {
-    matches!(outcome.ending, Ending::Forwarded | Ending::Served)
+    use Ending::{Forwarded, Preflight, Served};
+    matches!(outcome.ending, Forwarded | Served | Preflight)
         && outcome.code < 400
         && outcome.unauthorized.is_empty()
 }

@@ -240,6 +240,7 @@ fn all_series() -> Metrics {
     metrics.meter("login", source, ManualClock::at(UnixMillis(0)));
     let _ = metrics.key_observer("auth0");
     let _ = metrics.introspection_observer("auth0");
+    let _ = metrics.session_observer("web");
     let _ = metrics.span_observer();
     metrics
 }
@@ -291,6 +292,8 @@ fn the_families_are_those_of_the_published_interface() {
         ("hawkgate_jwks_age_seconds", &["issuer"]),
         ("hawkgate_introspections_total", &["issuer", "result"]),
         ("hawkgate_circuit_open", &["kind", "name"]),
+        ("hawkgate_sign_ins_total", &["session", "result"]),
+        ("hawkgate_session_refreshes_total", &["session", "result"]),
         ("hawkgate_config_reloads_total", &["result"]),
         ("hawkgate_config_last_reload_success_timestamp_seconds", &[]),
         ("hawkgate_log_lines_dropped_total", &[]),

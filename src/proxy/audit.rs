@@ -11,7 +11,8 @@ impl Context {
     /// Returns the audit event, or `None` if there is no audit log or the request involves no
     /// credential: it matched no route, or was passed through by a route without a source.
     pub(super) fn audit(&self, path: &str) -> Option<Box<Audit>> {
-        if !self.gateway.observability.audit {
+        // A preflight requests no credential.
+        if !self.gateway.observability.audit || self.preflight {
             return None;
         }
         if let Some(endpoint) = &self.own_endpoint
@@ -43,7 +44,7 @@ impl Context {
         let decision = match (granted, rejected) {
             (true, _) => AuditDecision::Granted,
             (false, true) => AuditDecision::Refused,
-            // A CORS preflight, which requests no credential.
+            // An OPTIONS request, which requests no credential either.
             (false, false) if event == AuditEvent::Login => return None,
             (false, false) => AuditDecision::Unsigned,
         };

@@ -120,6 +120,41 @@ mod tests {
     use http::HeaderMap;
 
     #[test]
+    fn only_a_trusted_proxy_says_that_the_client_uses_https() {
+        let trusted: Arc<[IpNet]> = ["10.0.0.0/8".parse().unwrap()].into();
+        let metadata = ConnMetadata {
+            trusted_proxies: Some(trusted),
+            certificate: None,
+        };
+        for (peer, fields, expected) in [
+            ("10.0.0.1", &["https"][..], true),
+            ("10.0.0.1", &["HTTPS, https"], true),
+            ("10.0.0.1", &["https", "https"], true),
+            ("10.0.0.1", &["http"], false),
+            // A client begins the list, and a proxy appends to it.
+            ("10.0.0.1", &["https, http"], false),
+            ("10.0.0.1", &["http, https"], false),
+            ("10.0.0.1", &["https", "http"], false),
+            ("10.0.0.1", &[""], false),
+            ("10.0.0.1", &["https,"], false),
+            ("10.0.0.1", &[], false),
+            ("192.0.2.1", &["https"], false),
+        ] {
+            let mut headers = HeaderMap::new();
+            for field in fields {
+                headers.append(X_FORWARDED_PROTO, field.parse().unwrap());
+            }
+            let peer: IpAddr = peer.parse().unwrap();
+            let found = PeerInfo::new(Some(peer), false, Some(&metadata), &headers);
+            assert_eq!(found.https, expected, "{peer} {fields:?}");
+            let direct = PeerInfo::new(Some(peer), true, Some(&metadata), &headers);
+            assert!(direct.https, "{fields:?}");
+            let unknown = PeerInfo::new(Some(peer), false, None, &headers);
+            assert!(!unknown.https, "{fields:?}");
+        }
+    }
+
+    #[test]
     fn limits_count_the_client_behind_a_trusted_proxy_and_never_the_proxy() {
         let trusted: Arc<[IpNet]> = ["10.0.0.0/8".parse().unwrap()].into();
         let metadata = ConnMetadata {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::headers::SentCredentials;
+use crate::gateway::cors::CorsGrant;
 use crate::gateway::outcome::{Unauthorized, UnauthorizedAction, UnauthorizedReason};
 use crate::gateway::reason::Reason;
 use crate::gateway::rejection::Rejection;
@@ -21,7 +22,11 @@ pub(super) struct Context {
     pub(super) admission: Option<Admission>,
     /// Why admission failed, and how far the request got.
     pub(super) admission_error: Option<Box<AdmissionError>>,
-    /// Set if the request was for one of hawkgate's own endpoints.
+    /// What the page that sent the request may do, if its route has `cors` and hawkgate decides.
+    pub(super) cors: Option<CorsGrant>,
+    /// Whether the request is a preflight that was answered or forwarded without a token.
+    pub(super) preflight: bool,
+    /// Set if hawkgate itself answers: at one of its own endpoints, or a preflight.
     pub(super) own_endpoint: Option<Box<RequestDetails>>,
     /// The rejection that hawkgate sends, or has sent, as the response.
     pub(super) rejection: Option<Rejection>,
@@ -74,6 +79,8 @@ impl Context {
             request_id: String::new(),
             admission: None,
             admission_error: None,
+            cors: None,
+            preflight: false,
             own_endpoint: None,
             rejection: None,
             cookies: Vec::new(),

@@ -7,6 +7,7 @@
 //! added, because some upstreams disable compression when they receive one.
 
 mod cookies;
+mod cors;
 mod echo;
 mod policy;
 #[cfg(test)]
@@ -25,6 +26,7 @@ use crate::gateway::route::Upstream;
 use crate::header_fields::{HeaderFields, all, only};
 use crate::session::SetCookie;
 use crate::trace::{self, RequestTrace};
+pub(super) use cors::{keep_preflight_fields, remove_cors_fields, set_cors_fields};
 pub(super) use echo::SentCredentials;
 use policy::HeaderAction;
 

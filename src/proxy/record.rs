@@ -132,7 +132,8 @@ impl Context {
             rejection: rejection.as_ref().map(|r| r.reason),
             cause: rejection
                 .and_then(|r| r.cause)
-                .or(failed.map(|failed| failed.cause)),
+                .or(failed.map(|failed| failed.cause))
+                .or(endpoint.and_then(|o| o.cause).map(str::to_owned)),
             unauthorized: std::mem::take(&mut self.unauthorized),
             total: now.saturating_sub(self.times.started),
             admission: admitted.saturating_sub(self.times.started),
@@ -189,7 +190,13 @@ impl Context {
             )
             | (Some(false), None) => Ending::UpstreamFailed,
             (_, Some(_)) => Ending::Rejected,
-            (None, None) if self.own_endpoint.is_some() => Ending::Served,
+            (None, None) if self.own_endpoint.is_some() => {
+                if self.preflight {
+                    Ending::Preflight
+                } else {
+                    Ending::Served
+                }
+            }
             (None, None) => {
                 let replayed = |u: &Unauthorized| u.action == UnauthorizedAction::Replayed;
                 if self.unauthorized.last().is_some_and(replayed) {

@@ -71,19 +71,15 @@ impl Writer {
     }
 
     pub(super) fn token(&mut self, token: &str) {
-        match unpack(token) {
-            Some(segments) => {
-                self.byte(PACKED);
-                // At most `MAX_SEGMENTS`.
-                self.number(segments.len() as u64);
-                for segment in segments {
-                    self.bytes(&segment);
-                }
-            }
-            None => {
-                self.byte(RAW);
-                self.text(token);
-            }
+        let Some(segments) = unpack(token) else {
+            self.byte(RAW);
+            self.text(token);
+            return;
+        };
+        self.byte(PACKED);
+        self.number(segments.len() as u64);
+        for segment in segments {
+            self.bytes(&segment);
         }
     }
 
@@ -288,6 +284,6 @@ mod tests {
         assert!(Reader::new(&[PACKED, 6]).token().is_none());
         assert!(Reader::new(&[7]).token().is_none());
         assert!(Reader::new(&[RAW, 1, 0xff]).token().is_none());
-        assert_eq!(Reader::new(&[2]).optional(|r| r.byte()), None);
+        assert_eq!(Reader::new(&[2]).optional(Reader::byte), None);
     }
 }

@@ -18,6 +18,7 @@ use crate::circuit_breaker::{Attempt, Call, Origin, Outcome};
 use crate::clock::{Now, UnixMillis};
 use crate::secret::SecretString;
 use crate::singleflight::Flight;
+use crate::trace::{self, SpanContext};
 
 /// An access token is renewed when this share of its life is left, but neither earlier nor later than
 /// the bounds say.
@@ -139,18 +140,21 @@ fn next_step(
     // A newer access token is not the one that was refused.
     let refused = cause == Cause::Refused && !is_newer;
     let usable = !refused && current.has_valid_token(now);
-    let or_use = |error: RenewError| match usable {
-        true => Ok(Step::Use(Arc::clone(&current))),
-        false => Err(error),
+    let or_use = |error: RenewError| {
+        if usable {
+            Ok(Step::Use(Arc::clone(&current)))
+        } else {
+            Err(error)
+        }
     };
     if let Some(flight) = known.and_then(|entry| entry.in_flight()) {
-        return Ok(match usable {
-            true => Step::Use(current),
-            false => Step::Wait {
-                flight: flight.clone(),
-                current,
-                leads: false,
-            },
+        if usable {
+            return Ok(Step::Use(current));
+        }
+        return Ok(Step::Wait {
+            flight: flight.clone(),
+            current,
+            leads: false,
         });
     }
     let Some(refresh_token) = current.refresh_token().cloned() else {
@@ -202,6 +206,7 @@ fn start(
         entry.forced_at = Some(now.monotonic);
     }
     let refresh = refresh(Arc::clone(inner), call, Arc::clone(session), refresh_token);
+    let refresh = within_span(trace::current_span(), refresh);
     let (completing, before) = (Arc::clone(inner), Arc::clone(session));
     let (flight, task) = Flight::new(refresh, move |result| {
         complete(&completing, &before, result)
@@ -210,6 +215,14 @@ fn start(
     drop(table);
     tokio::spawn(task);
     Ok(flight)
+}
+
+/// Runs `future` within the request's span, because a spawned task does not inherit it.
+async fn within_span<F: Future>(span: Option<SpanContext>, future: F) -> F::Output {
+    match span {
+        Some(span) => trace::in_span(span, future).await,
+        None => future.await,
+    }
 }
 
 fn origin(subject: &str) -> [u8; 32] {

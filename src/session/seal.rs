@@ -8,7 +8,7 @@
 use std::fmt;
 
 use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
-use aws_lc_rs::digest;
+use aws_lc_rs::{digest, rand};
 use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, URL_SAFE_NO_PAD};
@@ -119,6 +119,18 @@ impl Sealer {
         Ok(Self {
             current,
             previous,
+            session: associated_data(b"session", settings),
+            attempt: associated_data(b"attempt", settings),
+        })
+    }
+
+    /// A sealer with a random key, which opens no cookie of a browser.
+    pub(super) fn with_random_key(settings: &SessionSettings) -> Result<Self, SessionError> {
+        let mut bytes = Zeroizing::new([0; KEY_BYTES]);
+        rand::fill(&mut *bytes).map_err(|_| SessionError::Key("could not be generated"))?;
+        Ok(Self {
+            current: Key::new(&SecretString::new(URL_SAFE_NO_PAD.encode(*bytes)))?,
+            previous: None,
             session: associated_data(b"session", settings),
             attempt: associated_data(b"attempt", settings),
         })

@@ -101,7 +101,7 @@ impl Inner {
                 (attempt.map(|attempt| attempt.began_at()), name)
             })
             .collect();
-        attempts.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+        attempts.sort_unstable_by_key(|(began, _)| *began);
         let excess = (attempts.len() + 1).saturating_sub(MAX_ATTEMPTS);
         let over = attempts
             .iter()
@@ -180,7 +180,7 @@ impl Inner {
         if !self.state.attempts.is_first(state.expose(), over, now.wall) {
             return Err(SignInError::UnknownAttempt);
         }
-        accepted.map_err(callback_error)
+        accepted.map_err(|error| callback_error(&error))
     }
 
     fn new_session(&self, grant: ProviderGrant, now: Now) -> Result<UserSession, SignInError> {
@@ -229,7 +229,7 @@ fn since_epoch(now: Now) -> Duration {
     UnixMillis::from_secs(0).until(now.wall)
 }
 
-fn callback_error(error: CallbackError) -> SignInError {
+fn callback_error(error: &CallbackError) -> SignInError {
     match error {
         CallbackError::StateMismatch | CallbackError::AlreadyUsed => SignInError::UnknownAttempt,
         CallbackError::Expired => SignInError::Expired,

@@ -1,1 +1,7 @@
-//! Sessions with a fake provider and a manual clock.
+//! Sessions with a fake provider, a browser that is a cookie jar, and a manual clock.
+
+mod cookies;
+mod refreshes;
+mod sign_ins;
+mod sign_outs;
+mod support;

@@ -96,7 +96,7 @@ impl UserSession {
     }
 
     /// Whether the access token is to be renewed before it expires.
-    pub(super) fn is_renewal_due(&self, now: Now) -> bool {
+    pub fn is_renewal_due(&self, now: Now) -> bool {
         !self.has_valid_token(now) || self.renew_at.is_some_and(|at| now.wall >= at)
     }
 }

@@ -47,6 +47,18 @@ struct Known {
     until: Duration,
 }
 
+impl Known {
+    /// The caller, if one of `issuers` would find the token in its cache at `now`.
+    fn authenticated(&self, issuers: &[Arc<Issuer>], now: Now) -> Option<Authenticated> {
+        let is_same = |issuer: &&Arc<Issuer>| Arc::as_ptr(issuer) == self.issuer.as_ptr();
+        let issuer = issuers.iter().find(is_same)?;
+        let cached = self.cached.upgrade()?;
+        issuer
+            .accepts(&cached, now)
+            .then(|| Authenticated::cached(&cached))
+    }
+}
+
 impl TokenMemo {
     /// The caller, if the request has the token that is remembered, and one of `issuers` would have
     /// found it in its cache at `now`. Also returns the token itself, of which no copy need be made.
@@ -63,12 +75,25 @@ impl TokenMemo {
         if now.monotonic >= known.until || !known.bearer.is(text) {
             return None;
         }
-        let is_same = |issuer: &&Arc<Issuer>| Arc::as_ptr(issuer) == known.issuer.as_ptr();
-        let issuer = issuers.iter().find(is_same)?;
-        let cached = known.cached.upgrade()?;
-        issuer
-            .accepts(&cached, now)
-            .then(|| (Authenticated::cached(&cached), &known.bearer))
+        known
+            .authenticated(issuers, now)
+            .map(|caller| (caller, &known.bearer))
+    }
+
+    /// Like [`TokenMemo::recall`], for a token that did not come in a header field.
+    pub fn recall_token(
+        &self,
+        token: PresentedToken<'_>,
+        issuers: &[Arc<Issuer>],
+        now: Now,
+    ) -> Option<Authenticated> {
+        let State::Known(known) = &self.0 else {
+            return None;
+        };
+        if now.monotonic >= known.until || known.bearer.digest() != token.digest() {
+            return None;
+        }
+        known.authenticated(issuers, now)
     }
 
     /// The caller that `token` identifies, if one of `issuers` has it in its cache: the usual case of

@@ -284,3 +284,87 @@ async fn explain_prints_no_secret() {
         secrets.assert_absent(which, text);
     }
 }
+
+#[tokio::test]
+async fn what_a_web_page_may_do_is_explained() {
+    let files = ConfigDir::new();
+    let config = files.write(
+        "hawkgate.toml",
+        r#"
+[[issuer]]
+name = "shared"
+kind = "delegated"
+[[source]]
+name = "oauth"
+kind = "taskcluster-oauth"
+root_url = "http://127.0.0.1:9"
+[[route]]
+name = "pages"
+path = "/pages/"
+upstream = "http://127.0.0.1:9"
+issuers = ["shared"]
+source = "oauth"
+cors = { allowed_origins = ["https://*.example.com"], allow_credentials = true, max_age = "1m" }
+[[route]]
+name = "none"
+path = "/none/"
+upstream = "http://127.0.0.1:9"
+issuers = ["shared"]
+source = "oauth"
+[[route]]
+name = "upstream"
+path = "/upstream/"
+upstream = "http://127.0.0.1:9"
+issuers = ["shared"]
+source = "oauth"
+cors = "upstream"
+"#,
+    );
+    let config = config.to_str().unwrap();
+    for (url, origin, expected) in [
+        (
+            "/pages/x",
+            "https://app.example.com",
+            "ok      cors: pages of https://app.example.com may use the route:",
+        ),
+        (
+            "/pages/x",
+            "https://app.example.com",
+            "\n            access-control-allow-credentials: true\n",
+        ),
+        (
+            "/pages/x",
+            "https://app.example.com",
+            "\n            access-control-max-age: 60\n",
+        ),
+        (
+            "/pages/x",
+            "https://example.com",
+            "FAILED  cors: allowed_origins has no https://example.com",
+        ),
+        (
+            "/none/x",
+            "https://example.com",
+            "FAILED  cors: the route has none",
+        ),
+        (
+            "/upstream/x",
+            "https://example.com",
+            "cors: the upstream answers preflights",
+        ),
+    ] {
+        let arguments = [
+            "--config",
+            config,
+            "--offline",
+            "--token-file",
+            "-",
+            "--url",
+            url,
+            "--origin",
+            origin,
+        ];
+        let exited = explain(&arguments, "opaque").await;
+        assert!(exited.stdout.contains(expected), "{}", exited.stdout);
+    }
+}

@@ -16,6 +16,7 @@ mod cache_memory;
 mod check_and_run;
 mod command_line;
 mod connections;
+mod cors;
 mod descriptors;
 mod differences;
 mod docs;

@@ -6,6 +6,7 @@ mod cookies;
 mod cross_site;
 mod logout;
 mod origins;
+mod records;
 mod renewal;
 mod taskcluster;
 

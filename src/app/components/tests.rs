@@ -1,6 +1,6 @@
 //! Which components a reload keeps and which it rebuilds, for complete configurations.
 
-use crate::app::build::Builder;
+use crate::app::build::{Builder, Purpose};
 use crate::clock::{ManualClock, SharedClock, UnixMillis};
 use crate::config::{Config, ParseOptions, parse};
 use crate::metrics::Metrics;
@@ -87,6 +87,7 @@ impl Fixture {
         let builder = Builder {
             clock: &self.clock,
             metrics: &self.metrics,
+            purpose: Purpose::Serve,
         };
         builder
             .build_on(&config, &fingerprints, previous)

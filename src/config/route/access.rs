@@ -6,7 +6,7 @@ use url::Url;
 use super::{Context, Route};
 use crate::config::diagnostic::{Location, quoted};
 use crate::config::reader::Reader;
-use crate::config::references;
+use crate::config::references::{self, Declaration};
 use crate::config::resolved::{IssuerKind, SourceKind};
 use crate::config::source::template_claims;
 use crate::config::value::Item;
@@ -123,6 +123,20 @@ impl Route {
             value: name.clone(),
         };
         references::find(reader, "source", context.sources, &reference).map(Some)
+    }
+
+    /// Whether the route serves programs of this machine that present no token, or a password that a
+    /// browser may have stored. An anonymous route without a source is public if other machines can
+    /// connect.
+    pub(super) fn needs_no_token(&self, context: Context<'_>) -> bool {
+        let public = self.source.is_absent() && !context.is_local_only();
+        let source = self.source.value.as_deref().and_then(|name| {
+            let named = |source: &&Declaration<_>| source.name.as_deref() == Some(name);
+            context.sources.iter().find(named)?.value.as_ref()
+        });
+        let takes_password = source.is_some_and(|s| matches!(s.kind, SourceKind::Password(_)));
+        let anonymous = self.anonymous.value == Some(true) && !public;
+        anonymous || takes_password || self.workload_token.given
     }
 
     pub(super) fn requires_scopes(&self) -> bool {

@@ -11,6 +11,7 @@ use crate::config::resolved;
 use crate::config::value::text;
 use crate::gateway::is_plain;
 use crate::gateway::login::PREFIXES;
+use crate::gateway::session::LABEL;
 
 /// The origin at which browsers reach hawkgate: https, or http on loopback.
 #[derive(Clone, Debug, PartialEq)]
@@ -87,6 +88,15 @@ pub(in crate::config) fn refuse_collisions(
     sessions: &[Declaration<resolved::Session>],
     routes: &[Declaration<resolved::Route>],
 ) {
+    let reserved = |route: &&Declaration<resolved::Route>| route.name.as_deref() == Some(LABEL);
+    if let Some(route) = routes
+        .iter()
+        .find(reserved)
+        .filter(|_| !sessions.is_empty())
+    {
+        let problem = "is reserved for the endpoints of sessions in metrics and logs";
+        reader.error(&route.at, problem, "give the route another name");
+    }
     for (index, declaration) in sessions.iter().enumerate() {
         let Some(prefix) = prefix(declaration) else {
             continue;
@@ -102,7 +112,7 @@ pub(in crate::config) fn refuse_collisions(
             reader.error(&declaration.table, problem, "give it another prefix");
         }
         let hides_login = |login: &&str| login.starts_with(prefix) || prefix.starts_with(*login);
-        if PREFIXES.iter().any(|login| hides_login(&login)) {
+        if PREFIXES.iter().any(hides_login) {
             let problem = format!("prefix {} is the path of [login]", quoted(prefix));
             reader.error(&declaration.table, problem, "give it another prefix");
         }

@@ -483,7 +483,7 @@ fn login_is_valid_without_routes() {
     assert_eq!((login.source, login.issuers.as_slice()), (0, &[0][..]));
     assert_eq!(login.require_scopes, ["taskcluster-credentials"]);
     assert_eq!(login.lifetime, Duration::from_mins(15));
-    assert!(login.allowed_origins.is_empty() && config.routes.is_empty());
+    assert!(login.allowed_origins.is_none() && config.routes.is_empty());
     assert!(accepted(MINIMAL).0.login.is_none(), "off by default");
 }
 

@@ -84,6 +84,11 @@ fn the_reference_has_every_key() {
         }
     }
     for nested in [
+        "cors.allowed_origins",
+        "cors.allowed_headers",
+        "cors.exposed_headers   = []",
+        "cors.allow_credentials = false",
+        "cors.max_age           = \"10m\"",
         "address",
         "tls",
         "mode = \"0600\"",

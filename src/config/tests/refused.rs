@@ -5,7 +5,8 @@ use super::*;
 const CASES: &str = concat!(
     include_str!("refused.txt"),
     include_str!("refused_oauth.txt"),
-    include_str!("refused_session.txt")
+    include_str!("refused_session.txt"),
+    include_str!("refused_cors.txt")
 );
 
 /// The title, file and errors of each case.

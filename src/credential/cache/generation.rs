@@ -53,9 +53,20 @@ impl Generation {
         // Without this bound, short-lived credentials would be renewed continuously.
         let ahead = limits.refresh_ahead.min(life / 3);
         let ahead = ahead.saturating_sub((ahead / 4).mul_f64(jitter.clamp(0.0, 1.0)));
+        Self::with_life(issued.credential, number, now, life, ahead)
+    }
+
+    /// Usable for `life`, and renewed `ahead` of its end.
+    fn with_life(
+        credential: Credential,
+        number: u64,
+        now: Now,
+        life: Duration,
+        ahead: Duration,
+    ) -> Self {
         let monotonic_end = now.monotonic.saturating_add(life);
         Self {
-            credential: issued.credential,
+            credential,
             number,
             wall_end: now.wall.plus(life),
             monotonic_end,
@@ -67,19 +78,10 @@ impl Generation {
     }
 
     /// A credential that was issued elsewhere and cannot be renewed here.
+    /// The margin does not depend on how much of its life is left.
     pub(super) fn detached(credential: Credential, expires_at: UnixMillis, now: Now) -> Self {
-        let limits = CacheLimits {
-            max_entries: 0,
-            max_bytes: 0,
-            max_age: Duration::MAX,
-            refresh_ahead: Duration::ZERO,
-            refusals: Duration::ZERO,
-        };
-        let issued = Issued {
-            credential,
-            expires_at: Some(expires_at),
-        };
-        Self::new(issued, 0, now, &limits, 0.0)
+        let life = now.wall.until(expires_at).saturating_sub(SAFETY);
+        Self::with_life(credential, 0, now, life, Duration::ZERO)
     }
 
     /// The memory that it takes, in bytes.
@@ -227,8 +229,12 @@ mod tests {
         let generation = Generation::detached(credential, expires_at, after(0.0));
         assert!(generation.is_usable(after(2_591_994.9)));
         assert!(!generation.is_usable(after(2_591_995.0)));
-        let credential = Credential::Bearer(SecretString::from("x"));
-        assert!(!Generation::detached(credential, START, after(0.0)).is_usable(after(0.0)));
+        for left in [0, 5] {
+            let credential = Credential::Bearer(SecretString::from("x"));
+            let expires_at = START.plus(Duration::from_secs(left));
+            let generation = Generation::detached(credential, expires_at, after(0.0));
+            assert!(!generation.is_usable(after(0.0)), "{left}");
+        }
     }
 
     #[test]

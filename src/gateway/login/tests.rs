@@ -2,11 +2,12 @@ use http::HeaderValue;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use http::HeaderMap;
+use http::{HeaderMap, header};
 
 use super::*;
 use crate::clock::{Clock, ManualClock};
 use crate::credential::taskcluster_mint::{MintSettings, NameTemplate};
+use crate::gateway::cors::{AllowedOrigins, OriginPattern};
 use crate::gateway::rate_limit::{Rate, RateBy, RateLimiter};
 use crate::gateway::rule::{Effect, Expression, Rule};
 use crate::secret::SecretRef;
@@ -15,6 +16,10 @@ use crate::token::testing::{self, ED25519, NOW, OTHER_RSA, ScriptedKeys, configu
 
 const URL: &str = "https://auth.example.com/";
 const TOOLS: &str = "https://tools.example.com";
+
+fn listed(origin: &str) -> AllowedOrigins {
+    AllowedOrigins::Listed(vec![OriginPattern::parse(origin).unwrap()])
+}
 
 struct Fixture {
     login: Login,
@@ -43,7 +48,7 @@ fn fixture() -> Fixture {
         source: "mint".into(),
         require_scopes: vec!["taskcluster-credentials".into()],
         rules: None,
-        allowed_origins: AllowedOrigins::Listed(vec![TOOLS.into()]),
+        cors: Some(Arc::new(CorsPolicy::for_login(listed(TOOLS)))),
         lifetime: Duration::from_mins(15),
         timeout: Duration::from_secs(5),
         rates: RateLimiters::default(),
@@ -313,13 +318,13 @@ async fn cors_allows_only_listed_origins() {
 #[tokio::test]
 async fn cors_can_allow_every_origin_or_none() {
     let mut fixture = fixture();
-    fixture.login.allowed_origins = AllowedOrigins::new(vec![ANY_ORIGIN.into()]);
+    fixture.login.cors = Some(Arc::new(CorsPolicy::for_login(AllowedOrigins::Any)));
     let response = fixture
         .request_from(Method::GET, Some("https://x.example"))
         .await;
     let allowed = header_value(&response, "access-control-allow-origin");
-    assert_eq!(allowed, Some(ANY_ORIGIN));
-    fixture.login.allowed_origins = AllowedOrigins::new(vec![]);
+    assert_eq!(allowed, Some("*"));
+    fixture.login.cors = None;
     let response = fixture.request_from(Method::OPTIONS, Some(TOOLS)).await;
     assert!(header_value(&response, "access-control-allow-origin").is_none());
 }

@@ -12,7 +12,7 @@ fn check(transport: Transport, host: &str, fields: &[(&str, &str)]) -> Result<()
         https: transport == Transport::Tls,
         ..Head::for_test("/x", &headers)
     };
-    let checked = policy.check_host_and_initiator(head);
+    let checked = policy.check_route(Isolation::Always, false, None, head);
     checked.map_err(|rejection| rejection.reason)
 }
 
@@ -193,7 +193,7 @@ fn only_covered_requests_are_checked() {
     ] {
         let headers = headers(fields);
         let head = Head::for_test("/x", &headers);
-        let checked = policy.check_route(isolation, false, head);
+        let checked = policy.check_route(isolation, false, None, head);
         assert_eq!(checked.is_err(), refused, "{isolation:?} {fields:?}");
     }
 }
@@ -207,7 +207,7 @@ fn a_host_that_the_configuration_names_elsewhere_is_accepted_but_not_its_other_o
             host: "tc.example.com:8080",
             ..Head::for_test("/x", &headers)
         };
-        let checked = policy.check_route(Isolation::Always, named, head);
+        let checked = policy.check_route(Isolation::Always, named, None, head);
         checked.map_err(|rejection| rejection.reason)
     };
     assert_eq!(check(false, &[]), Err(Reason::HostNotAllowed));

@@ -3,53 +3,16 @@
 use std::sync::Arc;
 
 use super::browser;
-use super::{Session, digest};
+use super::{CookieCaller, Session};
 use crate::clock::Now;
 use crate::credential::{Credential, Lease};
 use crate::gateway::admission::Admission;
-use crate::gateway::outcome::{RefreshResult, SessionEvent};
 use crate::gateway::reason::Reason;
 use crate::gateway::rejection::Rejection;
 use crate::gateway::{CallerMemo, Head, signing_failure};
-use crate::hawk::{Credentials, scope};
-use crate::session::{
-    Presented, RenewError, Renewed, SessionGrant, SetCookie, SiteSecurity, UserSession,
-};
+use crate::hawk::{Certificate, Credentials, scope};
+use crate::session::{Presented, RenewError, SessionGrant, SiteSecurity, UserSession};
 use crate::token::{self, Caller, PresentedToken, SignedInClient, TokenError};
-
-/// What is known of a caller who presented a session's cookie.
-#[derive(Debug, Default)]
-pub struct CookieCaller {
-    /// The session, once it was opened and may be used.
-    pub(in crate::gateway) session: Option<Arc<UserSession>>,
-    /// The cookies that the answer sets, whatever it is.
-    pub(in crate::gateway) cookies: Vec<SetCookie>,
-    /// What happened to the session.
-    pub(in crate::gateway) event: Option<SessionEvent>,
-    /// Which cookies the site has.
-    security: Option<SiteSecurity>,
-    /// Whether the browser would show the answer as a page.
-    navigates: bool,
-}
-
-impl CookieCaller {
-    /// The cookies that the answer sets. Returned once.
-    pub fn take_cookies(&mut self) -> Vec<SetCookie> {
-        std::mem::take(&mut self.cookies)
-    }
-
-    /// What happened to the session.
-    pub fn event(&self) -> Option<SessionEvent> {
-        self.event
-    }
-
-    /// The session's subject and a digest of its id, if something happened to it.
-    pub fn changed(&self) -> Option<(&str, String)> {
-        self.event?;
-        let session = self.session.as_ref()?;
-        Some((&session.subject, digest(session.id)))
-    }
-}
 
 impl Admission {
     /// Takes the caller from the cookie of the route's `session`.
@@ -155,8 +118,8 @@ impl Admission {
 
     /// Refuses requests that pages of other origins sent with the user's cookie.
     fn check_cross_site(&self, session: &Session, head: Head<'_>) -> Result<(), Rejection> {
-        let site = session.site(head)?;
-        match browser::cross_site(head, &site.origin, |_| false) {
+        let allowed = |_: &[u8]| self.route.allows_credentials_of(head.headers);
+        match browser::cross_site(head, |sender| session.is_own(sender, head), allowed) {
             None => Ok(()),
             Some(cause) => Err(Rejection::from(Reason::CrossSite).with_cause(cause)),
         }
@@ -175,7 +138,9 @@ impl Admission {
             return Err(TokenError::Internal);
         };
         let (token, issuers) = (PresentedToken::from(access_token), &session.issuers);
-        let authenticated = match memo.token.look_up(token, issuers, now) {
+        let known = memo.token.recall_token(token, issuers, now);
+        let known = known.or_else(|| memo.token.look_up(token, issuers, now));
+        let authenticated = match known {
             Some(known) => {
                 self.cached_at = Some(now);
                 Ok(known)
@@ -218,7 +183,10 @@ impl Admission {
         let Some(scopes) = self.decision().and_then(|decision| decision.scopes()) else {
             return Ok(Some(lease.clone()));
         };
-        let certified = credentials.certificate.as_ref().and_then(|c| c.scopes());
+        let certified = credentials
+            .certificate
+            .as_ref()
+            .and_then(Certificate::scopes);
         let narrowed = Credentials {
             authorized_scopes: Some(scope::narrow(certified.as_deref(), scopes)),
             ..credentials.clone()
@@ -239,43 +207,6 @@ impl Admission {
             .security
             .map(|security| session.sessions.removal(security));
         Some(session.sign_in_at(target, caller.navigates, removal))
-    }
-}
-
-impl CookieCaller {
-    /// Records how a renewal ended.
-    fn renewed(
-        &mut self,
-        renewed: Result<Renewed, RenewError>,
-    ) -> Result<Arc<UserSession>, RenewError> {
-        match renewed {
-            Ok(Renewed {
-                session,
-                cookie,
-                refreshed,
-            }) => {
-                if refreshed {
-                    self.event = Some(SessionEvent::Refresh(RefreshResult::Refreshed));
-                }
-                if let Some(cookie) = cookie {
-                    self.cookies = vec![cookie];
-                }
-                self.session = Some(Arc::clone(&session));
-                Ok(session)
-            }
-            Err(error) => {
-                self.event = match &error {
-                    RenewError::Unavailable { .. } => {
-                        Some(SessionEvent::Refresh(RefreshResult::Unavailable))
-                    }
-                    RenewError::Ended(crate::session::Ended::Refused) => {
-                        Some(SessionEvent::Refresh(RefreshResult::Refused))
-                    }
-                    RenewError::Ended(_) => None,
-                };
-                Err(error)
-            }
-        }
     }
 }
 

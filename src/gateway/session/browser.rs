@@ -52,11 +52,11 @@ pub(super) fn is_unsafe(method: &Method) -> bool {
 }
 
 /// Why a request that is authenticated by a cookie is refused as one of another site's page; `None`
-/// if it is not. `origin` is the site's own. `allows` tells whether pages of another origin may send
-/// requests with the cookie.
+/// if it is not. `is_own` tells whether an origin is the site's own, and `allows` whether pages of
+/// another one may send requests with the cookie.
 pub(super) fn cross_site(
     head: Head<'_>,
-    origin: &str,
+    is_own: impl Fn(&[u8]) -> bool,
     allows: impl Fn(&[u8]) -> bool,
 ) -> Option<&'static str> {
     let (Ok(site), Ok(sender)) = (
@@ -65,11 +65,11 @@ pub(super) fn cross_site(
     ) else {
         return Some("Origin or Sec-Fetch-Site is repeated");
     };
-    if sender.is_some_and(|sender| sender != origin.as_bytes() && allows(sender)) {
+    if sender.is_some_and(|sender| !is_own(sender) && allows(sender)) {
         return None;
     }
     if is_unsafe(head.method) || head.headers.first(&header::UPGRADE).is_some() {
-        return initiated_elsewhere(site, sender, origin);
+        return initiated_elsewhere(site, sender, is_own);
     }
     let foreign = !matches!(site, None | Some(b"same-origin" | b"same-site" | b"none"));
     let navigates = head.headers.first(&SEC_FETCH_MODE) == Some(b"navigate");
@@ -83,25 +83,25 @@ pub(super) fn cross_site(
 pub(super) fn initiated_elsewhere(
     site: Option<&[u8]>,
     sender: Option<&[u8]>,
-    origin: &str,
+    is_own: impl Fn(&[u8]) -> bool,
 ) -> Option<&'static str> {
     match (site, sender) {
         (None, None) => Some("neither Origin nor Sec-Fetch-Site was sent"),
         (Some(site), _) if site != b"same-origin" => Some("Sec-Fetch-Site is not same-origin"),
         (Some(_), Some(b"null")) => None,
-        (_, Some(sender)) if sender != origin.as_bytes() => Some("Origin is not this site's"),
+        (_, Some(sender)) if !is_own(sender) => Some("Origin is not this site's"),
         _ => None,
     }
 }
 
 /// Whether the request shows that a page of another origin caused it.
-pub(super) fn is_foreign(head: Head<'_>, origin: &str) -> bool {
+pub(super) fn is_foreign(head: Head<'_>, is_own: impl Fn(&[u8]) -> bool) -> bool {
     match (
         only(head.headers, &SEC_FETCH_SITE),
         only(head.headers, &header::ORIGIN),
     ) {
         (Ok(None), Ok(None)) => false,
-        (Ok(site), Ok(sender)) => initiated_elsewhere(site, sender, origin).is_some(),
+        (Ok(site), Ok(sender)) => initiated_elsewhere(site, sender, is_own).is_some(),
         _ => true,
     }
 }

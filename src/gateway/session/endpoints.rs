@@ -154,31 +154,11 @@ impl Session {
         let method = request.head.method;
         let refusal = LocalResponse::refusal(rejection, method, self.clock.now());
         let response = if browser::navigates(request.head) {
-            self.as_page(refusal, request)
+            as_page(refusal, request)
         } else {
             refusal
         };
         detailed(response, record)
-    }
-
-    /// The page that says the same as a refusal.
-    fn as_page(&self, refusal: LocalResponse, request: EndpointRequest<'_>) -> LocalResponse {
-        let Some(rejection) = refusal.rejection else {
-            return refusal;
-        };
-        let page = Page {
-            status: refusal.status,
-            title: title(rejection.reason),
-            text: rejection.reason.message(),
-            action: Action::None,
-            request_id: request.request_id,
-        };
-        let mut response = page.respond();
-        let own = ["content-type", "cache-control"];
-        let further = refusal.headers.into_iter();
-        let further = further.filter(|(name, _)| !own.contains(name));
-        response.headers.extend(further);
-        with_rejection(response, rejection)
     }
 
     async fn login(
@@ -294,7 +274,8 @@ impl Session {
     ) -> Result<LocalResponse, Rejection> {
         let head = request.head;
         let site = self.site(head)?;
-        if let Some(cause) = browser::cross_site(head, &site.origin, |_| false) {
+        let own = |sender: &[u8]| sender == site.origin.as_bytes();
+        if let Some(cause) = browser::cross_site(head, own, |_| false) {
             return Err(Rejection::from(Reason::CrossSite).with_cause(cause));
         }
         let mut memo = SessionMemo::default();
@@ -329,13 +310,14 @@ impl Session {
     ) -> Result<LocalResponse, Rejection> {
         let head = request.head;
         let site = self.site(head)?;
+        let own = |sender: &[u8]| sender == site.origin.as_bytes();
         let (Ok(fetch_site), Ok(sender)) = (
             only(head.headers, &SEC_FETCH_SITE),
             only(head.headers, &header::ORIGIN),
         ) else {
             return Err(Reason::CrossSite.into());
         };
-        if let Some(cause) = browser::initiated_elsewhere(fetch_site, sender, &site.origin) {
+        if let Some(cause) = browser::initiated_elsewhere(fetch_site, sender, own) {
             return Err(Rejection::from(Reason::CrossSite).with_cause(cause));
         }
         let session = self.opened(head, now, site.security);
@@ -429,6 +411,26 @@ impl Session {
             }
         }
     }
+}
+
+/// The page that says the same as a refusal.
+fn as_page(refusal: LocalResponse, request: EndpointRequest<'_>) -> LocalResponse {
+    let Some(rejection) = refusal.rejection else {
+        return refusal;
+    };
+    let page = Page {
+        status: refusal.status,
+        title: title(rejection.reason),
+        text: rejection.reason.message(),
+        action: Action::None,
+        request_id: request.request_id,
+    };
+    let mut response = page.respond();
+    let own = ["content-type", "cache-control"];
+    let further = refusal.headers.into_iter();
+    let further = further.filter(|(name, _)| !own.contains(name));
+    response.headers.extend(further);
+    with_rejection(response, rejection)
 }
 
 /// The `logout_token` in the form, which must be the only one.

@@ -111,3 +111,108 @@ fn directives<H: HeaderFieldsMut>(head: &H) -> impl Iterator<Item = &[u8]> + use
         .flat_map(|value| value.split(|byte| *byte == b','))
         .map(<[u8]>::trim_ascii)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proxy::head::FieldList;
+    use crate::session::SetCookie;
+    use http::HeaderName;
+
+    fn list(name: &str, values: &[&str]) -> FieldList {
+        let fields = values.iter().map(|v| (name.as_bytes(), v.as_bytes()));
+        FieldList::of(fields, 0)
+    }
+
+    fn values(list: &FieldList, name: &HeaderName) -> Vec<String> {
+        let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
+        all(list, name).map(text).collect()
+    }
+
+    #[test]
+    fn the_cookies_of_sessions_are_not_forwarded() {
+        for (sent, forwarded) in [
+            (&["a=1"][..], &["a=1"][..]),
+            (&["a=1;b=2"], &["a=1;b=2"]),
+            (&["__Host-hawkgate-web=x"], &[]),
+            (&["a=1; __Host-hawkgate-web=x; b=2"], &["a=1; b=2"]),
+            (&["__Host-hawkgate-web=x;a=1"], &["a=1"]),
+            (&["a=1;__Host-hawkgate-web-signin-abcdefgh=x"], &["a=1"]),
+            (&["a=1; hawkgate-web=x"], &["a=1"]),
+            (&["a=1; __Host-hawkgate-other=x;;"], &["a=1"]),
+            (&["\t__Host-hawkgate-web = x ; a=1"], &["a=1"]),
+            (&["a=1; __Host-hawkgate-web"], &["a=1"]),
+            // As HTTP/2 may split them.
+            (&["a=1", "__Host-hawkgate-web=x", "b=2"], &["a=1; b=2"]),
+            (&["__Host-hawkgate-web=x", "__Host-hawkgate-web=y"], &[]),
+            (&["a=1", "b=2"], &["a=1; b=2"]),
+            (&["note=__Host-hawkgate-web"], &["note=__Host-hawkgate-web"]),
+            (&[""], &[""]),
+        ] {
+            let mut head = list("Cookie", sent);
+            forward_cookies(&mut head).unwrap();
+            assert_eq!(values(&head, &COOKIE), forwarded, "{sent:?}");
+        }
+    }
+
+    #[test]
+    fn upstreams_set_no_cookies_of_sessions() {
+        for own in [
+            "__Host-hawkgate-web=x; Path=/",
+            "__Host-hawkgate-web=; Max-Age=0",
+            " __Host-hawkgate-web =x",
+            "__Host-hawkgate-web",
+            "=__Host-hawkgate-web=x",
+            "hawkgate-web=x",
+            "__Host-hawkgate-web-signin-abcdefgh=x",
+        ] {
+            let mut head = list("Set-Cookie", &["a=1", own, "b=__Host-hawkgate-web"]);
+            remove_own_set_cookies(&mut head).unwrap();
+            let expected = ["a=1", "b=__Host-hawkgate-web"];
+            assert_eq!(values(&head, &SET_COOKIE), expected, "{own}");
+        }
+    }
+
+    #[test]
+    fn shared_caches_do_not_store_what_a_session_gets() {
+        let cookie = SetCookie("__Host-hawkgate-web=x".into());
+        for (sent, without, with) in [
+            (&[][..], &["private"][..], &["private"][..]),
+            (&["max-age=60"], &["max-age=60", "private"], &["private"]),
+            (&["no-cache"], &["no-cache", "private"], &["private"]),
+            (
+                &["private, max-age=60"],
+                &["private, max-age=60"],
+                &["private, max-age=60"],
+            ),
+            (&["No-Store"], &["No-Store"], &["No-Store"]),
+            // What the upstream wants to be shared is, unless it comes with a cookie.
+            (
+                &["public, max-age=60"],
+                &["public, max-age=60"],
+                &["private"],
+            ),
+            (
+                &["max-age=60", "s-maxage = 5"],
+                &["max-age=60", "s-maxage = 5"],
+                &["private"],
+            ),
+            (&["must-revalidate"], &["must-revalidate"], &["private"]),
+            // Concerns one field only.
+            (
+                &["private=\"x\""],
+                &["private=\"x\"", "private"],
+                &["private"],
+            ),
+        ] {
+            for (cookies, expected) in [(&[][..], without), (std::slice::from_ref(&cookie), with)] {
+                let mut head = list("Cache-Control", sent);
+                head.push(b"Set-Cookie", b"theirs=1");
+                add_session_cookies(&mut head, cookies).unwrap();
+                assert_eq!(values(&head, &CACHE_CONTROL), expected, "{sent:?}");
+                let set = values(&head, &SET_COOKIE);
+                assert_eq!(set.len(), 1 + cookies.len(), "{set:?}");
+            }
+        }
+    }
+}

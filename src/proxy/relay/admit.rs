@@ -8,15 +8,16 @@ use http::{HeaderName, Method, Version, header};
 
 use super::body::TrailerPolicy;
 use super::{State, Transaction};
+use crate::gateway::cors::CorsGrant;
 use crate::gateway::reason::Reason;
 use crate::gateway::rejection::{RECOVERY_CODE, Rejection};
 use crate::gateway::route::Route;
-use crate::gateway::{Admission, AdmissionError, Head, LocalResponse, OTP};
+use crate::gateway::{Admission, AdmissionError, Head, LocalResponse, OTP, Preflight};
 use crate::header_fields::HeaderFields;
 use crate::proxy::client::PeerInfo;
 use crate::proxy::error::RelayError;
 use crate::proxy::head::{BodySize, RequestHead};
-use crate::proxy::headers;
+use crate::proxy::headers::{self, InvalidField};
 use crate::proxy::in_flight::{Address, Counted};
 use crate::proxy::replay::{BodyLimits, ReplayBuffer, Reservation};
 use crate::trace;
@@ -46,7 +47,11 @@ impl Transaction<'_> {
         let address = own.as_ref().or(self.conn.address.as_ref());
         let counted = Counted::begin(&self.relay.in_flight, address.map(|address| &**address));
         let admitted = match &counted {
-            Err(overloaded) => Err(overloaded.clone()),
+            Err(overloaded) => {
+                // Before the request is routed, but pages have to be able to read it.
+                self.context.cors = self.find_cors();
+                Err(overloaded.clone())
+            }
             Ok(_) => match self.context.begin_trace(&self.head.fields) {
                 None => self.admit(address).await,
                 Some(span) => Box::pin(trace::in_span(span, self.admit(address))).await,
@@ -69,6 +74,11 @@ impl Transaction<'_> {
     async fn admit(&mut self, address: Option<&Arc<Address>>) -> Result<Admitted, Rejection> {
         if let Some(served) = self.serve_own().await? {
             return Ok(Admitted::Answer(Box::new(served)));
+        }
+        if self.head.method == Method::OPTIONS
+            && let Some(admitted) = self.preflight()?
+        {
+            return Ok(admitted);
         }
         match self.authorize().await? {
             Ok(admission) => {
@@ -111,13 +121,53 @@ impl Transaction<'_> {
         })
     }
 
-    async fn authorize(&self) -> Result<Result<Admission, Box<AdmissionError>>, Rejection> {
+    /// Serves a preflight of a route with `cors`, for which nobody has to be authenticated. `None` if
+    /// the request is none.
+    fn preflight(&mut self) -> Result<Option<Admitted>, Rejection> {
+        let head = gateway_head(&self.peer, &self.head)?;
+        let has_body = !self.caller.downstream.is_body_done();
+        let served = self.context.gateway.preflight(head, has_body, self.began);
+        let admission = match served {
+            Ok(None) => return Ok(None),
+            Ok(Some(Preflight::Answer(response))) => {
+                self.context.preflight = true;
+                return Ok(Some(Admitted::Answer(response)));
+            }
+            Ok(Some(Preflight::Forward(admission))) => admission,
+            Err(refused) => {
+                self.context.preflight = true;
+                self.context.cors = self.find_cors();
+                return Err(self.context.reject(refused));
+            }
+        };
+        self.context.preflight = true;
+        self.context.admission = Some(*admission);
+        headers::keep_preflight_fields(&mut self.head.fields)
+            .map_err(|InvalidField(cause)| Rejection::from(Reason::Internal).with_cause(cause))?;
+        // Its caller is not known, so its connection is the first to give way.
+        self.release_request();
+        Ok(Some(match self.count_hop() {
+            Some(response) => Admitted::Answer(Box::new(response)),
+            None => Admitted::Forward,
+        }))
+    }
+
+    /// What a page may read of the answer, for requests that are refused before they are routed.
+    fn find_cors(&self) -> Option<CorsGrant> {
+        let head = gateway_head(&self.peer, &self.head).ok()?;
+        self.context.gateway.cors_grant(head)
+    }
+
+    async fn authorize(&mut self) -> Result<Result<Admission, Box<AdmissionError>>, Rejection> {
         let head = gateway_head(&self.peer, &self.head)?;
         let gateway = &self.context.gateway;
         let found = match gateway.match_route(head) {
             Ok(found) => found,
             Err(refused) => return Ok(Err(refused)),
         };
+        if let Some(cors) = &found.route.cors {
+            self.context.cors = cors.grant(&self.head.fields);
+        }
         let slot = || {
             self.conn
                 .memo

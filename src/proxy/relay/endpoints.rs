@@ -11,6 +11,7 @@ use super::Transaction;
 use super::admit::gateway_head;
 use super::body::too_slow;
 use crate::gateway::bewit::MAX_URL_BYTES;
+use crate::gateway::cors::is_preflight;
 use crate::gateway::login::{self, LoginRequest};
 use crate::gateway::reason::Reason;
 use crate::gateway::rejection::Rejection;
@@ -40,8 +41,9 @@ impl Transaction<'_> {
         }
     }
 
-    async fn login(&self) -> Option<LocalResponse> {
+    async fn login(&mut self) -> Option<LocalResponse> {
         let login = self.context.gateway.login.as_ref()?;
+        self.context.preflight = is_preflight(&self.head.method, &self.head.fields);
         let (method, target) = (&self.head.method, self.head.target());
         let host = self.head.host().unwrap_or_default();
         let request = LoginRequest {

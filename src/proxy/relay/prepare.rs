@@ -89,6 +89,13 @@ fn sanitize(
         add_taskcluster_proxy_headers(fields, target, context)?;
     }
     headers::remove_echoes(fields, status, &context.sent)?;
+    if let Some(grant) = &context.cors {
+        if interim {
+            headers::remove_cors_fields(fields)?;
+        } else {
+            headers::set_cors_fields(fields, grant)?;
+        }
+    }
     if !interim && let Some(code) = context.take_recovery_code() {
         let mut code = headers::value(code.expose())?;
         code.set_sensitive(true);

@@ -65,7 +65,9 @@ impl Transaction<'_> {
     /// Sends the response of one of hawkgate's own endpoints. Its body is wiped from memory when
     /// it has been sent.
     pub(super) async fn answer_own(&mut self, served: LocalResponse) -> Result<(), RelayError> {
-        let verified = self.context.admission.is_some() || served.details.issuer.is_some();
+        // Nobody is known who sends a preflight.
+        let admitted = self.context.admission.is_some() && !self.context.preflight;
+        let verified = admitted || served.details.issuer.is_some();
         self.context.own_endpoint = Some(Box::new(served.details));
         self.context.rejection = served.rejection;
         let refused = self
@@ -145,6 +147,11 @@ impl Transaction<'_> {
             .iter()
             .map(|(name, value)| (name.as_bytes(), value.as_bytes()));
         let mut fields: Vec<(&[u8], &[u8])> = own.collect();
+        if let Some(grant) = &self.context.cors {
+            fields.push((b"vary", b"Origin"));
+            let cors = grant.fields();
+            fields.extend(cors.map(|(name, value)| (name.as_bytes(), value.as_bytes())));
+        }
         fields.push((b"x-request-id", id));
         fields.push((b"date", date.as_bytes()));
         let bodiless = status == StatusCode::NO_CONTENT || self.head.method == Method::HEAD;

@@ -57,6 +57,7 @@ fn exposition() -> String {
     metrics.configure(&names, callbacks, UnixMillis(0));
     let _keys = metrics.key_observer("i");
     let _introspection = metrics.introspection_observer("i");
+    let _session = metrics.session_observer("w");
     let _spans = metrics.span_observer();
     let _source = metrics.meter("s", Arc::new(Unreachable), SystemClock::shared());
     metrics.render().unwrap()
@@ -130,7 +131,7 @@ fn every_exported_metric_is_documented_with_its_labels_and_no_other_is() {
 
 /// Labels whose values come from the configuration, the build, HTTP, or another page.
 const OPEN: &[&str] = &[
-    "route", "issuer", "source", "name", "code", "version", "revision",
+    "route", "issuer", "source", "session", "name", "code", "version", "revision",
 ];
 
 #[test]

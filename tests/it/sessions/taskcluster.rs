@@ -21,6 +21,10 @@ struct Deployment {
 
 impl Deployment {
     async fn start() -> Self {
+        Self::with("").await
+    }
+
+    async fn with(sections: &str) -> Self {
         let taskcluster = Taskcluster::start(json!({})).await;
         let callback = format!("{ORIGIN}/oauth2/callback");
         register(&taskcluster, &callback, 86_400_000).await;
@@ -39,6 +43,7 @@ origin = "{ORIGIN}"
 name = "taskcluster"
 upstream = "{url}"
 session = "web"
+{sections}
 "#,
             server("")
         );
@@ -224,4 +229,29 @@ async fn the_credentials_are_in_no_log() {
     secrets.assert_absent("the metrics", &deployment.gateway.metrics().await.0);
     let response = visitor.fetch("GET", "/api/queue/v1/tasks").await;
     secrets.assert_absent("a response", &response.text());
+}
+
+/// Rules see the clientId, and narrow the user's own credentials.
+#[tokio::test]
+async fn rules_apply_to_the_users_client() {
+    let deployment = Deployment::with(
+        r#"
+[[rule]]
+name = "ada"
+when = 'claims.clientId.startsWith("github/1|ada/") && token.subject == claims.clientId'
+scopes = ["test:only:this"]
+"#,
+    )
+    .await;
+    let mut ada = deployment.signed_in("ada").await;
+    let response = ada.fetch("GET", "/api/queue/v1/tasks").await;
+    assert_eq!(response.status, 200, "{response:?}");
+    assert_eq!(response.json()["scopes"], json!(["test:only:this"]));
+    let mut grace = deployment.signed_in("grace").await;
+    let response = grace.fetch("GET", "/api/queue/v1/tasks").await;
+    assert_eq!(
+        response.status_and_reason(),
+        (403, Some("rule_denied")),
+        "{response:?}"
+    );
 }

@@ -276,6 +276,7 @@ fn route(options: &Options, upstream: SocketAddr, source: CachedSource) -> Route
         session: None,
         workload_token: None,
         isolation: Isolation::Off,
+        cors: None,
         rules: None,
         rates: crate::gateway::rate_limit::RateLimiters::default(),
         upgrade_expiry: UpgradeExpiry::default(),
