@@ -63,9 +63,11 @@ impl Browser {
         response["cookies"].as_array().unwrap().clone()
     }
 
-    /// Forgets every cookie.
-    pub(crate) async fn clear_cookies(&self) {
-        self.0.control("clearCookies", json!({})).await;
+    /// Forgets the cookies of a name.
+    pub(crate) async fn clear_cookies(&self, name: &str) {
+        self.0
+            .control("clearCookies", json!({ "name": name }))
+            .await;
     }
 
     /// Adds cookies, described in the same way.
@@ -150,6 +152,14 @@ impl Page<'_> {
         lines.map(|l| l.as_str().unwrap().to_owned()).collect()
     }
 
+    /// The errors on the console, such as those about a content security policy; without the
+    /// browser's notes about responses with an error status.
+    pub(crate) async fn problems(&self) -> Vec<String> {
+        let mut lines = self.console().await;
+        lines.retain(|l| l.starts_with("error:") && !l.contains("Failed to load resource"));
+        lines
+    }
+
     /// Every response so far, redirects included.
     pub(crate) async fn received(&self) -> Vec<Received> {
         let response = self.control("requests", json!({})).await;
@@ -195,7 +205,7 @@ impl Page<'_> {
             let problems = self.evaluate(ACCESSIBILITY, Value::Null).await;
             assert_eq!(problems, json!([]), "on {screen}: {}", self.url().await);
         }
-        assert_eq!(self.console().await, Vec::<String>::new());
+        assert_eq!(self.problems().await, Vec::<String>::new());
     }
 
     pub(crate) async fn close(self) {
