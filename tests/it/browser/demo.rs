@@ -157,10 +157,12 @@ async fn two_users_are_compared_after_a_sign_out() {
     page.press("Enter").await;
     page.wait_for_url(&demo.exactly("/")).await;
     wait_for_status(&page, "200 after").await;
-    let text = page.text().await;
+    let script = "return document.querySelector('.compare').textContent";
+    let compared = page.evaluate(script, Value::Null).await;
+    let compared = compared.as_str().unwrap();
     assert!(
-        text.contains("demo/alice") && text.contains("demo/bob"),
-        "{text}"
+        compared.contains("demo/alice") && compared.contains("demo/bob"),
+        "{compared}"
     );
     page.screenshots("demo-two-users").await;
 }
