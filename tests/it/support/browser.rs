@@ -70,6 +70,11 @@ impl Browser {
             .await;
     }
 
+    /// Forgets all cookies, the provider's too.
+    pub(crate) async fn clear_all_cookies(&self) {
+        self.0.control("clearCookies", json!({})).await;
+    }
+
     /// Adds cookies, described in the same way.
     pub(crate) async fn set_cookies(&self, cookies: Value) {
         self.0
