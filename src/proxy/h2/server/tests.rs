@@ -771,17 +771,89 @@ async fn requests_finish_during_a_drain_and_new_ones_are_refused() {
     driver.await.unwrap().unwrap();
 }
 
+/// The connection preface, with a SETTINGS frame that opens the window of each stream.
+const PREFACE: &[u8] =
+    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\x06\x04\0\0\0\0\0\0\x04\x7f\xff\xff\xff";
+/// Opens the window of the connection, and sends `GET /` for the authority `a`.
+const GET: &[u8] =
+    b"\0\0\x04\x08\0\0\0\0\0\x7f\0\0\0\0\0\x06\x01\x05\0\0\0\x01\x82\x86\x84\x41\x01a";
+
+/// Reads frames up to the end of the connection: type, flags and payload of each.
+async fn frames(mut io: DuplexStream) -> Vec<(u8, u8, Vec<u8>)> {
+    let mut received = Vec::new();
+    io.read_to_end(&mut received).await.unwrap();
+    let mut frames = Vec::new();
+    let mut rest = &received[..];
+    while let [a, b, c, kind, flags, ..] = *rest {
+        let end = 9 + u32::from_be_bytes([0, a, b, c]) as usize;
+        frames.push((kind, flags, rest[9..end].to_vec()));
+        rest = &rest[end..];
+    }
+    frames
+}
+
+/// Returns the last streams and the errors of the GOAWAY frames.
+fn goaways(frames: &[(u8, u8, Vec<u8>)]) -> Vec<(u32, u32)> {
+    let number = |bytes: &[u8]| u32::from_be_bytes(bytes.try_into().unwrap());
+    let goaways = frames.iter().filter(|frame| frame.0 == 7);
+    goaways
+        .map(|(_, _, payload)| (number(&payload[..4]), number(&payload[4..8])))
+        .collect()
+}
+
 #[tokio::test(start_paused = true)]
-async fn an_evicted_connection_does_not_wait_for_a_caller_that_is_silent() {
-    let (server, mut io) = start(|_| Box::pin(async { Served::KeepAlive }));
-    io.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0")
-        .await
-        .unwrap();
-    tokio::time::sleep(Duration::from_millis(1)).await;
-    server.signal.evict();
-    let begin = crate::proxy::deadline::now();
+async fn a_caller_that_is_silent_holds_up_neither_an_eviction_nor_a_drain() {
+    type End = fn(&Signal);
+    for (end, limit) in [
+        (Signal::evict as End, GOAWAY_TIMEOUT),
+        (Signal::set_closing, DRAIN_GOAWAY_TIMEOUT),
+    ] {
+        let (served, mut done) = mpsc::unbounded_channel();
+        let (server, mut io) = start(move |mut request| {
+            let served = served.clone();
+            Box::pin(async move {
+                let result = respond(&mut request, b"ok").await;
+                served.send(()).unwrap();
+                result
+            })
+        });
+        io.write_all(PREFACE).await.unwrap();
+        io.write_all(GET).await.unwrap();
+        done.recv().await.unwrap();
+        end(&server.signal);
+        let begin = crate::proxy::deadline::now();
+        server.task.await.unwrap();
+        assert!(crate::proxy::deadline::now() - begin <= 2 * limit);
+        let goaways = goaways(&frames(io).await);
+        // It learns which requests it can send again.
+        assert_eq!(goaways, [(0x7fff_ffff, 0), (1, 0)]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_does_not_truncate_what_a_caller_takes_slowly() {
+    let (served, mut done) = mpsc::unbounded_channel();
+    let (server, mut io) = start(move |mut request| {
+        let served = served.clone();
+        Box::pin(async move {
+            // A little more than fits into the buffer of the socket.
+            let result = respond(&mut request, &[b'x'; 270_000]).await;
+            served.send(()).unwrap();
+            result
+        })
+    });
+    io.write_all(PREFACE).await.unwrap();
+    io.write_all(GET).await.unwrap();
+    done.recv().await.unwrap();
+    server.signal.set_closing();
+    tokio::time::sleep(5 * DRAIN_GOAWAY_TIMEOUT).await;
+    assert!(!server.task.is_finished());
+    let frames = frames(io).await;
+    let content = frames.iter().filter(|frame| frame.0 == 0);
+    let length: usize = content.clone().map(|frame| frame.2.len()).sum();
+    assert_eq!((length, content.last().unwrap().1), (270_000, 1));
+    assert_eq!(goaways(&frames).last(), Some(&(1, 0)));
     server.task.await.unwrap();
-    assert!(crate::proxy::deadline::now() - begin <= 2 * GOAWAY_TIMEOUT);
 }
 
 #[tokio::test(start_paused = true)]
