@@ -13,20 +13,17 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::clock::{ManualClock, UnixMillis};
 use crate::gateway::outcome::Outcome;
 use crate::header_fields::HeaderFields;
-use crate::proxy::client::ConnMetadata;
-use crate::proxy::connection_limit::{ConnectionLimit, Origin, Permit};
 use crate::proxy::drain::Signal;
 use crate::proxy::error::RelayError;
 use crate::proxy::head::{FieldList, ResponseHead};
 use crate::proxy::in_flight::InFlight;
 use crate::proxy::service::Served;
-use crate::proxy::settings::{Limits, MinRate};
+use crate::proxy::settings::Limits;
+use crate::proxy::test_support::{self, TIMEOUT, TestConn};
 
 const PEER: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
-const TIMEOUT: Duration = Duration::from_secs(10);
 
 type Handler = Arc<dyn for<'r> Fn(Request<'r>) -> BoxFuture<'r, Served> + Send + Sync>;
 
@@ -49,68 +46,20 @@ struct Server {
 
 fn limits() -> Limits {
     Limits {
-        header_bytes: 32 * 1024,
-        url_bytes: 8 * 1024,
-        header_timeout: TIMEOUT,
-        body_timeout: TIMEOUT,
-        min_body_rate: MinRate {
-            bytes_per_second: 0,
-            grace: Limits::BODY_RATE_GRACE,
-        },
         keepalive_timeout: 3 * TIMEOUT,
         unadmitted_keepalive: 2 * TIMEOUT,
-        linger: Limits::LINGER,
-        connections: 100,
-        requests_in_flight: 100,
-        requests_in_flight_per_address: 100,
-        connections_per_address: Some(0),
-        body: None,
-        replay_body: 0,
-        replay_memory: 0,
-    }
-}
-
-fn conn(permit: &Permit, signal: Signal, is_proxy: bool) -> ConnInfo {
-    ConnInfo {
-        worker: 0,
-        signal,
-        state: permit.state(),
-        peer: Some(PEER),
-        tls: false,
-        metadata: ConnMetadata::default(),
-        address: (!is_proxy).then(|| InFlight::for_test(1, 1).address(PEER)),
-        write_timeout: TIMEOUT,
-        token: Mutex::default(),
+        ..test_support::limits()
     }
 }
 
 fn start_for(is_proxy: bool, handler: Handler) -> (Server, DuplexStream) {
     let (io, client) = duplex(256 * 1024);
     let signal = Signal::default();
-    let outcomes: Arc<Mutex<Vec<Outcome>>> = Arc::default();
-    let (record, told) = (outcomes.clone(), signal.clone());
+    let mut conn = TestConn::new(limits(), signal.clone());
+    conn.info.address = (!is_proxy).then(|| InFlight::for_test(1, 1).address(PEER));
+    let outcomes = conn.outcomes();
     let task = tokio::spawn(async move {
-        let limits = limits();
-        let clock: SharedClock = ManualClock::at(UnixMillis::from_secs(0));
-        let recorder: Recorder = Arc::new(move |o| record.lock().unwrap().push(o.clone()));
-        let settings = Settings {
-            head: (&limits).into(),
-            header_timeout: limits.header_timeout,
-            keepalive_timeout: limits.keepalive_timeout,
-            unadmitted_keepalive: limits.unadmitted_keepalive,
-            clock: &clock,
-            recorder: &recorder,
-        };
-        let origin = Origin::of(Some(PEER));
-        let permit = ConnectionLimit::new(&limits).admit(origin, told.clone(), Duration::ZERO);
-        let permit = permit.ok().unwrap();
-        serve(
-            &Handle(handler),
-            &conn(&permit, told, is_proxy),
-            io,
-            &settings,
-        )
-        .await;
+        serve(&Handle(handler), &conn.info, io, &conn.h2_settings()).await;
     });
     let server = Server {
         task,
