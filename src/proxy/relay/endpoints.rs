@@ -12,7 +12,6 @@ use crate::gateway::login::{self, LoginRequest};
 use crate::gateway::reason::Reason;
 use crate::gateway::rejection::Rejection;
 use crate::gateway::{Gateway, LocalResponse};
-use crate::header_fields::HeaderFields;
 use crate::proxy::error::RelayError;
 use crate::proxy::head::{BodySize, FieldList, ResponseHead};
 
@@ -99,10 +98,11 @@ impl Transaction<'_> {
             .map_err(|_| Rejection::from(Reason::BadRequest).with_cause("the body is not UTF-8"))
     }
 
-    /// Sends a 100 Continue if the caller waits for one.
+    /// Sends a 100 Continue if the caller waits for one before it sends a body (RFC 9110 §10.1.1).
     async fn continue_request(&mut self) -> Result<(), RelayError> {
-        let expects = self.head.fields.first(&header::EXPECT).is_some();
-        if !expects || self.head.version == Version::HTTP_10 {
+        let expects = self.head.fields.contains(&header::EXPECT);
+        let pointless = self.caller.downstream.is_body_done();
+        if !expects || pointless || self.head.version == Version::HTTP_10 {
             return Ok(());
         }
         let downstream = &mut self.caller.downstream;
