@@ -3,7 +3,6 @@
 //! connection.
 
 mod cork;
-mod stall;
 #[cfg(test)]
 mod tests;
 mod turn;
@@ -27,6 +26,7 @@ use tokio::time::timeout;
 
 use super::fields;
 use super::session::{Session, Truncated};
+use super::stall::StallGuard;
 use crate::clock::SharedClock;
 use crate::gateway::rejection::{ErrorResponse, Rejection};
 use crate::proxy::connection_limit::StreamGuard;
@@ -38,7 +38,6 @@ use crate::proxy::record::{self, Delivery, Recorder};
 use crate::proxy::service::{ConnInfo, Request, Service};
 use crate::proxy::validate::{self, HeadLimits};
 use cork::Cork;
-use stall::StallGuard;
 use turn::TurnWaker;
 
 /// Maximum number of concurrent streams of a connection.
