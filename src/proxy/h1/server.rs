@@ -226,19 +226,11 @@ pub(in crate::proxy) fn encode_rejection(
 
 #[cfg(test)]
 mod tests {
-    use std::net::{IpAddr, Ipv4Addr};
-    use std::sync::{Arc, Mutex};
-
     use async_trait::async_trait;
     use tokio::io::{AsyncWriteExt, duplex};
 
     use super::*;
-    use crate::clock::{ManualClock, UnixMillis};
-    use crate::proxy::client::ConnMetadata;
-    use crate::proxy::connection_limit::{ConnectionLimit, Origin};
-    use crate::proxy::settings::{Limits, MinRate};
-
-    const TIMEOUT: Duration = Duration::from_secs(10);
+    use crate::proxy::test_support::{TIMEOUT, TestConn, limits};
 
     struct NoRequests;
 
@@ -246,29 +238,6 @@ mod tests {
     impl Service for NoRequests {
         async fn serve(&self, _: Request<'_>) -> Served {
             panic!("a malformed request is not served");
-        }
-    }
-
-    fn limits() -> Limits {
-        Limits {
-            header_bytes: 32 * 1024,
-            url_bytes: 8 * 1024,
-            header_timeout: TIMEOUT,
-            body_timeout: TIMEOUT,
-            min_body_rate: MinRate {
-                bytes_per_second: 0,
-                grace: Limits::BODY_RATE_GRACE,
-            },
-            keepalive_timeout: TIMEOUT,
-            unadmitted_keepalive: TIMEOUT,
-            linger: Limits::LINGER,
-            connections: 100,
-            requests_in_flight: 100,
-            requests_in_flight_per_address: 100,
-            connections_per_address: Some(0),
-            body: None,
-            replay_body: 0,
-            replay_memory: 0,
         }
     }
 
@@ -303,12 +272,14 @@ mod tests {
             write_timeout: TIMEOUT,
             memo: Mutex::default(),
         };
+        let conn = TestConn::new(limits(), Signal::default());
+        let settings = conn.h1_settings();
         // Has room for a part of the response.
         let (local, mut caller) = duplex(16);
         caller.write_all(b"GET\r\n\r\n").await.unwrap();
-        let serving = serve(&NoRequests, &conn, Box::new(local), &settings);
+        let serving = serve(&NoRequests, &conn.info, Box::new(local), &settings);
         let served = tokio::time::timeout(10 * TIMEOUT, serving).await;
         assert!(served.is_ok(), "the connection is still open");
-        assert_eq!(*outcomes.lock().unwrap(), 1);
+        assert_eq!(conn.outcomes().lock().unwrap().len(), 1);
     }
 }
