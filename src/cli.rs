@@ -93,7 +93,7 @@ enum Command {
     Schema,
     /// Take a guided tour of hawkgate with a built-in identity provider and API
     #[command(after_help = "Examples:\n  \
-        hawkgate demo                                  # take the tour, then try it yourself\n  \
+        hawkgate demo                                  # take the tour, then try it in a browser\n  \
         hawkgate demo --once                           # exit after the tour; 1 if a step failed\n  \
         hawkgate demo --print-config > hawkgate.toml   # a configuration to start from\n\n\
         Everything runs in one process and listens on free loopback ports, with keys generated for \

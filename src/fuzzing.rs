@@ -16,6 +16,7 @@ pub use crate::proxy::fuzzing::{
     relay_response, requests, x_forwarded_for,
 };
 pub use crate::remote::fuzzing::{oauth_response, provider_metadata, retry_after};
+pub use crate::session::fuzzing::{return_to, session_cookie};
 pub use crate::token::fuzzing::{basic, bearer, json_object, jwk_set, jws};
 
 /// Reads a configuration as `hawkgate check --no-secrets` does: nothing but `text` is read.

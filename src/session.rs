@@ -10,6 +10,8 @@
 mod attempt;
 mod codec;
 mod cookie;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod memo;
 mod provider;
 mod record;

@@ -249,10 +249,19 @@ impl CorsTable {
                 "list origins, or remove cors",
             );
         }
+        let credentials = self.allow_credentials.value == Some(true);
+        for item in list.items.iter().filter(|_| credentials || needs_no_token) {
+            if let Origin::Pattern(pattern) = &item.value
+                && pattern.is_cleartext()
+            {
+                let problem = "is plain http: whoever is on the way to such a page can put scripts into it, and act as its users";
+                reader.warn(&item.at, problem, "serve the page with https");
+            }
+        }
         let Some(any) = list.items.iter().find(|item| item.value == Origin::Any) else {
             return;
         };
-        if self.allow_credentials.value == Some(true) {
+        if credentials {
             let problem = "lets every page act with the user's cookies, and conflicts with allow_credentials = true: browsers refuse \"*\" then";
             let remedy = "list the origins, or remove allow_credentials";
             reader.error(&any.at, problem, remedy);

@@ -1,16 +1,19 @@
-//! A small Taskcluster-style API: the login service's token exchange, two endpoints that
-//! require Hawk, and a record of the requests received.
+//! A small Taskcluster-style API: the login service's token exchange, endpoints that require Hawk,
+//! and a record of the requests received.
 
+mod journey;
+
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use aws_lc_rs::digest::{SHA256, digest};
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL;
 use http::{Method, StatusCode, header};
 use serde_json::{Value, json};
 use url::Url;
 
+use self::journey::Exchange;
 use super::identity_provider::TokenVerifier;
+use super::random::random;
 use super::server::{self, Request, Response, Server};
 use super::{DemoError, hawk};
 use crate::clock::{SharedClock, UnixMillis};
@@ -21,7 +24,8 @@ pub(super) const EXCHANGE: &str = "/api/login/v1/oidc-credentials/demo";
 /// The path of an endpoint that revokes every credential issued so far, for trying the demo by
 /// hand.
 pub(super) const REVOKE: &str = "/demo/revoke";
-/// Maximum number of requests recorded between two calls of [`Api::take_requests`].
+/// Maximum number of requests recorded between two calls of [`Api::take_requests`], and of
+/// exchanges. The oldest is forgotten.
 const MAX_RECORDED: usize = 1000;
 /// Lifetime of credentials, in milliseconds.
 const LIFETIME: i64 = 15 * 60 * 1000;
@@ -31,6 +35,12 @@ const LIFETIME: i64 = 15 * 60 * 1000;
 pub(super) struct ReceivedRequest {
     /// Method and target.
     pub(super) line: String,
+    /// `X-Request-Id`: hawkgate sends the same one with each attempt.
+    pub(super) id: String,
+    /// When it arrived.
+    pub(super) at: UnixMillis,
+    /// The seed of the certificate that came with it.
+    pub(super) seed: Option<String>,
     /// The scheme of the `Authorization` header, without the credentials.
     pub(super) scheme: String,
     /// Whether any header contained a bearer token.
@@ -56,8 +66,11 @@ struct Service {
 
 struct State {
     issuer_key: String,
+    /// The number of successful exchanges.
     exchanges: usize,
-    received: Vec<ReceivedRequest>,
+    /// The latest exchanges.
+    exchanged: VecDeque<Exchange>,
+    received: VecDeque<ReceivedRequest>,
 }
 
 impl Api {
@@ -69,13 +82,15 @@ impl Api {
             verifier,
             clock,
             state: Mutex::new(State {
-                issuer_key: random_slug()?,
+                issuer_key: random()?,
                 exchanges: 0,
-                received: Vec::new(),
+                exchanged: VecDeque::new(),
+                received: VecDeque::new(),
             }),
         });
         let handler = service.clone();
-        let server = server::serve(|_| move |request: &Request| handler.handle(request)).await?;
+        let server = server::listen().await?;
+        let server = server.serve(move |request| handler.handle(request));
         Ok(Self {
             url: server.url.clone(),
             service,
@@ -95,16 +110,8 @@ impl Api {
 
     /// Takes the requests received since the last call.
     pub(super) fn take_requests(&self) -> Vec<ReceivedRequest> {
-        std::mem::take(&mut self.service.state().received)
+        std::mem::take(&mut self.service.state().received).into()
     }
-}
-
-/// Returns 16 random bytes as 22 characters, like a Taskcluster slugid.
-fn random_slug() -> Result<String, DemoError> {
-    let mut bytes = [0; 16];
-    aws_lc_rs::rand::fill(&mut bytes)
-        .map_err(|_| DemoError::Start("no random bytes available".into()))?;
-    Ok(BASE64URL.encode(bytes))
 }
 
 /// Returns the SHA-256 of a body, in hexadecimal.
@@ -122,20 +129,24 @@ impl Service {
     fn handle(&self, request: &Request) -> Response {
         match (&request.method, request.path()) {
             (&Method::GET, EXCHANGE) => self.exchange(request),
-            (&Method::POST, REVOKE) => match self.revoke() {
-                Ok(()) => server::json(StatusCode::OK, &json!({ "revoked": true })),
-                Err(_) => self.error(
-                    request,
-                    StatusCode::INTERNAL_SERVER_ERROR,
-                    "no random bytes available",
-                ),
-            },
+            (&Method::POST, REVOKE) => self.withdraw(request),
             _ => self.require_hawk(request),
         }
     }
 
+    fn withdraw(&self, request: &Request) -> Response {
+        match self.revoke() {
+            Ok(()) => server::json(StatusCode::OK, &json!({ "revoked": true })),
+            Err(_) => self.error(
+                request,
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "no random bytes available",
+            ),
+        }
+    }
+
     fn revoke(&self) -> Result<(), DemoError> {
-        self.state().issuer_key = random_slug()?;
+        self.state().issuer_key = random()?;
         Ok(())
     }
 
@@ -143,11 +154,11 @@ impl Service {
     /// longer than the token.
     fn exchange(&self, request: &Request) -> Response {
         let token = request.header("authorization").strip_prefix("Bearer ");
-        let Some((subject, token_expiry)) = token.and_then(|t| self.verifier.verify(t)) else {
+        let Some(token) = token.and_then(|t| self.verifier.verify(t)) else {
             let text = "Could not generate credentials for this access token";
             return self.error(request, StatusCode::BAD_REQUEST, text);
         };
-        let (Ok(first), Ok(second)) = (random_slug(), random_slug()) else {
+        let (Ok(first), Ok(second)) = (random(), random()) else {
             return self.error(
                 request,
                 StatusCode::INTERNAL_SERVER_ERROR,
@@ -155,10 +166,13 @@ impl Service {
             );
         };
         let now = self.clock.now().0;
-        let expiry = (now + LIFETIME).min(token_expiry);
-        let (client, seed) = (format!("demo/{subject}"), first + &second);
+        let expiry = (now + LIFETIME).min(token.expiry);
+        let (client, seed) = (format!("demo/{}", token.subject), first + &second);
         let mut state = self.state();
         state.exchanges += 1;
+        let number = state.exchanges;
+        let exchange = Exchange::new(number, &seed, UnixMillis(now), UnixMillis(expiry), token);
+        push(&mut state.exchanged, exchange);
         let credentials = hawk::issue(&state.issuer_key, &client, &seed, now - LIFETIME, expiry);
         let body = json!({
             "expires": UnixMillis(expiry - 30_000).to_rfc3339(), "credentials": credentials,
@@ -169,9 +183,8 @@ impl Service {
     fn require_hawk(&self, request: &Request) -> Response {
         let mut state = self.state();
         let client = hawk::verify(request, &state.issuer_key, self.clock.now().0);
-        if state.received.len() < MAX_RECORDED {
-            state.received.push(record(request, &client));
-        }
+        let received = record(request, &client, self.clock.now());
+        push(&mut state.received, received);
         drop(state);
         let client = match client {
             Ok(client) => client,
@@ -186,9 +199,14 @@ impl Service {
         };
         match (&request.method, request.path()) {
             (&Method::GET, "/api/auth/v1/scopes/current") => {
-                let scopes = json!({ "scopes": [format!("assume:login-identity:{client}")] });
+                let scopes = json!({ "scopes": hawk::scopes(&client) });
                 server::json(StatusCode::OK, &scopes)
             }
+            (&Method::GET, journey::CALL) => {
+                let facts = journey::facts(&mut self.state(), request, &client);
+                server::json(StatusCode::OK, &facts)
+            }
+            (&Method::POST, journey::WITHDRAW) => self.withdraw(request),
             (&Method::POST, "/api/hooks/v1/hooks/demo/greet/trigger") => {
                 let got = json!({ "clientId": client, "sha256": sha256(&request.body) });
                 server::json(StatusCode::OK, &got)
@@ -213,11 +231,22 @@ impl Service {
     }
 }
 
-fn record(request: &Request, client: &Result<String, String>) -> ReceivedRequest {
+/// Appends `entry`; the oldest gives way.
+fn push<T>(entries: &mut VecDeque<T>, entry: T) {
+    if entries.len() >= MAX_RECORDED {
+        entries.pop_front();
+    }
+    entries.push_back(entry);
+}
+
+fn record(request: &Request, client: &Result<String, String>, at: UnixMillis) -> ReceivedRequest {
     let scheme = request.header("authorization").split(' ').next();
     let mut values = request.headers.values().filter_map(|v| v.to_str().ok());
     ReceivedRequest {
         line: format!("{} {}", request.method, request.target),
+        id: request.header("x-request-id").to_owned(),
+        at,
+        seed: hawk::seed(request),
         scheme: scheme.unwrap_or_default().to_owned(),
         bearer: values.any(|v| v.to_lowercase().contains("bearer ") || v.contains("eyJhbGci")),
         client: client.clone(),

@@ -19,7 +19,7 @@ const REQUEST_SKEW: i64 = 15 * 60 * 1000;
 /// Issues temporary credentials, as the login service does. Times are in milliseconds since
 /// the Unix epoch.
 pub(super) fn issue(issuer_key: &str, client_id: &str, seed: &str, from: i64, to: i64) -> Value {
-    let scopes = [format!("assume:login-identity:{client_id}")];
+    let scopes = scopes(client_id);
     let signature = certificate_text(client_id, seed, from, to, &scopes);
     let certificate = json!({
         "version": 1, "scopes": scopes, "start": from, "expiry": to, "seed": seed,
@@ -110,6 +110,30 @@ fn request_text(request: &Request, ts: &str, nonce: &str, hash: &str, ext: &str)
     };
     let (method, target) = (request.method.as_str(), &request.target);
     format!("hawk.1.header\n{ts}\n{nonce}\n{method}\n{target}\n{name}\n{port}\n{hash}\n{ext}\n")
+}
+
+/// Returns a part of the `Authorization: Hawk` header that may be shown: not `mac` and `ext`, which
+/// contain the signature and the certificate.
+pub(super) fn shown_authorization(request: &Request) -> String {
+    let fields = request.header("authorization").strip_prefix("Hawk ");
+    let fields = fields.unwrap_or_default();
+    let shown =
+        ["id", "ts", "nonce"].map(|name| format!(r#"{name}="{}""#, attribute(fields, name)));
+    format!("Hawk {}, …", shown.join(", "))
+}
+
+/// Returns the seed of the certificate that came with a request, valid or not: it tells which
+/// credentials signed it.
+pub(super) fn seed(request: &Request) -> Option<String> {
+    let fields = request.header("authorization").strip_prefix("Hawk ")?;
+    let ext = BASE64.decode(attribute(fields, "ext")).ok()?;
+    let ext: Value = serde_json::from_slice(&ext).ok()?;
+    Some(ext["certificate"]["seed"].as_str()?.to_owned())
+}
+
+/// Returns the scopes of a client's credentials.
+pub(super) fn scopes(client_id: &str) -> [String; 1] {
+    [format!("assume:login-identity:{client_id}")]
 }
 
 /// Returns the value of `name="…"` in a Hawk header; empty if it is missing.

@@ -1,144 +1,167 @@
-//! A small identity provider with one ES256 key generated at startup, OpenID Connect discovery,
-//! a JWKS, and access tokens according to RFC 9068. It has no sign-in: the subject of every
-//! token is Alice.
+//! A small OpenID provider: discovery, a JWK Set, a sign-in form for two users, the authorization
+//! code flow with PKCE, access tokens according to RFC 9068, refresh tokens that are valid once,
+//! and logout.
 
-use std::sync::Arc;
-use std::time::Duration;
+mod authorization;
+mod grants;
+mod pages;
+mod parameters;
+mod token_endpoint;
+mod tokens;
+mod users;
 
-use aws_lc_rs::rand::SystemRandom;
-use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair,
-    UnparsedPublicKey,
-};
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL;
-use http::StatusCode;
+use std::sync::{Arc, OnceLock};
+
+use http::{Method, StatusCode};
 use serde_json::{Value, json};
 use url::Url;
 
+use self::grants::Grants;
+use self::tokens::TokenSigner;
 use super::server::{self, Request, Response, Server};
-use super::{AUDIENCE, DemoError, SCOPE};
+use super::{DemoError, stylesheet};
 use crate::clock::SharedClock;
 
-const KEY_ID: &str = "demo-key";
+pub(super) use self::tokens::{AccessToken, TokenVerifier, Validity};
+pub(super) use self::users::USERS;
+
+/// The only client: hawkgate, as the demo's configuration calls it.
+pub(super) const CLIENT_ID: &str = "hawkgate";
+
+/// A registered client. Its addresses are compared byte by byte (RFC 9700 §4.1.3).
+#[derive(Debug)]
+pub(super) struct Client {
+    id: &'static str,
+    pub(super) redirect_uris: Vec<String>,
+    pub(super) post_logout_redirect_uris: Vec<String>,
+}
 
 /// A running identity provider.
 pub(super) struct IdentityProvider {
     pub(super) url: Url,
-    key: EcdsaKeyPair,
-    clock: SharedClock,
+    service: Arc<Service>,
     _server: Server,
+}
+
+struct Service {
+    authority: String,
+    tokens: TokenSigner,
+    grants: Grants,
+    client: OnceLock<Client>,
 }
 
 impl IdentityProvider {
     pub(super) async fn start(clock: SharedClock) -> Result<Self, DemoError> {
-        let key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING)
-            .map_err(|_| DemoError::Start("cannot generate a signing key".into()))?;
-        let keys = json!({ "keys": [jwk(key.public_key().as_ref())] });
-        let server = server::serve(|url| {
-            let issuer = issuer(url);
-            move |request: &Request| handle(request, &issuer, &keys)
-        })
-        .await?;
+        let listening = server::listen().await?;
+        let url = listening.url.clone();
+        let service = Arc::new(Service {
+            authority: url.authority().to_owned(),
+            tokens: TokenSigner::new(super::origin(&url).to_owned(), clock.clone())?,
+            grants: Grants::new(clock),
+            client: OnceLock::new(),
+        });
+        let handler = service.clone();
+        let server = listening.serve(move |request| handler.handle(request));
         Ok(Self {
-            url: server.url.clone(),
-            key,
-            clock,
+            url,
+            service,
             _server: server,
         })
     }
 
-    /// Issues a token for `audience`.
-    pub(super) fn token(&self, audience: &str, validity: Validity) -> Result<String, DemoError> {
-        let now = self.clock.now();
-        let (issued, expires) = match validity {
-            Validity::For(lifetime) => (now, now.plus(lifetime)),
-            Validity::ExpiredFor(age) => (now.minus(age * 2), now.minus(age)),
+    /// Registers the client, once its addresses are known. A second one is not registered.
+    pub(super) fn register(
+        &self,
+        redirect_uris: Vec<String>,
+        post_logout_redirect_uris: Vec<String>,
+    ) {
+        let client = Client {
+            id: CLIENT_ID,
+            redirect_uris,
+            post_logout_redirect_uris,
         };
-        let header = json!({ "alg": "ES256", "typ": "at+jwt", "kid": KEY_ID });
-        let claims = json!({
-            "iss": issuer(&self.url), "sub": "alice", "aud": audience, "client_id": "demo-cli",
-            "scope": format!("openid {SCOPE}"), "jti": format!("demo-{}", now.0),
-            "iat": issued.as_secs(), "exp": expires.as_secs(),
-        });
-        let signed = [header, claims]
-            .map(|part| BASE64URL.encode(part.to_string()))
-            .join(".");
-        let signature = self
-            .key
-            .sign(&SystemRandom::new(), signed.as_bytes())
-            .map_err(|_| DemoError::Start("cannot sign a token".into()))?;
-        Ok(format!("{signed}.{}", BASE64URL.encode(signature)))
+        let _ = self.service.client.set(client);
+    }
+
+    /// Issues a token for `audience` to the tour, without a sign-in.
+    pub(super) fn token(&self, audience: &str, validity: Validity) -> Result<String, DemoError> {
+        self.service.tokens.tour_token(audience, validity)
     }
 
     /// Returns the verifier that the API uses for tokens.
     pub(super) fn verifier(&self) -> Arc<TokenVerifier> {
-        Arc::new(TokenVerifier {
-            public_key: self.key.public_key().as_ref().to_vec(),
-            issuer: issuer(&self.url),
-            clock: self.clock.clone(),
+        self.service.tokens.verifier()
+    }
+}
+
+impl Service {
+    fn client(&self, id: &str) -> Option<&Client> {
+        self.any_client().filter(|client| client.id == id)
+    }
+
+    fn any_client(&self) -> Option<&Client> {
+        self.client.get()
+    }
+
+    fn handle(&self, request: &Request) -> Response {
+        // Another name in Host is that of a web page that resolves its own name to this machine.
+        if request.header("host") != self.authority {
+            return pages::error(
+                StatusCode::MISDIRECTED_REQUEST,
+                "this is not the address of the provider",
+            );
+        }
+        match (request.path(), &request.method) {
+            ("/.well-known/openid-configuration", _) => {
+                server::json(StatusCode::OK, &self.metadata())
+            }
+            ("/jwks", _) => server::json(StatusCode::OK, &self.tokens.keys()),
+            (stylesheet::PATH, _) => stylesheet::response(),
+            (stylesheet::ICON_PATH, _) => stylesheet::icon(),
+            (authorization::AUTHORIZE, &Method::GET | &Method::POST) => {
+                authorization::authorize(self, request)
+            }
+            (pages::SIGN_IN, &Method::POST) => authorization::sign_in(self, request),
+            (pages::SIGN_IN, _) => server::method_not_allowed("POST"),
+            (token_endpoint::TOKEN, _) => token_endpoint::token(self, request),
+            (token_endpoint::REVOKE, _) => token_endpoint::revoke(self, request),
+            (token_endpoint::END_SESSION, &Method::GET | &Method::POST) => {
+                token_endpoint::end_session(self, request)
+            }
+            (authorization::AUTHORIZE | token_endpoint::END_SESSION, _) => {
+                server::method_not_allowed("GET, POST")
+            }
+            _ => server::json(StatusCode::NOT_FOUND, &json!({ "error": "Not found" })),
+        }
+    }
+
+    fn metadata(&self) -> Value {
+        let issuer = self.tokens.issuer();
+        let at = |path: &str| format!("{issuer}{path}");
+        let scopes: Vec<&str> = grants::SCOPES.iter().map(|(s, _)| *s).collect();
+        json!({
+            "issuer": issuer,
+            "jwks_uri": at("/jwks"),
+            "authorization_endpoint": at(authorization::AUTHORIZE),
+            "token_endpoint": at(token_endpoint::TOKEN),
+            "revocation_endpoint": at(token_endpoint::REVOKE),
+            "end_session_endpoint": at(token_endpoint::END_SESSION),
+            "response_types_supported": ["code"],
+            "response_modes_supported": ["query"],
+            "grant_types_supported": ["authorization_code", "refresh_token"],
+            "subject_types_supported": ["public"],
+            "scopes_supported": scopes,
+            "claims_supported": ["sub", "name", "email", "email_verified", "sid", "auth_time"],
+            "id_token_signing_alg_values_supported": ["ES256"],
+            "code_challenge_methods_supported": ["S256"],
+            "token_endpoint_auth_methods_supported": ["none"],
+            "revocation_endpoint_auth_methods_supported": ["none"],
+            "authorization_response_iss_parameter_supported": true,
+            "request_parameter_supported": false,
+            "request_uri_parameter_supported": false,
         })
     }
 }
 
-/// When a token expires.
-#[derive(Clone, Copy)]
-pub(super) enum Validity {
-    /// It expires after this time.
-    For(Duration),
-    /// It expired this long ago.
-    ExpiredFor(Duration),
-}
-
-fn issuer(url: &Url) -> String {
-    url.as_str().trim_end_matches('/').to_owned()
-}
-
-/// Returns the JWK of an uncompressed point: one byte, then 32 bytes for each coordinate (SEC 1
-/// §2.3.3).
-fn jwk(point: &[u8]) -> Value {
-    let coordinate = |at: usize| BASE64URL.encode(point.get(at..at + 32).unwrap_or_default());
-    json!({
-        "kty": "EC", "crv": "P-256", "use": "sig", "alg": "ES256", "kid": KEY_ID,
-        "x": coordinate(1), "y": coordinate(33),
-    })
-}
-
-fn handle(request: &Request, issuer: &str, keys: &Value) -> Response {
-    match request.path() {
-        "/.well-known/openid-configuration" => {
-            let metadata = json!({
-                "issuer": issuer, "jwks_uri": format!("{issuer}/jwks"),
-                "id_token_signing_alg_values_supported": ["ES256"],
-            });
-            server::json(StatusCode::OK, &metadata)
-        }
-        "/jwks" => server::json(StatusCode::OK, keys),
-        _ => server::json(StatusCode::NOT_FOUND, &json!({ "error": "Not found" })),
-    }
-}
-
-/// The API's own token verification, independent of hawkgate's.
-pub(super) struct TokenVerifier {
-    public_key: Vec<u8>,
-    issuer: String,
-    clock: SharedClock,
-}
-
-impl TokenVerifier {
-    /// Returns the subject and expiry (in milliseconds since the Unix epoch) of a valid token.
-    pub(super) fn verify(&self, token: &str) -> Option<(String, i64)> {
-        let (signed, signature) = token.rsplit_once('.')?;
-        let signature = BASE64URL.decode(signature).ok()?;
-        UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, &self.public_key)
-            .verify(signed.as_bytes(), &signature)
-            .ok()?;
-        let claims = BASE64URL.decode(signed.split_once('.')?.1).ok()?;
-        let claims: Value = serde_json::from_slice(&claims).ok()?;
-        let expiry = claims["exp"].as_i64()?.checked_mul(1000)?;
-        let valid = claims["iss"] == self.issuer.as_str()
-            && claims["aud"] == AUDIENCE
-            && expiry > self.clock.now().0;
-        valid.then(|| Some((claims["sub"].as_str()?.to_owned(), expiry)))?
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -1,4 +1,4 @@
-//! The HTTP server that both of the demo's peers use.
+//! The HTTP server that the demo's peers use.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -45,10 +45,60 @@ pub(super) type Response = http::Response<Full<Bytes>>;
 
 /// Returns a response with a JSON body.
 pub(super) fn json(status: StatusCode, body: &Value) -> Response {
-    let mut response = http::Response::new(Full::from(body.to_string()));
+    response(status, "application/json", body.to_string())
+}
+
+/// Returns a response that sends the browser to `location` by GET.
+pub(super) fn see_other(location: &Url) -> Response {
+    let mut response = response(StatusCode::SEE_OTHER, "text/plain; charset=utf-8", "");
+    if let Ok(location) = header::HeaderValue::try_from(location.as_str()) {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+    response
+}
+
+/// Returns 405, with the methods that are allowed.
+pub(super) fn method_not_allowed(allowed: &'static str) -> Response {
+    let status = StatusCode::METHOD_NOT_ALLOWED;
+    let mut response = response(status, "text/plain; charset=utf-8", "");
+    let allowed = header::HeaderValue::from_static(allowed);
+    response.headers_mut().insert(header::ALLOW, allowed);
+    response
+}
+
+/// Returns a page with this content security policy.
+pub(super) fn html(status: StatusCode, body: String, policy: &str) -> Response {
+    let mut response = response(status, "text/html; charset=utf-8", body);
+    // Without the policy the page would be shown unprotected.
+    match header::HeaderValue::try_from(policy) {
+        Ok(policy) => {
+            let headers = response.headers_mut();
+            headers.insert(header::CONTENT_SECURITY_POLICY, policy);
+            response
+        }
+        Err(_) => json(StatusCode::INTERNAL_SERVER_ERROR, &Value::Null),
+    }
+}
+
+/// Returns a response that is not stored, interpreted only as what it is, and not named to other
+/// sites.
+pub(super) fn response(
+    status: StatusCode,
+    content_type: &'static str,
+    body: impl Into<Bytes>,
+) -> Response {
+    let mut response = http::Response::new(Full::new(body.into()));
     *response.status_mut() = status;
-    let json = header::HeaderValue::from_static("application/json");
-    response.headers_mut().insert(header::CONTENT_TYPE, json);
+    let headers = response.headers_mut();
+    for (name, value) in [
+        (header::CONTENT_TYPE, content_type),
+        (header::CACHE_CONTROL, "no-store"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        // `no-referrer` would turn the Origin of forms into `null`.
+        (header::REFERRER_POLICY, "same-origin"),
+    ] {
+        headers.insert(name, header::HeaderValue::from_static(value));
+    }
     response
 }
 
@@ -64,23 +114,37 @@ impl Drop for Server {
     }
 }
 
-/// Starts a server on a free loopback port. `make_handler` receives the server's URL.
-pub(super) async fn serve<F>(make_handler: impl FnOnce(&Url) -> F) -> Result<Server, DemoError>
-where
-    F: Fn(&Request) -> Response + Send + Sync + 'static,
-{
+/// A port, on which nothing is served yet.
+pub(super) struct Listening {
+    pub(super) url: Url,
+    listener: TcpListener,
+}
+
+/// Listens on a free loopback port.
+pub(super) async fn listen() -> Result<Listening, DemoError> {
     let listener = TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)).await?;
     let url = url(listener.local_addr()?)?;
-    let handler = Arc::new(make_handler(&url));
-    let task = tokio::spawn(async move {
-        // An error of accept(2) affects a single connection, not the listener.
-        loop {
-            if let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(serve_connection(stream, handler.clone()));
+    Ok(Listening { url, listener })
+}
+
+impl Listening {
+    /// Starts the server.
+    pub(super) fn serve<F>(self, handler: F) -> Server
+    where
+        F: Fn(&Request) -> Response + Send + Sync + 'static,
+    {
+        let Self { url, listener } = self;
+        let handler = Arc::new(handler);
+        let task = tokio::spawn(async move {
+            // An error of accept(2) affects a single connection, not the listener.
+            loop {
+                if let Ok((stream, _)) = listener.accept().await {
+                    tokio::spawn(serve_connection(stream, handler.clone()));
+                }
             }
-        }
-    });
-    Ok(Server { url, task })
+        });
+        Server { url, task }
+    }
 }
 
 pub(super) fn url(address: SocketAddr) -> Result<Url, DemoError> {

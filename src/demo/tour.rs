@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use url::Url;
 
 use super::api::{self, ReceivedRequest};
-use super::identity_provider::Validity;
+use super::identity_provider::{USERS, Validity};
 use super::{AUDIENCE, Demo, DemoError, Style, origin};
 use crate::remote::http_client::HttpResponse;
 
@@ -82,7 +82,7 @@ pub fn next_steps(program: &str, style: Style, out: &mut dyn Write) -> Result<()
 /// # Errors
 /// Returns an error if signals cannot be received, or if `out` cannot be written.
 pub async fn wait_for_ctrl_c(style: Style, out: &mut dyn Write) -> Result<(), DemoError> {
-    let text = style.title("All three servers keep running. Press Ctrl-C to stop them.");
+    let text = style.title("All servers keep running. Press Ctrl-C to stop them.");
     writeln!(out, "{text}")?;
     out.flush()?;
     tokio::signal::ctrl_c().await?;
@@ -109,7 +109,7 @@ impl Tour<'_> {
         let title = self.style.title("hawkgate demo");
         writeln!(
             self.out,
-            "{title}: three servers on loopback, all in this process\n"
+            "{title}: four servers on loopback, all in this process\n"
         )?;
         let demo = self.demo;
         self.party(
@@ -126,6 +126,11 @@ impl Tour<'_> {
             "hawkgate",
             &demo.hawkgate,
             "sits between you and the API, and swaps the token for a signature",
+        )?;
+        self.party(
+            "web application",
+            &demo.page,
+            "a page behind hawkgate, which calls the API without a token",
         )
     }
 
@@ -293,7 +298,21 @@ impl Tour<'_> {
             "  curl -X POST {api}{}   # revokes the credentials; then repeat the first command",
             api::REVOKE
         )?;
-        writeln!(self.out, "  curl {admin}/metrics   # hawkgate's metrics\n")?;
+        writeln!(self.out, "  curl {admin}/metrics   # hawkgate's metrics")?;
+        self.in_a_browser()
+    }
+
+    fn in_a_browser(&mut self) -> Result<(), DemoError> {
+        self.title("In a browser: sign in, and follow each call of a page hop by hop")?;
+        writeln!(self.out, "  open {}", self.demo.page)?;
+        for user in &USERS {
+            let (name, password) = (user.sub, user.password);
+            writeln!(
+                self.out,
+                "  sign in as {name:<5} with the password {password}"
+            )?;
+        }
+        writeln!(self.out)?;
         Ok(self.out.flush()?)
     }
 
@@ -392,10 +411,14 @@ fn prefix_of(token: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::UnixMillis;
 
     fn request() -> ReceivedRequest {
         ReceivedRequest {
             line: "GET /".into(),
+            id: String::new(),
+            at: UnixMillis(0),
+            seed: None,
             scheme: "Hawk".into(),
             bearer: false,
             client: Ok("demo/alice".into()),

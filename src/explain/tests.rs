@@ -125,7 +125,6 @@ fn question(target: &str, token: Option<String>) -> Question {
         target: target.into(),
         token,
         cookie: None,
-        origin: None,
         user: None,
         origin: None,
         user_agent: None,

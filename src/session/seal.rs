@@ -206,3 +206,73 @@ impl fmt::Debug for Sealer {
         f.write_str("Sealer([redacted])")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(first: u8) -> Key {
+        let bytes: Vec<u8> = (first..first + 32).collect();
+        Key::new(&SecretString::new(URL_SAFE_NO_PAD.encode(bytes))).unwrap()
+    }
+
+    fn sealer(current: Key, previous: Option<Key>) -> Sealer {
+        Sealer {
+            current,
+            previous,
+            session: b"session".to_vec(),
+            attempt: b"attempt".to_vec(),
+        }
+    }
+
+    fn sealed(sealer: &Sealer, purpose: Purpose, text: &str) -> String {
+        let plain = Zeroizing::new(text.as_bytes().to_vec());
+        sealer.seal(purpose, plain).unwrap()
+    }
+
+    fn opened(sealer: &Sealer, purpose: Purpose, value: &str) -> Option<Vec<u8>> {
+        sealer
+            .open(purpose, value.as_bytes())
+            .map(|plain| plain.to_vec())
+    }
+
+    #[test]
+    fn a_value_opens_for_its_purpose_only() {
+        let sealer = sealer(key(1), None);
+        for text in ["", "x", &"long".repeat(500)] {
+            let value = sealed(&sealer, Purpose::Session, text);
+            let expected = Some(text.as_bytes().to_vec());
+            assert_eq!(opened(&sealer, Purpose::Session, &value), expected);
+            assert_eq!(opened(&sealer, Purpose::Attempt, &value), None);
+            assert_ne!(
+                sealed(&sealer, Purpose::Session, text),
+                value,
+                "a fresh nonce"
+            );
+        }
+    }
+
+    #[test]
+    fn the_previous_key_opens_and_the_current_one_seals() {
+        let (old, new) = (sealer(key(1), None), sealer(key(2), Some(key(1))));
+        let value = sealed(&old, Purpose::Session, "x");
+        assert!(opened(&new, Purpose::Session, &value).is_some());
+        let value = sealed(&new, Purpose::Session, "x");
+        assert!(opened(&old, Purpose::Session, &value).is_none());
+        assert!(opened(&sealer(key(2), None), Purpose::Session, &value).is_some());
+    }
+
+    #[test]
+    fn another_version_or_key_id_does_not_open() {
+        let sealer = sealer(key(1), Some(key(2)));
+        let bytes = URL_SAFE_NO_PAD
+            .decode(sealed(&sealer, Purpose::Session, "x"))
+            .unwrap();
+        for index in 0..=KEY_ID_BYTES {
+            let mut changed = bytes.clone();
+            changed[index] ^= 1;
+            let value = URL_SAFE_NO_PAD.encode(changed);
+            assert_eq!(opened(&sealer, Purpose::Session, &value), None);
+        }
+    }
+}

@@ -2,6 +2,7 @@
 //! the pages and the application. Screenshots of hawkgate's own pages go to `target/browser`.
 
 mod cross_site;
+mod demo;
 mod sign_in;
 mod sign_out;
 mod taskcluster;

@@ -42,7 +42,7 @@ const LAYERS: Layers<'_> = &[
     ("remote", "bounded_file circuit_breaker clock pem secret serde_url hawk trace token credential registration signin session singleflight peer_text"),
     ("proxy", "clock header_fields label pem secret trace token session gateway peer_text"),
     ("config", "pem secret suggest hawk trace token credential session gateway log remote proxy"),
-    ("fuzzing", "peer_text token credential gateway remote proxy config"),
+    ("fuzzing", "peer_text token credential session gateway remote proxy config"),
     ("reload", "log proxy config"),
     ("app", "bounded_cache clock label pem secret trace token credential signin session gateway log metrics remote proxy config reload"),
     ("explain", "clock label secret hawk token credential session gateway proxy config app"),

@@ -265,6 +265,15 @@ async fn cors_is_allowed_for_listed_origins() {
             "a request body is ignored"
         );
     }
+    let preflights = [
+        ("route", "login"),
+        ("code", "204"),
+        ("outcome", "preflight"),
+    ];
+    fixture
+        .server
+        .wait_for_metric("hawkgate_requests_total", &preflights, 2)
+        .await;
 }
 
 #[tokio::test]

@@ -2,6 +2,9 @@
 
 use super::*;
 use crate::credential::Inject;
+use crate::gateway::cors::{
+    AllowedOrigins, CorsSettings, FieldNames, OriginPattern, PolicySettings,
+};
 use crate::gateway::rate_limit::{Rate, RateBy};
 use crate::gateway::route::UpgradeExpiry;
 use crate::gateway::rule::Effect;
@@ -281,6 +284,11 @@ fn valid_but_questionable_settings_cause_warnings() {
             "t.toml:18: warning: source \"m\": key \"ca\": has no effect: sources of this kind make no requests; remove it",
         ),
         (
+            format!("{MINIMAL}cors = {{ allowed_origins = [\"http://localhost:1\", \"http://a.example\"], allow_credentials = true }}"),
+            "t.toml:10: warning: route \"all\": key \"cors.allowed_origins[1]\": is plain http: whoever is on the way to such a \
+             page can put scripts into it, and act as its users; serve the page with https",
+        ),
+        (
             "[server]\nlisten = [{ address = \"0.0.0.0:1\", tls = { cert = \"c\", key = \"k\" } }]\n[[route]]\n\
              name = \"r\"\nupstream = \"https://u.example\"\nanonymous = true"
                 .to_owned(),
@@ -469,6 +477,61 @@ fn invalid_private_keys_and_short_secrets_in_files_are_refused() {
     let wrong = text + "assertion_algorithm = \"RS256\"\n";
     let errors = parse(&wrong, "t.toml", &options).unwrap_err().to_string();
     assert!(errors.contains("cannot be used with RS256"), "{errors}");
+}
+
+#[test]
+fn cors_is_read_with_its_defaults() {
+    let policy = |keys: &str| {
+        let (config, warnings) = accepted(&format!("{MINIMAL}cors = {keys}"));
+        assert_eq!(warnings, []);
+        config.routes[0].cors.clone().unwrap()
+    };
+    assert_eq!(policy("\"upstream\""), CorsSettings::Upstream);
+    let names = |names: &[&str]| FieldNames::Listed(names.iter().map(|n| (*n).into()).collect());
+    let origin = |text| OriginPattern::parse(text).unwrap();
+    let expected = PolicySettings {
+        allowed_origins: AllowedOrigins::Listed(vec![
+            origin("http://a.example"),
+            origin("https://*.b.example:8443"),
+        ]),
+        allowed_headers: names(&[
+            "Content-Type",
+            "If-Match",
+            "If-None-Match",
+            "X-Request-Id",
+            "X-Requested-With",
+            "traceparent",
+            "tracestate",
+        ]),
+        exposed_headers: names(&[]),
+        allow_credentials: false,
+        max_age: Duration::from_mins(10),
+    };
+    let written =
+        policy("{ allowed_origins = [\"http://a.example\", \"https://*.b.example:8443\"] }");
+    assert_eq!(written, CorsSettings::Policy(expected));
+    let expected = PolicySettings {
+        allowed_origins: AllowedOrigins::Any,
+        allowed_headers: FieldNames::Any,
+        exposed_headers: FieldNames::Any,
+        allow_credentials: false,
+        max_age: Duration::ZERO,
+    };
+    let written = policy(
+        "{ allowed_origins = [\"*\"], allowed_headers = [\"*\"], exposed_headers = [\"*\"], max_age = \"0s\" }",
+    );
+    assert_eq!(written, CorsSettings::Policy(expected));
+    assert!(accepted(MINIMAL).0.routes[0].cors.is_none());
+    // Other machines can connect, so the route is as public as its upstream.
+    let public = "[server]\nlisten = [{ address = \"0.0.0.0:1\", tls = { cert = \"c\", key = \"k\" } }]\n[[route]]\n\
+                  name = \"r\"\nupstream = \"https://u.example\"\nanonymous = true\n";
+    for cors in ["\"upstream\"", "{ allowed_origins = [\"*\"] }"] {
+        assert!(
+            accepted(&format!("{public}cors = {cors}")).0.routes[0]
+                .cors
+                .is_some()
+        );
+    }
 }
 
 #[test]

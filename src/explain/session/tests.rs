@@ -153,7 +153,6 @@ fn question(target: &str, cookie: Option<&str>) -> Question {
         cookie: cookie.map(Into::into),
         origin: None,
         user: None,
-        origin: None,
         user_agent: None,
         client: None,
         offline: false,

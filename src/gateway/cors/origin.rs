@@ -91,6 +91,22 @@ impl OriginPattern {
         kind.map(Self)
     }
 
+    /// Whether pages of the origin come in cleartext from another machine, so that whoever is on the
+    /// way can put scripts into them.
+    pub fn is_cleartext(&self) -> bool {
+        let is_loopback = |authority: &str| {
+            let own = |host: &&str| authority.strip_prefix(*host).is_some_and(is_port_or_none);
+            LOOPBACK.iter().any(own)
+        };
+        match &self.0 {
+            Kind::Exact(origin) => origin
+                .strip_prefix("http://")
+                .is_some_and(|authority| !is_loopback(authority)),
+            Kind::Subdomains { scheme, .. } => scheme == "http://",
+            Kind::AnyPort(_) => false,
+        }
+    }
+
     /// The origin, if it is no pattern for several.
     pub(super) fn as_origin(&self) -> Option<&str> {
         match &self.0 {
@@ -317,6 +333,55 @@ mod tests {
     }
 
     #[test]
+    fn pages_in_cleartext_are_known() {
+        for (text, cleartext) in [
+            ("http://app.example.com", true),
+            ("http://*.example.com", true),
+            ("http://localhost.example.com", true),
+            ("http://127.0.0.1.example.com", true),
+            ("https://app.example.com", false),
+            ("https://*.example.com", false),
+            ("http://localhost", false),
+            ("http://localhost:3000", false),
+            ("http://localhost:*", false),
+            ("http://[::1]:3000", false),
+        ] {
+            let parsed = OriginPattern::parse(text).unwrap();
+            assert_eq!(parsed.is_cleartext(), cleartext, "{text}");
+        }
+    }
+
+    /// Whatever one changed byte makes of an allowed origin, what still matches is an origin of the same
+    /// domain for a URL parser too.
+    #[test]
+    fn a_changed_byte_never_leads_to_another_domain() {
+        for (pattern, own) in [
+            ("https://*.example.com", "https://a.b.example.com"),
+            ("https://app.example.com", "https://app.example.com"),
+            ("http://localhost:*", "http://localhost:3000"),
+        ] {
+            let parsed = OriginPattern::parse(pattern).unwrap();
+            let domain = pattern.trim_start_matches("https://*").split("//").last();
+            let domain = domain.unwrap().trim_end_matches(":*");
+            for (at, byte) in (0..=own.len()).flat_map(|at| (0..=u8::MAX).map(move |b| (at, b))) {
+                let (start, end) = own.as_bytes().split_at(at);
+                let inserted = [start, &[byte], end].concat();
+                let replaced = [start, &[byte], end.get(1..).unwrap_or_default()].concat();
+                for sent in [inserted, replaced]
+                    .iter()
+                    .filter(|sent| parsed.matches(sent))
+                {
+                    let text = std::str::from_utf8(sent).unwrap();
+                    let url = Url::parse(text).unwrap();
+                    assert!(url.host_str().unwrap().ends_with(domain), "{text}");
+                    assert_eq!(url.scheme(), pattern.split(':').next().unwrap(), "{text}");
+                    assert_eq!(url.origin().ascii_serialization(), text);
+                }
+            }
+        }
+    }
+
+    #[test]
     fn the_port_may_be_left_open_for_this_machine_only() {
         for base in ["http://localhost", "https://127.0.0.1", "http://[::1]"] {
             let pattern = format!("{base}:*");
@@ -349,6 +414,7 @@ mod tests {
 
     #[test]
     fn other_texts_are_refused_with_the_spelling_that_browsers_use() {
+        use InvalidOrigin as I;
         for (text, right) in [
             ("https://app.example.com/", "https://app.example.com"),
             ("https://app.example.com/x?y", "https://app.example.com"),
@@ -375,7 +441,6 @@ mod tests {
             assert_eq!(OriginPattern::parse(text), expected, "{text}");
             assert!(OriginPattern::parse(right).is_ok(), "{right}");
         }
-        use InvalidOrigin as I;
         for (text, expected) in [
             ("", I::NotAnOrigin),
             ("null", I::Null),

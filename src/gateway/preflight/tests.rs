@@ -59,7 +59,7 @@ fn fixture() -> Fixture {
     let rate = |by| {
         let rate = Rate {
             requests: 1,
-            per: Duration::from_secs(60),
+            per: Duration::from_mins(1),
             burst: 2,
             by,
             clients: 10,
@@ -112,7 +112,7 @@ enum Got {
 
 impl Fixture {
     fn send(&self, target: &str, fields: &[(&'static str, &str)]) -> Got {
-        self.send_as(Method::OPTIONS, "localhost", target, fields, false)
+        self.send_as(&Method::OPTIONS, "localhost", target, fields, false)
     }
 
     fn preflight(&self, target: &str, origin: &str, method: &str) -> Got {
@@ -126,7 +126,7 @@ impl Fixture {
 
     fn send_as(
         &self,
-        method: Method,
+        method: &Method,
         host: &str,
         target: &str,
         fields: &[(&'static str, &str)],
@@ -137,7 +137,7 @@ impl Fixture {
             headers.append(*name, HeaderValue::from_str(value).unwrap());
         }
         let head = Head {
-            method: &method,
+            method,
             host,
             transport: Transport::Tcp,
             ..Head::for_test(target, &headers)
@@ -205,7 +205,7 @@ fn a_method_that_no_route_takes_gets_no_permission() {
     let asks = [("access-control-request-method", "GET")];
     assert_eq!(fixture.send("/split/x", &asks), Got::None);
     let fields = [("origin", APP), asks[0]];
-    let got = fixture.send_as(Method::GET, "localhost", "/split/x", &fields, false);
+    let got = fixture.send_as(&Method::GET, "localhost", "/split/x", &fields, false);
     assert_eq!(got, Got::None);
 }
 
@@ -231,7 +231,7 @@ fn several_origins_or_methods_are_none() {
 fn content_never_goes_upstream_without_a_token() {
     let fixture = fixture();
     let fields = [("origin", APP), ("access-control-request-method", "GET")];
-    let send = |target| fixture.send_as(Method::OPTIONS, "localhost", target, &fields, true);
+    let send = |target| fixture.send_as(&Method::OPTIONS, "localhost", target, &fields, true);
     assert_eq!(send("/upstream/x"), Got::None);
     assert_eq!(send("/open/x"), answer("open", true));
 }
@@ -249,7 +249,7 @@ fn a_local_route_knows_its_own_names_and_the_listed_pages_only() {
     }
     let fields = [("origin", APP), ("access-control-request-method", "PUT")];
     for host in ["evil.example", "evil.example:8080", "0.0.0.0"] {
-        let got = fixture.send_as(Method::OPTIONS, host, "/local/x", &fields, false);
+        let got = fixture.send_as(&Method::OPTIONS, host, "/local/x", &fields, false);
         assert_eq!(got, Got::Refused(Reason::HostNotAllowed), "{host}");
     }
 }
@@ -301,7 +301,7 @@ fn preflights_are_limited_by_address_and_not_as_callers() {
     }
     let got = fixture.preflight("/limited/x", APP, "GET");
     assert_eq!(got, Got::Refused(Reason::RateLimited));
-    fixture.clock.advance(Duration::from_secs(60));
+    fixture.clock.advance(Duration::from_mins(1));
     let got = fixture.preflight("/limited/x", APP, "GET");
     assert_eq!(got, answer("limited", true));
     for _ in 0..5 {

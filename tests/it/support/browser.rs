@@ -8,8 +8,8 @@ use super::peers::Peer;
 
 /// Screens for which pages are made: a phone and a desktop, light and dark.
 pub(crate) const SCREENS: [(&str, u32, u32, &str); 4] = [
-    ("phone-light", 390, 844, "light"),
-    ("phone-dark", 390, 844, "dark"),
+    ("phone-light", 360, 800, "light"),
+    ("phone-dark", 360, 800, "dark"),
     ("desktop-light", 1280, 800, "light"),
     ("desktop-dark", 1280, 800, "dark"),
 ];
