@@ -88,7 +88,8 @@ impl Explainer<'_> {
         self.decide(headers).await
     }
 
-    /// `headers` with the cookie, as a script of the site itself would send them.
+    /// `headers` with the cookie, as a script of the site itself would send them unless another origin
+    /// was given.
     fn with_cookie(
         &mut self,
         mut headers: HeaderMap,
@@ -113,8 +114,10 @@ impl Explainer<'_> {
         };
         value.set_sensitive(true);
         headers.insert(COOKIE, value);
-        let same_origin = HeaderValue::from_static("same-origin");
-        headers.insert(HeaderName::from_static("sec-fetch-site"), same_origin);
+        if self.question.origin.is_none() {
+            let same_origin = HeaderValue::from_static("same-origin");
+            headers.insert(HeaderName::from_static("sec-fetch-site"), same_origin);
+        }
         Ok(headers)
     }
 
