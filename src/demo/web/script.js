@@ -195,6 +195,8 @@ function showFailure(response, body) {
   if (reason === 'sign_in_required') {
     showHops('cookie');
     showRefusal(response, body);
+    byId('user').textContent = '';
+    byId('sign-out').hidden = true;
     const link = signInLink(body);
     show('You are signed out: the session has ended.', { failed: true, link: link && [link, 'Sign in again'] });
     return;
@@ -206,7 +208,7 @@ function showFailure(response, body) {
 
 function showRefusal(response, body) {
   const reason = response.headers.get('X-Hawkgate-Error');
-  const text = `${response.status}, X-Hawkgate-Error: ${reason}. ${body?.message?.split('\n')[0] ?? ''}`;
+  const text = `${response.status}, X-Hawkgate-Error: ${reason}. ${body?.message?.split('\n')[0].replaceAll('`', '') ?? ''}`;
   hopOf('cookie').querySelector('[data-refusal]').textContent = text;
 }
 

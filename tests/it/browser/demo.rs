@@ -157,10 +157,12 @@ async fn two_users_are_compared_after_a_sign_out() {
     page.press("Enter").await;
     page.wait_for_url(&demo.exactly("/")).await;
     wait_for_status(&page, "200 after").await;
-    let text = page.text().await;
+    let script = "return document.querySelector('.compare').textContent";
+    let compared = page.evaluate(script, Value::Null).await;
+    let compared = compared.as_str().unwrap();
     assert!(
-        text.contains("demo/alice") && text.contains("demo/bob"),
-        "{text}"
+        compared.contains("demo/alice") && compared.contains("demo/bob"),
+        "{compared}"
     );
     page.screenshots("demo-two-users").await;
 }
@@ -172,7 +174,7 @@ async fn a_page_whose_session_has_ended_leads_back_to_the_sign_in() {
     let page = browser.page().await;
     page.goto(&demo.origin).await;
     demo.sign_in(&page, "alice", "tea-party").await;
-    browser.clear_cookies().await;
+    browser.clear_all_cookies().await;
     page.click("#call").await;
     wait_for_status(&page, "You are signed out").await;
     page.click("#status a").await;
