@@ -38,6 +38,8 @@ pub mod server;
 mod service;
 pub mod settings;
 mod spans;
+#[cfg(test)]
+mod test_support;
 mod transport;
 mod upstream;
 pub mod users;

@@ -88,7 +88,8 @@ impl Explainer<'_> {
         self.decide(headers).await
     }
 
-    /// `headers` with the cookie, as a script of the site itself would send them.
+    /// `headers` with the cookie, as a script of the site itself would send them unless another origin
+    /// was given.
     fn with_cookie(
         &mut self,
         mut headers: HeaderMap,
@@ -99,13 +100,12 @@ impl Explainer<'_> {
             return Ok(headers);
         };
         let text = cookie.expose();
-        let field = match text.contains('=') {
-            true => Zeroizing::new(text.to_owned()),
-            false => {
-                let name = session.sessions.cookie_name(security);
-                Zeroizing::new(format!("{name}={text}"))
-            }
-        };
+        let field = Zeroizing::new(if text.contains('=') {
+            text.to_owned()
+        } else {
+            let name = session.sessions.cookie_name(security);
+            format!("{name}={text}")
+        });
         let Ok(mut value) = HeaderValue::try_from(field.as_str()) else {
             let why = "it has characters that are not allowed in a header";
             self.report.failed(Stage::Token, "readable", why);
@@ -113,8 +113,10 @@ impl Explainer<'_> {
         };
         value.set_sensitive(true);
         headers.insert(COOKIE, value);
-        let same_origin = HeaderValue::from_static("same-origin");
-        headers.insert(HeaderName::from_static("sec-fetch-site"), same_origin);
+        if self.question.origin.is_none() {
+            let same_origin = HeaderValue::from_static("same-origin");
+            headers.insert(HeaderName::from_static("sec-fetch-site"), same_origin);
+        }
         Ok(headers)
     }
 
@@ -177,11 +179,8 @@ impl Explainer<'_> {
                     Some(at) => format!("ends {}", time(*at, now)),
                     None => "the provider did not say when it ends".to_owned(),
                 };
-                let renewal = match can_renew {
-                    true => "there is a refresh token",
-                    false => "there is no refresh token",
-                };
-                let why = format!("{ends}; {renewal}");
+                let renewal = if can_renew { "a" } else { "no" };
+                let why = format!("{ends}; there is {renewal} refresh token");
                 self.report.note(Stage::Token, "the access token", why);
                 if can_renew && user.is_renewal_due(now) {
                     return self.unknown(

@@ -88,7 +88,7 @@ mod tests {
             sink: Sink::start(Box::new(out.clone())).unwrap(),
             format: LogFormat::Json,
             clock: ManualClock::at(UnixMillis(0)),
-            levels: "trace,pingora_proxy=trace".parse().unwrap(),
+            levels: "trace,pingora_core=trace".parse().unwrap(),
         };
         facade.log(
             &Record::builder()
@@ -106,7 +106,7 @@ mod tests {
     #[test]
     fn messages_of_other_crates_are_withheld() {
         for (target, module) in [
-            ("pingora_proxy", "pingora_proxy::proxy_h1"),
+            ("pingora_core", "pingora_core::connectors"),
             ("other", "pingora_core::x"),
             ("rustls", "rustls::client"),
         ] {

@@ -129,8 +129,8 @@ mod tests {
 
     #[test]
     fn other_crates_never_log_below_warn() {
-        for level in ["trace", "trace,h2=trace", "info,pingora_proxy=debug"] {
-            for target in ["h2::codec", "pingora_proxy", "hyper", "rustls"] {
+        for level in ["trace", "trace,h2=trace", "info,pingora_core=debug"] {
+            for target in ["h2::codec", "pingora_core", "hyper", "rustls"] {
                 assert!(!enabled(level, target, Level::INFO), "{level} {target}");
                 assert!(enabled(level, target, Level::WARN), "{level} {target}");
             }

@@ -53,6 +53,12 @@ impl Downstream<'_> {
         each!(self, s => s.poll_gone(cx))
     }
 
+    /// Ready once the caller can neither send nor receive. Unlike after [`Self::poll_gone`], a caller
+    /// that has only ended its side of an upgraded connection is not lost.
+    pub(super) fn poll_lost(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        each!(self, s => s.poll_lost(cx))
+    }
+
     /// Queues an interim response (1xx), unless the caller's version has none (HTTP/1.0).
     /// [`Self::poll_flush`] sends it. A 101 in HTTP/1.1 turns the session into a tunnel:
     /// from then on `poll_body` and `poll_write` transfer bytes as they are.

@@ -118,7 +118,8 @@ impl Signal {
         self.0.draining.store(true, Ordering::Release);
     }
 
-    fn set_closing(&self) {
+    /// Tells the connection to close once it serves no request.
+    pub(super) fn set_closing(&self) {
         self.set_draining();
         self.0.closing.store(true, Ordering::Release);
         self.0.waker.wake();

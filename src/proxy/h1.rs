@@ -9,5 +9,6 @@ pub(super) mod fuzzing;
 mod head;
 pub(super) mod lingering_close;
 mod read;
+mod response_head_end;
 pub(super) mod server;
 pub(super) mod session;

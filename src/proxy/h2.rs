@@ -4,6 +4,7 @@ pub(super) mod client;
 mod fields;
 pub(super) mod server;
 pub(super) mod session;
+mod stall;
 
 /// Maximum number of bytes of a message that wait for their connection to be written, for each
 /// stream. The default of `h2` is 400 KB.

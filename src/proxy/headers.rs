@@ -332,7 +332,8 @@ fn strip(head: &mut impl HeaderFieldsMut, action: impl Fn(&str) -> HeaderAction)
     for options in all(head, &header::CONNECTION) {
         for option in options.split(|b| *b == b',').map(<[u8]>::trim_ascii) {
             // The usual options, which do not name a field that would be forwarded.
-            if option.eq_ignore_ascii_case(b"close") || option.eq_ignore_ascii_case(b"keep-alive") {
+            let usual: [&[u8]; 3] = [b"", b"close", b"keep-alive"];
+            if usual.iter().any(|usual| option.eq_ignore_ascii_case(usual)) {
                 continue;
             }
             nominated.push(option.to_ascii_lowercase());

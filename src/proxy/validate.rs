@@ -23,6 +23,9 @@ pub(super) use target::split_target;
 
 /// Maximum number of field lines in a head.
 pub(super) const MAX_FIELDS: usize = 128;
+/// Maximum number of options in all `Connection` fields of a head. Each of them is compared with the
+/// name of each field.
+pub(super) const MAX_CONNECTION_OPTIONS: usize = 100;
 /// Maximum length of a method, in bytes.
 const MAX_METHOD: usize = 32;
 /// Maximum length of the path logged for a rejected head, in bytes.

@@ -58,15 +58,7 @@ impl OidcProvider {
                 ca: settings.ca.clone(),
             })
         };
-        let id_tokens = match IdTokenVerifier::sharing_keys(&issuer, &settings.client.id) {
-            Some(verifier) => verifier,
-            None => {
-                let keys =
-                    DiscoveryFetcher::new(&settings.issuer, key_client(settings.ca.clone())?);
-                let (url, id) = (&settings.issuer, &settings.client.id);
-                IdTokenVerifier::new(url, id, Arc::new(keys), Arc::clone(&clock))
-            }
-        };
+        let id_tokens = id_tokens(&settings, &issuer, &clock)?;
         Ok(Self {
             logout_tokens: LogoutTokenVerifier::new(&id_tokens),
             id_tokens,
@@ -268,6 +260,21 @@ impl From<MetadataUnavailable> for ProviderError {
             }
         }
     }
+}
+
+/// The verifier of ID tokens, with the issuer's keys if it has any.
+fn id_tokens(
+    settings: &OidcProviderSettings,
+    issuer: &Issuer,
+    clock: &SharedClock,
+) -> Result<IdTokenVerifier, TransportError> {
+    let (url, client_id) = (&settings.issuer, &settings.client.id);
+    if let Some(verifier) = IdTokenVerifier::sharing_keys(issuer, client_id) {
+        return Ok(verifier);
+    }
+    let keys = DiscoveryFetcher::new(url, key_client(settings.ca.clone())?);
+    let (keys, clock) = (Arc::new(keys), Arc::clone(clock));
+    Ok(IdTokenVerifier::new(url, client_id, keys, clock))
 }
 
 fn required<'a>(endpoint: Option<&'a Url>, name: &str) -> Result<&'a Url, ProviderError> {

@@ -141,7 +141,8 @@ drain_delay = "0s"
         page
     }
 
-    /// The paths of the requests that the application received, except for pages.
+    /// The requests that the application received, except for pages and the icon that Chromium asks
+    /// for by itself.
     async fn received(&self) -> Vec<String> {
         let requests = self.application.requests().await;
         let paths = requests.iter().map(|request| {

@@ -148,21 +148,56 @@ async fn a_bewit_authorizes_its_url_for_anyone() {
     secrets.assert_absent("the log", &gateway.log());
 }
 
+/// The listeners of [`TestGateway`], the second of them with HTTP/2.
+async fn gateway_with_http2(taskcluster: &Taskcluster) -> TestGateway {
+    let server = SERVER_CONFIG.replace(
+        "[\"127.0.0.1:0\"]",
+        "[\"127.0.0.1:0\", { address = \"127.0.0.1:0\", h2c = true }]",
+    );
+    let text = format!("{server}{}", sections(taskcluster.url(), ""));
+    TestGateway::start_with(&text, ConfigDir::new(), SystemClock::shared()).await
+}
+
 #[tokio::test]
 async fn bewits_are_issued_over_http2() {
     let taskcluster = taskcluster().await;
-    let server = SERVER_CONFIG.replace(
-        "[\"127.0.0.1:0\"]",
-        "[{ address = \"127.0.0.1:0\", h2c = true }]",
-    );
-    let text = format!("{server}{}", sections(taskcluster.url(), ""));
-    let gateway = TestGateway::start_with(&text, ConfigDir::new(), SystemClock::shared()).await;
-    let client = gateway.http2(0).await;
+    let gateway = gateway_with_http2(&taskcluster).await;
+    let client = gateway.http2(1).await;
     let url = format!("{}/api/x", taskcluster.url());
     for (body, status) in [(url.clone(), 303), ("x".repeat(9000), 413), (url, 303)] {
         let request = Request::new("POST", "/bewit").body(Body::Chunked(body.into(), 1000));
         let response = client.request(&request).await.unwrap();
         assert_eq!(response.status, status, "{}", response.text());
+    }
+}
+
+#[tokio::test]
+async fn callers_of_the_bewit_endpoint_may_wait_for_a_100_continue() {
+    let taskcluster = taskcluster().await;
+    let gateway = gateway_with_http2(&taskcluster).await;
+    let http2 = gateway.http2(1).await;
+    let url = format!("{}/api/x", taskcluster.url());
+    let sized = |body: &str| Body::Sized(body.to_owned().into());
+    for (method, body, status, interim) in [
+        (
+            "POST",
+            Body::Chunked(url.clone().into(), 10),
+            303,
+            &[100][..],
+        ),
+        ("POST", sized(&url), 303, &[100]),
+        // What is refused by its head is not asked for.
+        ("POST", sized(&"x".repeat(9000)), 413, &[]),
+        ("PUT", sized(&url), 405, &[]),
+        ("POST", Body::None, 400, &[]),
+    ] {
+        let request = Request::new(method, "/bewit").body(body).expect();
+        let one = gateway.send(&request).await;
+        let two = http2.request(&request).await.unwrap();
+        for response in [one, two] {
+            let found = (response.status, &response.interim[..]);
+            assert_eq!(found, (status, interim), "{}", response.text());
+        }
     }
 }
 

@@ -98,7 +98,7 @@ export async function start(options, instance) {
   const controls = {
     open,
     cookies: async () => ({ cookies: await context.cookies() }),
-    clearCookies: () => context.clearCookies(),
+    clearCookies: ({ name }) => context.clearCookies({ name }),
     setCookies: ({ cookies }) => context.addCookies(cookies),
   };
   for (const [name, command] of Object.entries(commands)) {

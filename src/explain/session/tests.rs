@@ -201,6 +201,11 @@ async fn a_cookie_tells_whose_session_it_is_and_until_when() {
         ..question("/api/x", Some(&cookie))
     };
     assert!(fixture.explained(&post).await.passes());
+    let foreign = Question {
+        origin: Some("https://evil.example.com".into()),
+        ..post
+    };
+    assert_eq!(refusal(&fixture.explained(&foreign).await), "cross_site");
 }
 
 #[tokio::test]

@@ -132,11 +132,11 @@ impl SignedIn {
     }
 }
 
-fn refused(recovery: Recovery) -> Box<Rejection> {
+fn refused(recovery: Recovery) -> Rejection {
     match recovery {
         Recovery::Refuse(StillUnauthorized, rejection) => {
             assert_eq!(rejection.reason, reason::Reason::SignInRequired);
-            rejection
+            *rejection
         }
         other => panic!("not refused: {other:?}"),
     }

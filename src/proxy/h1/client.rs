@@ -20,6 +20,7 @@ use super::decode::BodyDecoder;
 use super::encode::{WriteError, Writer};
 use super::head::{self, InvalidResponse};
 use super::read::{HEAD_READ, ReadSize, poll_read};
+use super::response_head_end::ResponseHeadEnd;
 use crate::gateway::route::Upstream;
 use crate::proxy::error::{ErrorKind, RelayError, Retry, Side};
 use crate::proxy::head::{RequestHead, ResponseHead};
@@ -48,6 +49,7 @@ pub(in crate::proxy) struct Session {
     content: usize,
     /// Whether any byte of a response has arrived.
     began: bool,
+    head_end: ResponseHeadEnd,
     interim: u32,
     /// The body of the final response, once its head has arrived.
     body: Option<BodyDecoder>,
@@ -79,6 +81,7 @@ impl Session {
             received: buffer,
             content: 0,
             began: false,
+            head_end: ResponseHeadEnd::default(),
             interim: 0,
             body: None,
             tunnel: false,
@@ -203,6 +206,7 @@ impl Session {
     ) -> Poll<Result<ResponseHead, RelayError>> {
         loop {
             if !self.received.is_empty()
+                && self.head_end.must_parse(&self.received)
                 && let Some(head) = self.parse_head().map_err(invalid_response)?
             {
                 return Poll::Ready(Ok(head));
@@ -225,6 +229,7 @@ impl Session {
         let Some(response) = parsed else {
             return Ok(None);
         };
+        self.head_end = ResponseHeadEnd::default();
         let status = response.head.status;
         self.tunnel = status == http::StatusCode::SWITCHING_PROTOCOLS;
         if self.tunnel || !status.is_informational() {

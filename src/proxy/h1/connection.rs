@@ -119,18 +119,17 @@ impl Connection {
         Poll::Ready(Ok(read))
     }
 
-    /// Ready once the caller has closed its write side or the connection has failed. Bytes that
-    /// arrive in the meantime are buffered.
-    pub(super) fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    /// Ready once the caller has closed its write side, or with an error once the connection has
+    /// failed. Bytes that arrive in the meantime are buffered, up to [`READ_AHEAD`]; what comes
+    /// after more of them is not noticed.
+    pub(super) fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.read_closed {
             if self.received.len() >= READ_AHEAD {
                 return Poll::Pending;
             }
-            if ready!(self.poll_receive(cx)).is_err() {
-                break;
-            }
+            ready!(self.poll_receive(cx))?;
         }
-        Poll::Ready(())
+        Poll::Ready(Ok(()))
     }
 
     /// Removes a validated head from the buffer. The first `start` bytes, an empty line, are

@@ -10,7 +10,7 @@ use super::decode::{BodyDecoder, ChunkedState};
 use crate::gateway::reserved_headers::is_hop_by_hop;
 use crate::header_fields::{Repeated, all, only};
 use crate::proxy::head::{BodySize, FieldList, RequestHead, ResponseHead};
-use crate::proxy::validate::{Framing, split_target};
+use crate::proxy::validate::{Framing, MAX_CONNECTION_OPTIONS, split_target};
 
 /// Maximum size of a response head, in bytes.
 pub(super) const MAX_HEAD: usize = 128 * 1024;
@@ -119,11 +119,12 @@ pub(super) fn parse_response(
         body: BodyDecoder::Length(0),
     };
     response.frame(method, http11)?;
+    let options = connection_options(&response.head.fields)?;
     if switching {
         response.body = BodyDecoder::UntilClose;
         response.persistent = false;
     } else {
-        remove_connection_fields(&mut response.head.fields);
+        remove_connection_fields(&mut response.head.fields, &options);
     }
     Ok(Some(response))
 }
@@ -219,13 +220,27 @@ pub(super) fn persistent(fields: &FieldList, http11: bool) -> bool {
     !contains(b"close") && (http11 || contains(b"keep-alive"))
 }
 
-/// Removes the fields that concern only this connection: hop-by-hop fields, and those that
-/// `Connection` lists (RFC 9110 §7.6.1).
-fn remove_connection_fields(fields: &mut FieldList) {
+/// Returns what `Connection` lists, in lower case.
+///
+/// # Errors
+/// If that is too much to be compared with the name of each field.
+fn connection_options(fields: &FieldList) -> Result<Vec<Vec<u8>>, InvalidResponse> {
     let options: Vec<Vec<u8>> = all(fields, &header::CONNECTION)
         .flat_map(|value| value.split(|b| *b == b','))
-        .map(|option| option.trim_ascii().to_ascii_lowercase())
+        .map(<[u8]>::trim_ascii)
+        .filter(|option| !option.is_empty())
+        .take(MAX_CONNECTION_OPTIONS + 1)
+        .map(<[u8]>::to_ascii_lowercase)
         .collect();
+    if options.len() > MAX_CONNECTION_OPTIONS {
+        return Err(InvalidResponse("too many Connection options"));
+    }
+    Ok(options)
+}
+
+/// Removes the fields that concern only this connection: hop-by-hop fields, and those that
+/// `Connection` lists (RFC 9110 §7.6.1).
+fn remove_connection_fields(fields: &mut FieldList, options: &[Vec<u8>]) {
     let listed = |name: &str| {
         name != header::CONTENT_LENGTH.as_str()
             && options.iter().any(|option| option == name.as_bytes())

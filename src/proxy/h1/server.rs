@@ -226,19 +226,11 @@ pub(in crate::proxy) fn encode_rejection(
 
 #[cfg(test)]
 mod tests {
-    use std::net::{IpAddr, Ipv4Addr};
-    use std::sync::{Arc, Mutex};
-
     use async_trait::async_trait;
     use tokio::io::{AsyncWriteExt, duplex};
 
     use super::*;
-    use crate::clock::{ManualClock, UnixMillis};
-    use crate::proxy::client::ConnMetadata;
-    use crate::proxy::connection_limit::{ConnectionLimit, Origin};
-    use crate::proxy::settings::{Limits, MinRate};
-
-    const TIMEOUT: Duration = Duration::from_secs(10);
+    use crate::proxy::test_support::{TIMEOUT, TestConn, limits};
 
     struct NoRequests;
 
@@ -249,66 +241,16 @@ mod tests {
         }
     }
 
-    fn limits() -> Limits {
-        Limits {
-            header_bytes: 32 * 1024,
-            url_bytes: 8 * 1024,
-            header_timeout: TIMEOUT,
-            body_timeout: TIMEOUT,
-            min_body_rate: MinRate {
-                bytes_per_second: 0,
-                grace: Limits::BODY_RATE_GRACE,
-            },
-            keepalive_timeout: TIMEOUT,
-            unadmitted_keepalive: TIMEOUT,
-            linger: Limits::LINGER,
-            connections: 100,
-            requests_in_flight: 100,
-            requests_in_flight_per_address: 100,
-            connections_per_address: Some(0),
-            body: None,
-            replay_body: 0,
-            replay_memory: 0,
-        }
-    }
-
     #[tokio::test(start_paused = true)]
     async fn a_caller_that_does_not_read_its_rejection_is_given_up() {
-        let peer = Some(IpAddr::V4(Ipv4Addr::LOCALHOST));
-        let (limits, signal) = (limits(), Signal::default());
-        let clock: SharedClock = ManualClock::at(UnixMillis::from_secs(0));
-        let permit =
-            ConnectionLimit::new(&limits).admit(Origin::of(peer), signal.clone(), Duration::ZERO);
-        let permit = permit.ok().unwrap();
-        let outcomes = Arc::new(Mutex::new(0));
-        let count = outcomes.clone();
-        let recorder: Recorder = Arc::new(move |_| *count.lock().unwrap() += 1);
-        let settings = Settings {
-            head: (&limits).into(),
-            header_timeout: TIMEOUT,
-            keepalive_timeout: TIMEOUT,
-            unadmitted_keepalive: TIMEOUT,
-            linger: limits.linger,
-            clock: &clock,
-            recorder: &recorder,
-        };
-        let conn = ConnInfo {
-            worker: 0,
-            signal,
-            state: permit.state(),
-            peer,
-            tls: false,
-            metadata: ConnMetadata::default(),
-            address: None,
-            write_timeout: TIMEOUT,
-            memo: Mutex::default(),
-        };
+        let conn = TestConn::new(limits(), Signal::default());
+        let settings = conn.h1_settings();
         // Has room for a part of the response.
         let (local, mut caller) = duplex(16);
         caller.write_all(b"GET\r\n\r\n").await.unwrap();
-        let serving = serve(&NoRequests, &conn, Box::new(local), &settings);
+        let serving = serve(&NoRequests, &conn.info, Box::new(local), &settings);
         let served = tokio::time::timeout(10 * TIMEOUT, serving).await;
         assert!(served.is_ok(), "the connection is still open");
-        assert_eq!(*outcomes.lock().unwrap(), 1);
+        assert_eq!(conn.outcomes().lock().unwrap().len(), 1);
     }
 }

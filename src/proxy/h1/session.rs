@@ -73,7 +73,14 @@ impl<'c> Session<'c> {
     }
 
     pub(in crate::proxy) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.connection.poll_closed(cx)
+        self.connection.poll_closed(cx).map(drop)
+    }
+
+    pub(in crate::proxy) fn poll_lost(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match self.connection.poll_closed(cx) {
+            Poll::Ready(Err(_)) => Poll::Ready(()),
+            Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,
+        }
     }
 
     pub(in crate::proxy) fn queue_interim(

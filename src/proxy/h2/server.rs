@@ -3,7 +3,6 @@
 //! connection.
 
 mod cork;
-mod stall;
 #[cfg(test)]
 mod tests;
 mod turn;
@@ -27,6 +26,7 @@ use tokio::time::timeout;
 
 use super::fields;
 use super::session::{Session, Truncated};
+use super::stall::StallGuard;
 use crate::clock::SharedClock;
 use crate::gateway::rejection::{ErrorResponse, Rejection};
 use crate::proxy::connection_limit::StreamGuard;
@@ -38,7 +38,6 @@ use crate::proxy::record::{self, Delivery, Recorder};
 use crate::proxy::service::{ConnInfo, Request, Service};
 use crate::proxy::validate::{self, HeadLimits};
 use cork::Cork;
-use stall::StallGuard;
 use turn::TurnWaker;
 
 /// Maximum number of concurrent streams of a connection.
@@ -52,8 +51,11 @@ const ERROR_RESETS: usize = 100;
 /// Maximum number of malformed heads on a connection of one client. The value is pingora's.
 const MALFORMED: u32 = 32;
 /// Maximum time for a connection that serves no request to close after its GOAWAY frame (RFC
-/// 9113 §6.8).
+/// 9113 §6.8), if it makes room for another or was idle for too long.
 const GOAWAY_TIMEOUT: Duration = Duration::from_millis(250);
+/// The same in a drain, which has more time: most callers are nearer than that, so requests that
+/// they sent before they received the GOAWAY frame are still served.
+const DRAIN_GOAWAY_TIMEOUT: Duration = Duration::from_secs(1);
 /// Maximum time for the requests of a connection to notice that it is gone.
 const END_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -110,7 +112,7 @@ pub(in crate::proxy) async fn serve<S, I>(
             while let Poll::Ready(Some(timer)) = streams.poll_next_unpin(cx) {
                 timers.push(timer);
                 if streams.is_empty() {
-                    server.requests_ended();
+                    server.limit_idle_time();
                 }
             }
             turn.begin_round();
@@ -131,15 +133,24 @@ pub(in crate::proxy) async fn serve<S, I>(
                 Poll::Pending if server.truncated.reset() => continue,
                 Poll::Pending => {}
             }
-            let end = server.poll_end(cx, streams.is_empty(), unadmitted.as_mut());
-            if matches!(end, End::Closing) {
-                continue;
-            }
-            let flushed = io.poll_flush_turn(&mut Context::from_waker(&turn_waker));
-            match (end, flushed) {
-                (End::Closed, _) | (_, Poll::Ready(Err(_))) => return Poll::Ready(()),
-                _ if turn.end(round) => return Poll::Pending,
-                _ => {}
+            let is_written = match io.poll_flush_turn(&mut Context::from_waker(&turn_waker)) {
+                Poll::Ready(Err(_)) => return Poll::Ready(()),
+                flushed => flushed.is_ready(),
+            };
+            let work = match (streams.is_empty(), is_written) {
+                (false, _) => Work::Serving,
+                (true, false) => Work::Writing,
+                (true, true) => Work::None,
+            };
+            match server.poll_end(cx, work, unadmitted.as_mut()) {
+                End::Closing => {}
+                End::Closed => {
+                    server.send_last_goaway(cx);
+                    let _ = io.poll_flush_turn(cx);
+                    return Poll::Ready(());
+                }
+                End::Open if turn.end(round) => return Poll::Pending,
+                End::Open => {}
             }
         }
     })
@@ -198,11 +209,20 @@ async fn serve_stream<S: Service + ?Sized>(
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Open,
-    /// GOAWAY was sent. The connection closes once its requests have been served and the caller
-    /// has answered.
+    /// GOAWAY was sent. The connection closes once its requests have been served, and the caller
+    /// has answered or had the time to.
     Draining,
     /// The same, but it closes soon, unless there are requests worth protecting.
     Leaving,
+}
+
+/// What a connection is busy with.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Work {
+    Serving,
+    /// No request is being served, but the caller has not taken all that was sent.
+    Writing,
+    None,
 }
 
 /// The result of [`Server::poll_end`].
@@ -226,11 +246,13 @@ struct Server<'s, I> {
 }
 
 impl<I: AsyncRead + AsyncWrite + Unpin> Server<'_, I> {
-    /// Called when the last of the concurrent requests has ended.
-    fn requests_ended(&mut self) {
+    /// Limits how long the connection stays open from now on. Called when the last of the
+    /// concurrent requests has ended, or when another phase has begun.
+    fn limit_idle_time(&mut self) {
         self.deadline.set(match self.phase {
             Phase::Open => self.settings.keepalive_timeout,
-            Phase::Draining | Phase::Leaving => GOAWAY_TIMEOUT,
+            Phase::Draining => DRAIN_GOAWAY_TIMEOUT,
+            Phase::Leaving => GOAWAY_TIMEOUT,
         });
     }
 
@@ -239,7 +261,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Server<'_, I> {
     fn poll_end(
         &mut self,
         cx: &mut Context<'_>,
-        is_idle: bool,
+        work: Work,
         unadmitted: Pin<&mut impl Future<Output = ()>>,
     ) -> End {
         let signal = &self.conn.signal;
@@ -250,23 +272,30 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Server<'_, I> {
                 } else if unadmitted.poll(cx).is_ready() {
                     signal.evict();
                     Phase::Draining
-                } else if is_idle && self.deadline.poll(cx).is_ready() {
+                } else if work != Work::Serving && self.deadline.poll(cx).is_ready() {
                     Phase::Leaving
                 } else {
                     return End::Open;
                 };
                 self.phase = phase;
-                self.deadline.set(GOAWAY_TIMEOUT);
+                self.limit_idle_time();
                 self.h2.graceful_shutdown();
                 End::Closing
             }
             Phase::Draining => {
-                if signal.poll_evicted(cx).is_pending() {
-                    return End::Open;
+                if signal.poll_evicted(cx).is_ready() {
+                    self.phase = Phase::Leaving;
+                    self.limit_idle_time();
+                    return End::Closing;
                 }
-                self.phase = Phase::Leaving;
-                self.deadline.set(GOAWAY_TIMEOUT);
-                End::Closing
+                // A caller that takes its responses slowly has the time to.
+                while work != Work::Serving && self.deadline.poll(cx).is_ready() {
+                    if work == Work::None {
+                        return End::Closed;
+                    }
+                    self.deadline.set(DRAIN_GOAWAY_TIMEOUT);
+                }
+                End::Open
             }
             Phase::Leaving => {
                 while self.deadline.poll(cx).is_ready() {
@@ -278,6 +307,14 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Server<'_, I> {
                 End::Open
             }
         }
+    }
+
+    /// Tells the caller which of its requests were processed, without waiting for it to take that
+    /// (RFC 9113 §6.8). It can send the others again on another connection.
+    fn send_last_goaway(&mut self, cx: &mut Context<'_>) {
+        self.h2.abrupt_shutdown(Reason::NO_ERROR);
+        // Accepts nothing more.
+        let _ = self.h2.poll_accept(cx);
     }
 
     /// Accepts a stream, unless its head is malformed: then it is answered here.

@@ -124,6 +124,10 @@ impl Session {
         reset.map(drop)
     }
 
+    pub(in crate::proxy) fn poll_lost(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.poll_gone(cx)
+    }
+
     pub(in crate::proxy) fn queue_interim(
         &mut self,
         head: &ResponseHead,

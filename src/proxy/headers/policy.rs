@@ -38,7 +38,7 @@ pub(super) fn request_action(
     match name {
         "connection" | "upgrade" if upgrade => HeaderAction::Require,
         "content-length" | "host" => HeaderAction::Require,
-        // pingora frames the request itself afterwards.
+        // The request is framed again.
         "transfer-encoding" => HeaderAction::Remove,
         _ if is_hop_by_hop(name) => HeaderAction::Remove,
         _ if stripped.keeps(name) => HeaderAction::Keep,
@@ -59,7 +59,7 @@ pub(super) fn response_action(name: &str, upgrade: bool) -> HeaderAction {
     }
     match name {
         "connection" | "upgrade" if upgrade => HeaderAction::Require,
-        // pingora frames the response by these.
+        // The response is framed by these.
         "content-length" | "transfer-encoding" => HeaderAction::Require,
         // Credentials, and `Alt-Svc`, which could make clients bypass hawkgate.
         "authorization" | "server-authorization" | "alt-svc" => HeaderAction::Remove,

@@ -17,7 +17,6 @@ use crate::gateway::reason::Reason;
 use crate::gateway::rejection::Rejection;
 use crate::gateway::session::{self, Endpoint, EndpointRequest};
 use crate::gateway::{Gateway, LocalResponse};
-use crate::header_fields::HeaderFields;
 use crate::proxy::error::RelayError;
 use crate::proxy::head::{BodySize, FieldList, RequestHead, ResponseHead};
 
@@ -139,10 +138,11 @@ impl Transaction<'_> {
         Ok(received)
     }
 
-    /// Sends a 100 Continue if the caller waits for one.
+    /// Sends a 100 Continue if the caller waits for one before it sends a body (RFC 9110 §10.1.1).
     async fn continue_request(&mut self) -> Result<(), RelayError> {
-        let expects = self.head.fields.first(&header::EXPECT).is_some();
-        if !expects || self.head.version == Version::HTTP_10 {
+        let expects = self.head.fields.contains(&header::EXPECT);
+        let pointless = self.caller.downstream.is_body_done();
+        if !expects || pointless || self.head.version == Version::HTTP_10 {
             return Ok(());
         }
         let downstream = &mut self.caller.downstream;

@@ -13,4 +13,5 @@ mod stalled_readers;
 mod support;
 mod tls;
 mod trailers;
+mod tunnel;
 mod upstream;

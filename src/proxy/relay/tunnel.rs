@@ -152,15 +152,20 @@ impl Duplex<'_, '_> {
                 },
             }
         }
+        let before = tunnel.piece.len();
         let sent = match tunnel.up {
             Direction::Open => self.upstream.poll_write(cx, &mut tunnel.piece, false),
             Direction::Ending => self.upstream.poll_finish(cx, &mut None),
-            Direction::Ended => return Ok(Poll::Pending),
+            Direction::Ended => return self.poll_caller_lost(cx),
         };
         match sent {
             Poll::Pending => {
+                if tunnel.piece.len() < before {
+                    self.waits.end(Wait::UpstreamWrite);
+                    self.waits.end(Wait::Idle);
+                }
                 self.waits.begin(Wait::UpstreamWrite, self.write_timeout);
-                return Ok(Poll::Pending);
+                return self.poll_caller_lost(cx);
             }
             // The upstream may have closed its side, which ends the tunnel once it is read.
             Poll::Ready(Err(_)) => tunnel.up = Direction::Ended,
@@ -169,6 +174,14 @@ impl Duplex<'_, '_> {
         }
         self.waits.end(Wait::UpstreamWrite);
         Ok(Poll::Ready(()))
+    }
+
+    /// Pending, unless the caller is lost, which a read would tell if there were one.
+    fn poll_caller_lost(&mut self, cx: &mut Context<'_>) -> Result<Poll<()>, RelayError> {
+        match self.caller.downstream.poll_lost(cx) {
+            Poll::Ready(()) => Err(caller_gone()),
+            Poll::Pending => Ok(Poll::Pending),
+        }
     }
 }
 

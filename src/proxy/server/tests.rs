@@ -28,7 +28,8 @@ use crate::proxy::client::PeerInfo;
 use crate::proxy::error::{ErrorKind, RelayError, Side};
 use crate::proxy::head::{BodySize, FieldList, ResponseHead};
 use crate::proxy::service::{Request, Served, Service};
-use crate::proxy::settings::{Address, Limits, Listener, ListenerAccess, ListenerTls, MinRate};
+use crate::proxy::settings::{Address, Limits, Listener, ListenerAccess, ListenerTls};
+use crate::proxy::test_support;
 
 /// How long a test waits for any event before it fails.
 const TEST_TIMEOUT: Duration = Duration::from_secs(20);
@@ -151,24 +152,11 @@ impl Service for Echo {
 
 fn limits() -> Limits {
     Limits {
-        header_bytes: 32 * 1024,
-        url_bytes: 8 * 1024,
         header_timeout: TEST_TIMEOUT,
         body_timeout: TEST_TIMEOUT,
-        min_body_rate: MinRate {
-            bytes_per_second: 0,
-            grace: Limits::BODY_RATE_GRACE,
-        },
         keepalive_timeout: TEST_TIMEOUT,
         unadmitted_keepalive: TEST_TIMEOUT,
-        linger: Limits::LINGER,
-        connections: 100,
-        requests_in_flight: 100,
-        requests_in_flight_per_address: 100,
-        connections_per_address: Some(0),
-        body: None,
-        replay_body: 0,
-        replay_memory: 0,
+        ..test_support::limits()
     }
 }
 

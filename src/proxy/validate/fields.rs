@@ -6,7 +6,7 @@ use crate::gateway::reason::Reason;
 use crate::gateway::rejection::Rejection;
 use crate::gateway::reserved_headers::reads_as;
 
-use super::{Framing, MAX_FIELDS, bad_request};
+use super::{Framing, MAX_CONNECTION_OPTIONS, MAX_FIELDS, bad_request};
 
 /// The fields that frame a message.
 const FRAMING: [&[u8]; 2] = [b"content-length", b"transfer-encoding"];
@@ -19,6 +19,7 @@ pub(super) struct FieldChecker<'a> {
     authorization: bool,
     content_length: Option<u64>,
     chunked: bool,
+    connection_options: usize,
     /// Whether `Upgrade` lists `websocket`.
     websocket: bool,
     /// Whether there are fields that HTTP/2 forbids (RFC 9113 §8.2.2).
@@ -46,7 +47,7 @@ impl<'a> FieldChecker<'a> {
             }
             10 if is(b"connection") => {
                 self.connection_specific = true;
-                connection(value)
+                self.connection(value)
             }
             10 if is(b"keep-alive") => {
                 self.connection_specific = true;
@@ -76,6 +77,29 @@ impl<'a> FieldChecker<'a> {
         } else {
             Err(bad_request("malformed Host"))
         }
+    }
+
+    /// Rejects end-to-end fields in `Connection`. The next hop would remove them, and so forward a
+    /// request that differs from the one checked here.
+    fn connection(&mut self, value: &[u8]) -> Result<(), Rejection> {
+        const END_TO_END: [&[u8]; 5] = [
+            b"host",
+            b"authorization",
+            b"content-length",
+            b"transfer-encoding",
+            b"expect",
+        ];
+        for option in tokens(value).filter(|option| !option.is_empty()) {
+            self.connection_options += 1;
+            let is = |field: &&[u8]| option.eq_ignore_ascii_case(field);
+            if END_TO_END.iter().any(is) {
+                return Err(bad_request("Connection lists an end-to-end field"));
+            }
+        }
+        if self.connection_options > MAX_CONNECTION_OPTIONS {
+            return Err(bad_request("too many Connection options"));
+        }
+        Ok(())
     }
 
     fn authorization(&mut self) -> Result<(), Rejection> {
@@ -160,26 +184,6 @@ impl<'a> FieldChecker<'a> {
 /// Returns the members of a comma-separated list (RFC 9110 §5.6.1).
 fn tokens(list: &[u8]) -> impl Iterator<Item = &[u8]> {
     list.split(|b| *b == b',').map(<[u8]>::trim_ascii)
-}
-
-/// Rejects end-to-end fields in `Connection`. The next hop would remove them, and so forward a
-/// request that differs from the one checked here.
-fn connection(value: &[u8]) -> Result<(), Rejection> {
-    const END_TO_END: [&[u8]; 5] = [
-        b"host",
-        b"authorization",
-        b"content-length",
-        b"transfer-encoding",
-        b"expect",
-    ];
-    if tokens(value).any(|token| {
-        END_TO_END
-            .iter()
-            .any(|field| token.eq_ignore_ascii_case(field))
-    }) {
-        return Err(bad_request("Connection lists an end-to-end field"));
-    }
-    Ok(())
 }
 
 /// Accepts only `100-continue`, the one expectation that RFC 9110 §10.1.1 defines.

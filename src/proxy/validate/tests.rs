@@ -139,6 +139,24 @@ fn the_number_of_header_fields_is_limited() {
 }
 
 #[test]
+fn the_number_of_connection_options_is_limited() {
+    let check = |count| {
+        let options = "x-a, ,".repeat(count);
+        let head = format!(
+            "GET / HTTP/1.1\r\nHost: a\r\nConnection: {options}\r\nConnection: close\r\n\r\n"
+        );
+        let limits = HeadLimits {
+            header_bytes: 32 * 1024,
+            ..LIMITS
+        };
+        check_raw(head.as_bytes(), &limits).map_err(|rejected| rejected.rejection.reason)
+    };
+    assert!(check(MAX_CONNECTION_OPTIONS - 1).is_ok());
+    let refused = check(MAX_CONNECTION_OPTIONS).unwrap_err();
+    assert_eq!(refused, Reason::BadRequest);
+}
+
+#[test]
 fn a_rejected_head_does_not_contain_the_query() {
     let head = b"GET /a\x01?secret HTTP/1.0\r\nHost: a\r\n\r\n";
     let rejected = check_raw(head, &LIMITS).unwrap_err();

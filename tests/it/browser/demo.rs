@@ -172,7 +172,7 @@ async fn a_page_whose_session_has_ended_leads_back_to_the_sign_in() {
     let page = browser.page().await;
     page.goto(&demo.origin).await;
     demo.sign_in(&page, "alice", "tea-party").await;
-    browser.clear_cookies().await;
+    browser.clear_all_cookies().await;
     page.click("#call").await;
     wait_for_status(&page, "You are signed out").await;
     page.click("#status a").await;

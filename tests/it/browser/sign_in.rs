@@ -60,7 +60,7 @@ async fn a_user_signs_in_and_returns_to_the_deep_link() {
     assert_eq!(own[0]["sameSite"], "Lax");
     assert_eq!(own[0]["path"], "/");
     assert_eq!(own[0]["domain"], "app.example.test");
-    assert_eq!(page.console().await, Vec::<String>::new());
+    assert_eq!(page.problems().await, Vec::<String>::new());
     let result = [("session", "web"), ("result", "ok")];
     site.gateway
         .wait_for_metric("hawkgate_sign_ins_total", &result, 1)
@@ -71,9 +71,8 @@ async fn a_user_signs_in_and_returns_to_the_deep_link() {
 async fn a_page_that_is_not_signed_in_can_tell() {
     let site = Site::start("").await;
     let page = site.signed_in("ada").await;
-    page.evaluate("window.kept = true", Value::Null).await;
     // The session ends while the page is open.
-    site.browser.clear_cookies().await;
+    site.browser.remove_cookie("__Host-hawkgate-web").await;
     let response = page
         .fetch("/api/x", json!({ "method": "POST", "body": "{}" }))
         .await;
@@ -83,9 +82,10 @@ async fn a_page_that_is_not_signed_in_can_tell() {
     let login = body["login_url"].as_str().unwrap();
     assert_eq!(login, "/oauth2/login");
     // What its script does then.
-    let script = "location.href = arg + '?return_to=' + encodeURIComponent(location.pathname)";
+    let script =
+        "location.href = arg + '?return_to=' + encodeURIComponent(location.pathname + '?again')";
     page.evaluate(script, json!(login)).await;
-    page.wait_for_url(&site.exactly("/page")).await;
+    page.wait_for_url(&site.exactly("/page?again")).await;
     assert_eq!(page.fetch("/api/x", json!({})).await["status"], 200);
 }
 

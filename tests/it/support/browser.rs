@@ -68,6 +68,18 @@ impl Browser {
         self.0.control("clearCookies", json!({})).await;
     }
 
+    /// Forgets the cookies of a name.
+    pub(crate) async fn remove_cookie(&self, name: &str) {
+        self.0
+            .control("clearCookies", json!({ "name": name }))
+            .await;
+    }
+
+    /// Forgets all cookies, the provider's too.
+    pub(crate) async fn clear_all_cookies(&self) {
+        self.0.control("clearCookies", json!({})).await;
+    }
+
     /// Adds cookies, described in the same way.
     pub(crate) async fn set_cookies(&self, cookies: Value) {
         self.0
@@ -150,6 +162,14 @@ impl Page<'_> {
         lines.map(|l| l.as_str().unwrap().to_owned()).collect()
     }
 
+    /// The errors on the console, such as those about a content security policy; without the
+    /// browser's notes about responses with an error status.
+    pub(crate) async fn problems(&self) -> Vec<String> {
+        let mut lines = self.console().await;
+        lines.retain(|l| l.starts_with("error:") && !l.contains("Failed to load resource"));
+        lines
+    }
+
     /// Every response so far, redirects included.
     pub(crate) async fn received(&self) -> Vec<Received> {
         let response = self.control("requests", json!({})).await;
@@ -195,7 +215,7 @@ impl Page<'_> {
             let problems = self.evaluate(ACCESSIBILITY, Value::Null).await;
             assert_eq!(problems, json!([]), "on {screen}: {}", self.url().await);
         }
-        assert_eq!(self.console().await, Vec::<String>::new());
+        assert_eq!(self.problems().await, Vec::<String>::new());
     }
 
     pub(crate) async fn close(self) {

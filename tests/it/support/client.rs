@@ -410,7 +410,17 @@ impl Http2Client {
         };
         let empty = matches!(request.body, Body::None);
         let mut sender = self.sender.clone().ready().await?;
-        let (response, stream) = sender.send_request(head.body(()).unwrap(), empty)?;
+        let (mut response, stream) = sender.send_request(head.body(()).unwrap(), empty)?;
+        let mut interim = Vec::new();
+        if request.expect {
+            let head = std::future::poll_fn(|cx| response.poll_informational(cx)).await;
+            let Some(head) = head.transpose()? else {
+                let mut response = read_h2(response, interim).await?;
+                response.sent_all = false;
+                return Ok(response);
+            };
+            interim.push(head.status().as_u16());
+        }
         let write = async {
             if empty {
                 Ok(())
@@ -418,7 +428,7 @@ impl Http2Client {
                 send_pieces(stream, body, piece).await
             }
         };
-        let (sent, response) = tokio::join!(write, read_h2(response));
+        let (sent, response) = tokio::join!(write, read_h2(response, interim));
         let mut response = response?;
         response.sent_all = sent.is_ok();
         Ok(response)
@@ -443,7 +453,11 @@ async fn send_pieces(
     stream.send_data(Bytes::new(), true)
 }
 
-async fn read_h2(response: h2::client::ResponseFuture) -> Result<Response, h2::Error> {
+/// Reads a response that follows the `interim` ones.
+async fn read_h2(
+    response: h2::client::ResponseFuture,
+    interim: Vec<u16>,
+) -> Result<Response, h2::Error> {
     let (parts, mut stream) = response.await?.into_parts();
     let mut whole = Vec::new();
     while let Some(piece) = stream.data().await {
@@ -456,7 +470,7 @@ async fn read_h2(response: h2::client::ResponseFuture) -> Result<Response, h2::E
         status: parts.status.as_u16(),
         fields: fields(&parts.headers),
         body: whole.into(),
-        interim: Vec::new(),
+        interim,
         trailers: fields(&trailers),
         raw_head: Bytes::new(),
         sent_all: true,

@@ -306,3 +306,14 @@ fn response_head_size_and_field_count_are_limited() {
     assert!(response_to(&Method::GET, &many(MAX_FIELDS)).is_ok());
     assert!(response_to(&Method::GET, &many(MAX_FIELDS + 1)).is_err());
 }
+
+#[test]
+fn the_number_of_connection_options_is_limited() {
+    let listed = |count| {
+        let options = "x-a, ,".repeat(count);
+        format!("HTTP/1.1 200 OK\r\nConnection: {options}\r\nX-A: b\r\nConnection: close\r\n\r\n")
+    };
+    let (_, _, fields) = framed(&Method::HEAD, &listed(MAX_CONNECTION_OPTIONS - 1)).unwrap();
+    assert_eq!(fields, "");
+    assert!(response_to(&Method::HEAD, &listed(MAX_CONNECTION_OPTIONS)).is_err());
+}

@@ -19,6 +19,7 @@ use crate::clock::SharedClock;
 use crate::gateway::route::Upstream;
 use crate::proxy::error::{ErrorKind, RelayError, Side};
 use crate::proxy::h2::SEND_BUFFER;
+use crate::proxy::h2::stall::StallGuard;
 use crate::proxy::pool_sweep::{self, Sweep};
 
 /// Maximum number of concurrent streams of a connection, unless the upstream allows fewer.
@@ -115,7 +116,9 @@ impl Pool {
     }
 
     /// Opens an HTTP/2 connection on `io`, which leads to `address`, and returns its first
-    /// stream. Does not wait for the upstream. Must be called in a Tokio runtime.
+    /// stream. Does not wait for the upstream. The connection fails once it has taken nothing for the
+    /// write timeout, so that none is left behind that cannot be closed. Must be called in a Tokio
+    /// runtime.
     ///
     /// # Errors
     /// If `io` has failed.
@@ -135,6 +138,7 @@ impl Pool {
                 None => RelayError::new(side, kind, "HTTP/2 handshake"),
             }
         };
+        let io = StallGuard::new(io, upstream.timeouts.write);
         let (sender, driver) = builder().handshake(io).await.map_err(failed)?;
         let closed = Arc::new(AtomicBool::new(false));
         tokio::spawn({

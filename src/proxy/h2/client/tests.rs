@@ -655,3 +655,21 @@ async fn a_silent_connection_gets_no_new_streams_once_a_request_was_given_up() {
     assert!(fixture.take().is_none());
     peer.closed().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_fails_once_its_upstream_takes_nothing() {
+    let fixture = Fixture::new();
+    // Has room for the preface only.
+    let (io, _peer) = duplex(32);
+    let connecting = fixture.pool.connect(&fixture.upstream, ADDRESS, io);
+    let mut session = connecting.await.unwrap();
+    send_get(&mut session);
+    let limit = 2 * fixture.upstream.timeouts.write;
+    let failed = tokio::time::timeout(limit, head_of(&mut session)).await;
+    let error = failed.expect("the connection is still open").err().unwrap();
+    assert_eq!(
+        (error.side, error.kind),
+        (Side::Upstream, ErrorKind::Closed)
+    );
+    assert!(fixture.take().is_none());
+}

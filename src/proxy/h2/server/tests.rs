@@ -13,20 +13,17 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::clock::{ManualClock, UnixMillis};
 use crate::gateway::outcome::Outcome;
 use crate::header_fields::HeaderFields;
-use crate::proxy::client::ConnMetadata;
-use crate::proxy::connection_limit::{ConnectionLimit, Origin, Permit};
 use crate::proxy::drain::Signal;
 use crate::proxy::error::RelayError;
 use crate::proxy::head::{FieldList, ResponseHead};
 use crate::proxy::in_flight::InFlight;
 use crate::proxy::service::Served;
-use crate::proxy::settings::{Limits, MinRate};
+use crate::proxy::settings::Limits;
+use crate::proxy::test_support::{self, TIMEOUT, TestConn};
 
 const PEER: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
-const TIMEOUT: Duration = Duration::from_secs(10);
 
 type Handler = Arc<dyn for<'r> Fn(Request<'r>) -> BoxFuture<'r, Served> + Send + Sync>;
 
@@ -49,68 +46,20 @@ struct Server {
 
 fn limits() -> Limits {
     Limits {
-        header_bytes: 32 * 1024,
-        url_bytes: 8 * 1024,
-        header_timeout: TIMEOUT,
-        body_timeout: TIMEOUT,
-        min_body_rate: MinRate {
-            bytes_per_second: 0,
-            grace: Limits::BODY_RATE_GRACE,
-        },
         keepalive_timeout: 3 * TIMEOUT,
         unadmitted_keepalive: 2 * TIMEOUT,
-        linger: Limits::LINGER,
-        connections: 100,
-        requests_in_flight: 100,
-        requests_in_flight_per_address: 100,
-        connections_per_address: Some(0),
-        body: None,
-        replay_body: 0,
-        replay_memory: 0,
-    }
-}
-
-fn conn(permit: &Permit, signal: Signal, is_proxy: bool) -> ConnInfo {
-    ConnInfo {
-        worker: 0,
-        signal,
-        state: permit.state(),
-        peer: Some(PEER),
-        tls: false,
-        metadata: ConnMetadata::default(),
-        address: (!is_proxy).then(|| InFlight::for_test(1, 1).address(PEER)),
-        write_timeout: TIMEOUT,
-        memo: Mutex::default(),
+        ..test_support::limits()
     }
 }
 
 fn start_for(is_proxy: bool, handler: Handler) -> (Server, DuplexStream) {
     let (io, client) = duplex(256 * 1024);
     let signal = Signal::default();
-    let outcomes: Arc<Mutex<Vec<Outcome>>> = Arc::default();
-    let (record, told) = (outcomes.clone(), signal.clone());
+    let mut conn = TestConn::new(limits(), signal.clone());
+    conn.info.address = (!is_proxy).then(|| InFlight::for_test(1, 1).address(PEER));
+    let outcomes = conn.outcomes();
     let task = tokio::spawn(async move {
-        let limits = limits();
-        let clock: SharedClock = ManualClock::at(UnixMillis::from_secs(0));
-        let recorder: Recorder = Arc::new(move |o| record.lock().unwrap().push(o.clone()));
-        let settings = Settings {
-            head: (&limits).into(),
-            header_timeout: limits.header_timeout,
-            keepalive_timeout: limits.keepalive_timeout,
-            unadmitted_keepalive: limits.unadmitted_keepalive,
-            clock: &clock,
-            recorder: &recorder,
-        };
-        let origin = Origin::of(Some(PEER));
-        let permit = ConnectionLimit::new(&limits).admit(origin, told.clone(), Duration::ZERO);
-        let permit = permit.ok().unwrap();
-        serve(
-            &Handle(handler),
-            &conn(&permit, told, is_proxy),
-            io,
-            &settings,
-        )
-        .await;
+        serve(&Handle(handler), &conn.info, io, &conn.h2_settings()).await;
     });
     let server = Server {
         task,
@@ -771,17 +720,89 @@ async fn requests_finish_during_a_drain_and_new_ones_are_refused() {
     driver.await.unwrap().unwrap();
 }
 
+/// The connection preface, with a SETTINGS frame that opens the window of each stream.
+const PREFACE: &[u8] =
+    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\x06\x04\0\0\0\0\0\0\x04\x7f\xff\xff\xff";
+/// Opens the window of the connection, and sends `GET /` for the authority `a`.
+const GET: &[u8] =
+    b"\0\0\x04\x08\0\0\0\0\0\x7f\0\0\0\0\0\x06\x01\x05\0\0\0\x01\x82\x86\x84\x41\x01a";
+
+/// Reads frames up to the end of the connection: type, flags and payload of each.
+async fn frames(mut io: DuplexStream) -> Vec<(u8, u8, Vec<u8>)> {
+    let mut received = Vec::new();
+    io.read_to_end(&mut received).await.unwrap();
+    let mut frames = Vec::new();
+    let mut rest = &received[..];
+    while let [a, b, c, kind, flags, ..] = *rest {
+        let end = 9 + u32::from_be_bytes([0, a, b, c]) as usize;
+        frames.push((kind, flags, rest[9..end].to_vec()));
+        rest = &rest[end..];
+    }
+    frames
+}
+
+/// Returns the last streams and the errors of the GOAWAY frames.
+fn goaways(frames: &[(u8, u8, Vec<u8>)]) -> Vec<(u32, u32)> {
+    let number = |bytes: &[u8]| u32::from_be_bytes(bytes.try_into().unwrap());
+    let goaways = frames.iter().filter(|frame| frame.0 == 7);
+    goaways
+        .map(|(_, _, payload)| (number(&payload[..4]), number(&payload[4..8])))
+        .collect()
+}
+
 #[tokio::test(start_paused = true)]
-async fn an_evicted_connection_does_not_wait_for_a_caller_that_is_silent() {
-    let (server, mut io) = start(|_| Box::pin(async { Served::KeepAlive }));
-    io.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0")
-        .await
-        .unwrap();
-    tokio::time::sleep(Duration::from_millis(1)).await;
-    server.signal.evict();
-    let begin = crate::proxy::deadline::now();
+async fn a_caller_that_is_silent_holds_up_neither_an_eviction_nor_a_drain() {
+    type End = fn(&Signal);
+    for (end, limit) in [
+        (Signal::evict as End, GOAWAY_TIMEOUT),
+        (Signal::set_closing, DRAIN_GOAWAY_TIMEOUT),
+    ] {
+        let (served, mut done) = mpsc::unbounded_channel();
+        let (server, mut io) = start(move |mut request| {
+            let served = served.clone();
+            Box::pin(async move {
+                let result = respond(&mut request, b"ok").await;
+                served.send(()).unwrap();
+                result
+            })
+        });
+        io.write_all(PREFACE).await.unwrap();
+        io.write_all(GET).await.unwrap();
+        done.recv().await.unwrap();
+        end(&server.signal);
+        let begin = crate::proxy::deadline::now();
+        server.task.await.unwrap();
+        assert!(crate::proxy::deadline::now() - begin <= 2 * limit);
+        let goaways = goaways(&frames(io).await);
+        // It learns which requests it can send again.
+        assert_eq!(goaways, [(0x7fff_ffff, 0), (1, 0)]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_does_not_truncate_what_a_caller_takes_slowly() {
+    let (served, mut done) = mpsc::unbounded_channel();
+    let (server, mut io) = start(move |mut request| {
+        let served = served.clone();
+        Box::pin(async move {
+            // A little more than fits into the buffer of the socket.
+            let result = respond(&mut request, &[b'x'; 270_000]).await;
+            served.send(()).unwrap();
+            result
+        })
+    });
+    io.write_all(PREFACE).await.unwrap();
+    io.write_all(GET).await.unwrap();
+    done.recv().await.unwrap();
+    server.signal.set_closing();
+    tokio::time::sleep(5 * DRAIN_GOAWAY_TIMEOUT).await;
+    assert!(!server.task.is_finished());
+    let frames = frames(io).await;
+    let content = frames.iter().filter(|frame| frame.0 == 0);
+    let length: usize = content.clone().map(|frame| frame.2.len()).sum();
+    assert_eq!((length, content.last().unwrap().1), (270_000, 1));
+    assert_eq!(goaways(&frames).last(), Some(&(1, 0)));
     server.task.await.unwrap();
-    assert!(crate::proxy::deadline::now() - begin <= 2 * GOAWAY_TIMEOUT);
 }
 
 #[tokio::test(start_paused = true)]

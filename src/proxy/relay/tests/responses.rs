@@ -7,7 +7,7 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
 use super::client::TestRequest;
-use super::failures::{OK, raw_upstream, read_head, until};
+use super::failures::{OK, read_head, until};
 use super::support::TestProxy;
 use crate::gateway::outcome::Ending;
 
@@ -24,12 +24,30 @@ async fn exchange(proxy: &TestProxy, requests: &[u8]) -> String {
 const TWICE: &[u8] = b"GET /api/a HTTP/1.1\r\nHost: any\r\n\r\nGET /api/b HTTP/1.1\r\nHost: any\r\nConnection: close\r\n\r\n";
 
 async fn start_with_response(answer: &'static [u8]) -> TestProxy {
-    let address = raw_upstream(move |_, mut tcp| async move {
+    TestProxy::with_raw_upstream(move |_, mut tcp| async move {
         read_head(&mut tcp).await;
         tcp.write_all(answer).await.unwrap();
     })
+    .await
+}
+
+/// A proxy for an upstream that sends one answer on each connection, and keeps it open. The answer
+/// depends on the number of the connection, which is reported.
+async fn start_with_answers(
+    answer: impl Fn(usize) -> String + Clone + Send + 'static,
+) -> (TestProxy, mpsc::UnboundedReceiver<usize>) {
+    let (tx, received) = mpsc::unbounded_channel();
+    let proxy = TestProxy::with_raw_upstream(move |number, mut tcp| {
+        let (tx, answer) = (tx.clone(), answer.clone());
+        async move {
+            read_head(&mut tcp).await;
+            tx.send(number).unwrap();
+            tcp.write_all(answer(number).as_bytes()).await.unwrap();
+            let _ = tcp.read(&mut [0]).await;
+        }
+    })
     .await;
-    TestProxy::with(|o| o.addresses = Some(vec![address])).await
+    (proxy, received)
 }
 
 #[tokio::test]
@@ -59,23 +77,12 @@ async fn ambiguous_or_malformed_responses_are_502() {
 
 #[tokio::test]
 async fn surplus_bytes_after_a_response_never_answer_another_request() {
-    let (tx, mut received) = mpsc::unbounded_channel();
-    let address = raw_upstream(move |number, mut tcp| {
-        let tx = tx.clone();
-        async move {
-            read_head(&mut tcp).await;
-            tx.send(number).unwrap();
-            let own = format!("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n{number}");
-            let more = "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nforged";
-            tcp.write_all(format!("{own}{more}").as_bytes())
-                .await
-                .unwrap();
-            // Kept open, so that only the surplus bytes prevent reuse.
-            let _ = tcp.read(&mut [0]).await;
-        }
+    // The connection is kept open, so that only the surplus bytes prevent reuse.
+    let (proxy, mut received) = start_with_answers(|number| {
+        let own = format!("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n{number}");
+        own + "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nforged"
     })
     .await;
-    let proxy = TestProxy::with(|o| o.addresses = Some(vec![address])).await;
     let mut client = proxy.connect(false).await;
     for number in 0..3 {
         let response = client.send(&TestRequest::get("/api/x")).await;
@@ -91,19 +98,8 @@ async fn surplus_bytes_after_a_response_never_answer_another_request() {
 
 #[tokio::test]
 async fn content_length_with_chunked_is_read_as_chunked_and_not_reused() {
-    let (tx, mut received) = mpsc::unbounded_channel();
-    let address = raw_upstream(move |number, mut tcp| {
-        let tx = tx.clone();
-        async move {
-            read_head(&mut tcp).await;
-            tx.send(number).unwrap();
-            let both = b"HTTP/1.1 200 OK\r\nContent-Length: 40\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n";
-            tcp.write_all(both).await.unwrap();
-            let _ = tcp.read(&mut [0]).await;
-        }
-    })
-    .await;
-    let proxy = TestProxy::with(|o| o.addresses = Some(vec![address])).await;
+    let both = "HTTP/1.1 200 OK\r\nContent-Length: 40\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n";
+    let (proxy, mut received) = start_with_answers(move |_| both.to_owned()).await;
     for number in 0..2 {
         let all = exchange(&proxy, TWICE).await;
         assert!(!all.to_lowercase().contains("content-length: 40"), "{all}");
@@ -169,7 +165,7 @@ async fn pipelined_requests_are_answered_in_order() {
 #[tokio::test]
 async fn an_upstream_connection_is_reused() {
     let (tx, mut received) = mpsc::unbounded_channel();
-    let address = raw_upstream(move |number, mut tcp| {
+    let proxy = TestProxy::with_raw_upstream(move |number, mut tcp| {
         let tx = tx.clone();
         async move {
             loop {
@@ -183,7 +179,6 @@ async fn an_upstream_connection_is_reused() {
         }
     })
     .await;
-    let proxy = TestProxy::with(|o| o.addresses = Some(vec![address])).await;
     let mut client = proxy.connect(false).await;
     for _ in 0..3 {
         assert_eq!(client.send(&TestRequest::get("/api/x")).await.status, 200);
@@ -247,7 +242,7 @@ async fn during_the_drain_delay_responses_say_connection_close() {
 async fn a_caller_leaving_a_long_poll_closes_the_upstream_connection() {
     let (tx, mut ended) = mpsc::unbounded_channel();
     let (started_tx, mut started) = mpsc::unbounded_channel();
-    let address = raw_upstream(move |_, mut tcp| {
+    let mut proxy = TestProxy::with_raw_upstream(move |_, mut tcp| {
         let (tx, started_tx) = (tx.clone(), started_tx.clone());
         async move {
             read_head(&mut tcp).await;
@@ -256,7 +251,6 @@ async fn a_caller_leaving_a_long_poll_closes_the_upstream_connection() {
         }
     })
     .await;
-    let mut proxy = TestProxy::with(|o| o.addresses = Some(vec![address])).await;
     let mut tcp = TcpStream::connect(proxy.address).await.unwrap();
     tcp.write_all(b"GET /api/x HTTP/1.1\r\nHost: any\r\n\r\n")
         .await

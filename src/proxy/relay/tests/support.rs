@@ -1,5 +1,6 @@
 //! The proxy under test, with a scripted source of credentials.
 
+use std::future::Future;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,9 +10,11 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use http::HeaderValue;
+use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
 use super::client::TestClient;
+use super::failures::raw_upstream;
 use super::upstream::Upstream as Server;
 use crate::clock::{ManualClock, SystemClock};
 use crate::credential::{
@@ -28,8 +31,8 @@ use crate::gateway::upstream_addresses::UpstreamAddresses;
 use crate::gateway::{Gateway, Observability};
 use crate::hawk::{Credentials, Signer};
 use crate::proxy::server::{BoundServer, ServerHandle, Workers};
-use crate::proxy::settings::{Address, Limits, Listener, ListenerAccess, MinRate};
-use crate::proxy::{Budget, InFlight, Recorder, Relay};
+use crate::proxy::settings::{Address, Limits, Listener, ListenerAccess};
+use crate::proxy::{Budget, InFlight, Recorder, Relay, test_support};
 use crate::secret::SecretString;
 
 const MIB: usize = 1024 * 1024;
@@ -89,24 +92,16 @@ impl Default for Options {
         Self {
             http2: false,
             limits: Limits {
-                header_bytes: 32 * 1024,
-                url_bytes: 8 * 1024,
-                header_timeout: Duration::from_secs(10),
                 body_timeout: Duration::from_secs(30),
-                min_body_rate: MinRate {
-                    bytes_per_second: 0,
-                    grace: Limits::BODY_RATE_GRACE,
-                },
                 keepalive_timeout: Duration::from_mins(1),
                 unadmitted_keepalive: Limits::UNADMITTED_KEEPALIVE,
-                linger: Limits::LINGER,
                 connections: 1000,
                 requests_in_flight: 1000,
                 requests_in_flight_per_address: 1000,
                 connections_per_address: None,
-                body: None,
                 replay_body: 10 * MIB,
                 replay_memory: 64 * MIB,
+                ..test_support::limits()
             },
             read_timeout: Duration::from_secs(30),
             addresses: None,
@@ -198,6 +193,16 @@ impl TestProxy {
         let mut options = Options::default();
         change(&mut options);
         Self::new(options).await
+    }
+
+    /// Starts a proxy for a raw TCP upstream, which calls `serve` with each connection.
+    pub(super) async fn with_raw_upstream<F, T>(serve: F) -> Self
+    where
+        F: Fn(usize, TcpStream) -> T + Send + 'static,
+        T: Future<Output = ()> + Send + 'static,
+    {
+        let address = raw_upstream(serve).await;
+        Self::with(|o| o.addresses = Some(vec![address])).await
     }
 
     /// Revokes all credentials issued so far. A second passes, because more exchanges in a second
