@@ -237,8 +237,18 @@ impl Admission {
 
     /// When what admitted the caller is no longer valid: its token, or, if the exchange verified a
     /// token or password, the credential that it gave for it, which for an upgrade has at least a
-    /// third of its life left. `None` for anonymous callers.
+    /// third of its life left. Not later than the end of the caller's session. `None` for anonymous
+    /// callers.
     pub fn valid_until(&self) -> Option<UnixMillis> {
+        let session = self.by_cookie().and_then(CookieCaller::expires_at);
+        let caller = self.caller_valid_until();
+        match (caller, session) {
+            (Some(caller), Some(session)) => Some(caller.min(session)),
+            (caller, _) => caller,
+        }
+    }
+
+    fn caller_valid_until(&self) -> Option<UnixMillis> {
         match &self.caller {
             Caller::Verified(token) => Some(token.accepted_until()),
             Caller::Client(client) => Some(client.accepted_until()),

@@ -71,7 +71,7 @@ impl TestConn {
                 metadata: ConnMetadata::default(),
                 address: None,
                 write_timeout: limits.body_timeout,
-                token: Mutex::default(),
+                memo: Mutex::default(),
             },
             clock: ManualClock::at(UnixMillis::from_secs(0)),
             recorder: Arc::new(move |outcome| record.lock().unwrap().push(outcome.clone())),

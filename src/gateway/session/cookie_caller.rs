@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::digest;
+use crate::clock::UnixMillis;
 use crate::gateway::outcome::{RefreshResult, SessionEvent};
 use crate::session::{Ended, RenewError, Renewed, SetCookie, SiteSecurity, UserSession};
 
@@ -25,6 +26,11 @@ impl CookieCaller {
     /// The cookies that the answer sets. Returned once.
     pub fn take_cookies(&mut self) -> Vec<SetCookie> {
         std::mem::take(&mut self.cookies)
+    }
+
+    /// The end of the session's lifetime.
+    pub fn expires_at(&self) -> Option<UnixMillis> {
+        self.session.as_ref().map(|session| session.expires_at)
     }
 
     /// What happened to the session.

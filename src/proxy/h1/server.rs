@@ -243,35 +243,6 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_caller_that_does_not_read_its_rejection_is_given_up() {
-        let peer = Some(IpAddr::V4(Ipv4Addr::LOCALHOST));
-        let (limits, signal) = (limits(), Signal::default());
-        let clock: SharedClock = ManualClock::at(UnixMillis::from_secs(0));
-        let permit =
-            ConnectionLimit::new(&limits).admit(Origin::of(peer), signal.clone(), Duration::ZERO);
-        let permit = permit.ok().unwrap();
-        let outcomes = Arc::new(Mutex::new(0));
-        let count = outcomes.clone();
-        let recorder: Recorder = Arc::new(move |_| *count.lock().unwrap() += 1);
-        let settings = Settings {
-            head: (&limits).into(),
-            header_timeout: TIMEOUT,
-            keepalive_timeout: TIMEOUT,
-            unadmitted_keepalive: TIMEOUT,
-            linger: limits.linger,
-            clock: &clock,
-            recorder: &recorder,
-        };
-        let conn = ConnInfo {
-            worker: 0,
-            signal,
-            state: permit.state(),
-            peer,
-            tls: false,
-            metadata: ConnMetadata::default(),
-            address: None,
-            write_timeout: TIMEOUT,
-            memo: Mutex::default(),
-        };
         let conn = TestConn::new(limits(), Signal::default());
         let settings = conn.h1_settings();
         // Has room for a part of the response.

@@ -72,7 +72,7 @@ async fn a_page_that_is_not_signed_in_can_tell() {
     let site = Site::start("").await;
     let page = site.signed_in("ada").await;
     // The session ends while the page is open.
-    site.browser.clear_cookies("__Host-hawkgate-web").await;
+    site.browser.remove_cookie("__Host-hawkgate-web").await;
     let response = page
         .fetch("/api/x", json!({ "method": "POST", "body": "{}" }))
         .await;

@@ -30,7 +30,7 @@ async fn a_user_signs_out_everywhere() {
     let response = other_tab.fetch("/api/x", json!({})).await;
     assert_eq!(response["status"], 401, "{response}");
     // A copy of the cookie, made before.
-    site.browser.clear_cookies("__Host-hawkgate-web").await;
+    site.browser.remove_cookie("__Host-hawkgate-web").await;
     site.browser.set_cookies(json!(stolen)).await;
     let response = other_tab.fetch("/api/x", json!({})).await;
     assert_eq!(response["status"], 401, "{response}");

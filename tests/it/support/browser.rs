@@ -63,8 +63,13 @@ impl Browser {
         response["cookies"].as_array().unwrap().clone()
     }
 
+    /// Forgets every cookie.
+    pub(crate) async fn clear_cookies(&self) {
+        self.0.control("clearCookies", json!({})).await;
+    }
+
     /// Forgets the cookies of a name.
-    pub(crate) async fn clear_cookies(&self, name: &str) {
+    pub(crate) async fn remove_cookie(&self, name: &str) {
         self.0
             .control("clearCookies", json!({ "name": name }))
             .await;

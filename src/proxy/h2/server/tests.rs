@@ -48,28 +48,6 @@ fn limits() -> Limits {
     Limits {
         keepalive_timeout: 3 * TIMEOUT,
         unadmitted_keepalive: 2 * TIMEOUT,
-        linger: Limits::LINGER,
-        connections: 100,
-        requests_in_flight: 100,
-        requests_in_flight_per_address: 100,
-        connections_per_address: Some(0),
-        body: None,
-        replay_body: 0,
-        replay_memory: 0,
-    }
-}
-
-fn conn(permit: &Permit, signal: Signal, is_proxy: bool) -> ConnInfo {
-    ConnInfo {
-        worker: 0,
-        signal,
-        state: permit.state(),
-        peer: Some(PEER),
-        tls: false,
-        metadata: ConnMetadata::default(),
-        address: (!is_proxy).then(|| InFlight::for_test(1, 1).address(PEER)),
-        write_timeout: TIMEOUT,
-        memo: Mutex::default(),
         ..test_support::limits()
     }
 }
