@@ -213,8 +213,9 @@ pub(super) fn remove_echoes(
         return Ok(());
     }
     let upgrade = status == StatusCode::SWITCHING_PROTOCOLS;
-    let echoes =
-        |name: &str, value: &[u8]| sent.are_echoed_in(value) || sent.are_echoed_in(name.as_bytes());
+    let shortest = sent.shortest_echo();
+    let echoed = |text: &[u8]| text.len() >= shortest && sent.are_echoed_in(text);
+    let echoes = |name: &str, value: &[u8]| echoed(value) || echoed(name.as_bytes());
     if upgrade {
         for name in [&header::CONNECTION, &header::UPGRADE] {
             if all(head, name).any(|value| sent.are_echoed_in(value)) {
