@@ -99,16 +99,13 @@ impl<'k> MacBuffer<'k> {
 
     fn push_line(&mut self, text: &str) {
         let end = self.filled + text.len();
-        match self.parts.get_mut(self.filled..=end) {
-            Some([line @ .., end]) => {
-                line.copy_from_slice(text.as_bytes());
-                *end = b'\n';
-                self.filled += text.len() + 1;
-            }
-            _ => {
-                self.push(text);
-                self.push("\n");
-            }
+        if let Some([line @ .., end]) = self.parts.get_mut(self.filled..=end) {
+            line.copy_from_slice(text.as_bytes());
+            *end = b'\n';
+            self.filled += text.len() + 1;
+        } else {
+            self.push(text);
+            self.push("\n");
         }
     }
 

@@ -214,8 +214,8 @@ pub(super) fn remove_echoes(
     }
     let upgrade = status == StatusCode::SWITCHING_PROTOCOLS;
     let shortest = sent.shortest_echo();
-    let echoed = |text: &[u8]| text.len() >= shortest && sent.are_echoed_in(text);
-    let echoes = |name: &str, value: &[u8]| echoed(value) || echoed(name.as_bytes());
+    let has_echo = |text: &[u8]| text.len() >= shortest && sent.are_echoed_in(text);
+    let echoes = |name: &str, value: &[u8]| has_echo(value) || has_echo(name.as_bytes());
     if upgrade {
         for name in [&header::CONNECTION, &header::UPGRADE] {
             if all(head, name).any(|value| sent.are_echoed_in(value)) {
