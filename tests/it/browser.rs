@@ -3,6 +3,7 @@
 
 mod cross_site;
 mod demo;
+mod example;
 mod sign_in;
 mod sign_out;
 mod taskcluster;
