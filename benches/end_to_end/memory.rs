@@ -60,8 +60,6 @@ pub(crate) async fn unread_http1(proxy: &Running) -> Memory {
 pub(crate) async fn unread_http2(proxy: &Running) -> Memory {
     let start = proxy.process.rss();
     let request = client::http2_get(&path(UNREAD), proxy.credentials.as_ref());
-    let mut held = Vec::new();
-    let request = client::http2_get(&path(UNREAD), proxy.authorization.as_deref());
     let (mut held, mut unanswered) = (Vec::new(), Vec::new());
     let mut missing = 0;
     for _ in 0..HELD / STREAMS_PER_CONNECTION {

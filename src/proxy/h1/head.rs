@@ -11,10 +11,8 @@ use http::{HeaderName, Method, StatusCode, Version, header};
 use super::decode::{BodyDecoder, ChunkedState};
 use crate::gateway::reserved_headers::is_hop_by_hop;
 use crate::header_fields::{Repeated, all, only};
-use crate::proxy::head::{BodySize, FieldList, RequestHead, ResponseHead};
-use crate::proxy::validate::{Framing, MAX_CONNECTION_OPTIONS, split_target};
 use crate::proxy::head::{BodySize, FieldList, Parsed, RequestHead, ResponseHead, Sent};
-use crate::proxy::validate::{Framing, split_target};
+use crate::proxy::validate::{Framing, MAX_CONNECTION_OPTIONS, split_target};
 
 /// Maximum size of a response head, in bytes.
 pub(super) const MAX_HEAD: usize = 128 * 1024;

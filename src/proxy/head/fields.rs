@@ -167,15 +167,13 @@ impl FieldList {
     pub(in crate::proxy) fn push(&mut self, name: &[u8], value: &[u8]) {
         let begin = self.names.len();
         self.names.push_str(&ascii(name.to_ascii_lowercase()));
-        self.append(begin..self.names.len(), name, value);
+        self.append_line(begin..self.names.len(), name, value);
     }
 
     /// Appends a field line with a name in lower case.
     pub(in crate::proxy) fn push_lower(&mut self, name: &HeaderName, value: &[u8]) {
         let lower = self.append_lower(name);
-        let (name, value) = (self.append_text(name), self.append_text(value));
-        self.fields.push(Field { name, lower, value });
-        self.append(lower, name.as_str().as_bytes(), value);
+        self.append_line(lower, name.as_str().as_bytes(), value);
     }
 
     /// Returns the names and values of all field lines, in order.
@@ -215,26 +213,10 @@ impl FieldList {
     /// Replaces all field lines named `name` with one, which keeps the position and spelling of
     /// the first. Appends one if there are none.
     pub(in crate::proxy) fn set(&mut self, name: &HeaderName, value: &[u8]) {
-        let span = self.append_text(value);
-        let (names, wanted) = (&self.names, name.as_str().as_bytes());
-        let mut found = false;
-        self.fields.retain_mut(|field| {
-            if !field.is_named(names, wanted) {
-                return true;
-            }
-            field.value = span.clone();
-            !std::mem::replace(&mut found, true)
-        });
-        if !found {
-            self.add_field(name, span);
         let wanted = name.as_str().as_bytes();
         let is_named = |field: &Field| field.is_named(&self.names, wanted);
         let Some(first) = self.fields.iter().position(is_named) else {
-            let lower = self.append_lower(name);
-            match usual_spelling(name.as_str()) {
-                Some(spelling) => self.append(lower, spelling.as_bytes(), value),
-                None => self.append(lower, &title_case(name), value),
-            }
+            self.add(name, value);
             return;
         };
         let mut others = self.fields.iter().skip(first + 1);
@@ -259,19 +241,11 @@ impl FieldList {
 
     /// Appends a field line in its usual spelling.
     fn add(&mut self, name: &HeaderName, value: &[u8]) {
-        let value = self.append_text(value);
-        self.add_field(name, value);
-    }
-
-    fn add_field(&mut self, name: &HeaderName, value: Range<usize>) {
-        let lower = self.append_lower(name.as_str().as_bytes());
-        let begin = self.text.len();
-        self.text.extend(title_case(name));
-        self.fields.push(Field {
-            name: begin..self.text.len(),
-            lower,
-            value,
-        });
+        let lower = self.append_lower(name);
+        match usual_spelling(name.as_str()) {
+            Some(spelling) => self.append_line(lower, spelling.as_bytes(), value),
+            None => self.append_line(lower, &title_case(name), value),
+        }
     }
 
     /// Removes all field lines named `name`.
@@ -326,9 +300,8 @@ impl FieldList {
         wire.extend_from_slice(slice(&self.text, &lines));
     }
 
-    fn append_text(&mut self, bytes: &[u8]) -> Range<usize> {
     /// Appends a field line whose name in lower case is `lower`.
-    fn append(&mut self, lower: Range<usize>, name: &[u8], value: &[u8]) {
+    fn append_line(&mut self, lower: Range<usize>, name: &[u8], value: &[u8]) {
         let begin = self.text.len();
         let name_end = begin + name.len();
         let value_begin = name_end + SEPARATOR.len();
