@@ -72,6 +72,33 @@ impl RequestHead {
     }
 }
 
+/// Limits the interim responses to one request. Each of them begins the read timeout anew, and no
+/// window keeps an upstream from sending more than the caller takes.
+#[derive(Debug, Default)]
+pub(super) struct InterimLimit {
+    heads: u32,
+    bytes: usize,
+}
+
+impl InterimLimit {
+    /// Maximum number of interim responses.
+    pub(super) const HEADS: u32 = 100;
+    /// Maximum size of their fields in all, in bytes: that of one response head.
+    pub(super) const BYTES: usize = 128 * 1024;
+
+    /// Counts an interim response. Returns whether it is within the limits.
+    pub(super) fn count(&mut self, head: &ResponseHead) -> bool {
+        self.heads += 1;
+        self.bytes += head.fields.bytes();
+        self.heads <= Self::HEADS && self.bytes <= Self::BYTES
+    }
+
+    /// Whether there was none.
+    pub(super) fn is_unused(&self) -> bool {
+        self.heads == 0
+    }
+}
+
 /// The head of an upstream's response. Not `Debug`, because it can contain cookies and tokens.
 pub(super) struct ResponseHead {
     pub(super) status: StatusCode,

@@ -23,12 +23,8 @@ use super::read::{HEAD_READ, ReadSize, poll_read};
 use super::response_head_end::ResponseHeadEnd;
 use crate::gateway::route::Upstream;
 use crate::proxy::error::{ErrorKind, RelayError, Retry, Side};
-use crate::proxy::head::{RequestHead, ResponseHead};
+use crate::proxy::head::{InterimLimit, RequestHead, ResponseHead};
 pub(in crate::proxy) use pool::Pool;
-
-/// Maximum number of interim responses to one request; the same as in HTTP/2. Each of them would
-/// begin the read timeout anew.
-const MAX_INTERIM: u32 = 100;
 
 /// See [`crate::proxy::upstream::Upstream`] for the methods.
 pub(in crate::proxy) struct Session {
@@ -50,7 +46,7 @@ pub(in crate::proxy) struct Session {
     /// Whether any byte of a response has arrived.
     began: bool,
     head_end: ResponseHeadEnd,
-    interim: u32,
+    interim: InterimLimit,
     /// The body of the final response, once its head has arrived.
     body: Option<BodyDecoder>,
     tunnel: bool,
@@ -82,7 +78,7 @@ impl Session {
             content: 0,
             began: false,
             head_end: ResponseHeadEnd::default(),
-            interim: 0,
+            interim: InterimLimit::default(),
             body: None,
             tunnel: false,
             persistent: false,
@@ -235,11 +231,8 @@ impl Session {
         if self.tunnel || !status.is_informational() {
             self.body = Some(response.body);
             self.persistent = response.persistent;
-        } else {
-            self.interim += 1;
-            if self.interim > MAX_INTERIM {
-                return Err(InvalidResponse("too many interim responses"));
-            }
+        } else if !self.interim.count(&response.head) {
+            return Err(InvalidResponse("too many interim responses"));
         }
         if self.tunnel {
             self.writer.begin_tunnel();

@@ -14,12 +14,9 @@ use http::{HeaderMap, Method, Request};
 
 use super::session::poll_capacity;
 use crate::proxy::error::{ErrorKind, RelayError, Retry, Side};
-use crate::proxy::head::{BodySize, RequestHead, ResponseHead};
+use crate::proxy::head::{BodySize, InterimLimit, RequestHead, ResponseHead};
 pub(in crate::proxy) use pool::Pool;
 use pool::Slot;
-
-/// Maximum number of interim responses to one request. The caller may be too slow to take them.
-const MAX_INTERIM: u32 = 100;
 
 /// See [`crate::proxy::upstream::Upstream`] for the methods. A write does not fail because the
 /// upstream has reset the stream or the connection is lost: an upstream may answer without the
@@ -34,7 +31,7 @@ pub(in crate::proxy) struct Session {
     content: Option<SendStream<Bytes>>,
     /// Whether the end of the request was sent, or the upstream does not want the rest.
     ended: bool,
-    interim: u32,
+    interim: InterimLimit,
     body: Option<RecvStream>,
     chunk: Bytes,
     body_done: bool,
@@ -52,7 +49,7 @@ impl Session {
             response: None,
             content: None,
             ended: false,
-            interim: 0,
+            interim: InterimLimit::default(),
             body: None,
             chunk: Bytes::new(),
             body_done: false,
@@ -140,11 +137,11 @@ impl Session {
         self.slot.heard();
         if let Some(interim) = interim {
             let interim = interim.map_err(|error| self.unanswered(error))?;
-            self.interim += 1;
-            if self.interim > MAX_INTERIM {
+            let head = head::interim(&interim)?;
+            if !self.interim.count(&head) {
                 return Poll::Ready(Err(invalid("too many interim responses")));
             }
-            return Poll::Ready(head::interim(&interim));
+            return Poll::Ready(Ok(head));
         }
         let polled = ready!(std::pin::Pin::new(response).poll(cx));
         self.response = None;
@@ -221,7 +218,7 @@ impl Session {
             // The stream is one of those that GOAWAY excludes.
             Some(Reason::NO_ERROR) if error.is_go_away() && error.is_remote() => Retry::Unprocessed,
             Some(Reason::REFUSED_STREAM) if !error.is_library() => Retry::Unprocessed,
-            None if error.is_io() && self.interim == 0 => Retry::IfReused,
+            None if error.is_io() && self.interim.is_unused() => Retry::IfReused,
             _ => Retry::Never,
         };
         upstream_error(error).retry(retry)

@@ -205,6 +205,11 @@ impl FieldList {
         Ok(map)
     }
 
+    /// Returns the total length of names and values, in bytes. Those that were removed may count.
+    pub(in crate::proxy) fn bytes(&self) -> usize {
+        self.text.len()
+    }
+
     /// Whether there is a field named `name`.
     pub(in crate::proxy) fn contains(&self, name: &HeaderName) -> bool {
         self.first(name).is_some()

@@ -138,9 +138,10 @@ impl<'d, 'r> Duplex<'d, 'r> {
     fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<ResponseHead, RelayError>> {
         self.waits.begin_poll();
         loop {
-            let interim = self.poll_interim(cx)?;
-            if interim.is_ready()
-                && !self.upload.unflushed
+            // Not waited for: a response is read although the caller does not take an interim one, and
+            // so what the upstream sends is limited.
+            let _ = self.poll_interim(cx)?;
+            if !self.upload.unflushed
                 && let Poll::Ready(head) = self.upstream.poll_head(cx)
             {
                 self.waits.end(Wait::UpstreamRead);

@@ -460,14 +460,18 @@ async fn a_receiver_that_stalls_holds_little_memory() {
 
 #[tokio::test]
 async fn an_upstream_cannot_send_interim_responses_forever() {
-    let interim = b"HTTP/1.1 103 Early Hints\r\n\r\n";
-    let allowed = MAX_INTERIM as usize;
-    let mut fixture = Fixture::answered(Method::GET, &interim.repeat(allowed + 1)).await;
-    for _ in 0..allowed {
-        let head = head(&mut fixture.session).await.unwrap();
-        assert_eq!(head.status, StatusCode::EARLY_HINTS);
+    let large = "x".repeat(InterimLimit::BYTES / 4);
+    for (value, allowed) in [("", InterimLimit::HEADS), (&large, 3)] {
+        let interim = format!("HTTP/1.1 103 Early Hints\r\nA: {value}\r\n\r\n");
+        let allowed = allowed as usize;
+        let sent = interim.repeat(allowed + 1);
+        let mut fixture = Fixture::answered(Method::GET, sent.as_bytes()).await;
+        for _ in 0..allowed {
+            let head = head(&mut fixture.session).await.unwrap();
+            assert_eq!(head.status, StatusCode::EARLY_HINTS);
+        }
+        let error = head(&mut fixture.session).await.err().unwrap();
+        assert_eq!(error.kind, ErrorKind::InvalidMessage);
+        assert!(!fixture.reuse());
     }
-    let error = head(&mut fixture.session).await.err().unwrap();
-    assert_eq!(error.kind, ErrorKind::InvalidMessage);
-    assert!(!fixture.reuse());
 }

@@ -338,6 +338,25 @@ async fn interim_responses_come_before_the_final_one() {
 }
 
 #[tokio::test]
+async fn the_size_of_interim_responses_is_limited() {
+    let fixture = Fixture::new();
+    let (mut session, mut peer) = fixture.connect().await;
+    send_get(&mut session);
+    let (_, mut respond) = peer.accept().await;
+    let value = "x".repeat(InterimLimit::BYTES / 8);
+    for _ in 0..8 {
+        let mut head = response(103, &[]);
+        head.headers_mut().insert("a", value.parse().unwrap());
+        respond.send_informational(head).unwrap();
+    }
+    for _ in 0..7 {
+        assert!(peer.during(head_of(&mut session)).await.is_ok());
+    }
+    let error = peer.during(head_of(&mut session)).await.err().unwrap();
+    assert_eq!(error.kind, ErrorKind::InvalidMessage);
+}
+
+#[tokio::test]
 async fn switching_protocols_is_invalid() {
     let fixture = Fixture::new();
     let (mut session, mut peer) = fixture.connect().await;
