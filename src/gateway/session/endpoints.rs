@@ -18,10 +18,7 @@ use crate::gateway::reason::Reason;
 use crate::gateway::rejection::Rejection;
 use crate::header_fields::only;
 use crate::label::Label;
-use crate::session::{
-    Presented, SessionGrant, SessionMemo, SetCookie, SignInError, SiteSecurity, UserSession,
-};
-use crate::token;
+use crate::session::{Presented, SessionMemo, SetCookie, SignInError, SiteSecurity, UserSession};
 
 /// The maximum size of a request body, in bytes: a form with a logout token.
 pub const MAX_BODY_BYTES: usize = 16 * 1024;
@@ -197,31 +194,10 @@ impl Session {
             Ok(signed_in) => signed_in,
             Err(error) => return Ok(self.failed(&error, request, "/", record)),
         };
-        // Otherwise the first request would be refused and lead back to the provider, which would
-        // return at once, again and again.
-        if let Err(cause) = self.check_access_token(&signed_in.session, head).await {
-            let error = SignInError::Token(cause);
-            return Ok(self.failed(&error, request, &signed_in.return_to, record));
-        }
         note(record, &signed_in.session);
         record.event = Some(SessionEvent::SignIn(SignInResult::Ok));
         let response = redirect(StatusCode::SEE_OTHER, &signed_in.return_to);
         Ok(with_cookies(response, signed_in.cookies))
-    }
-
-    /// Verifies the session's access token as a request would.
-    async fn check_access_token(
-        &self,
-        session: &UserSession,
-        head: Head<'_>,
-    ) -> Result<(), String> {
-        let SessionGrant::Oidc { access_token, .. } = &session.grant else {
-            return Ok(());
-        };
-        match token::authenticate(access_token, &self.issuers, head.peer).await {
-            Ok(_) => Ok(()),
-            Err(refused) => Err(format!("the access token: {}", refused.error)),
-        }
     }
 
     /// The page about a sign-in that failed, from which it can be tried again.
@@ -323,8 +299,8 @@ impl Session {
         let session = self.opened(head, now, site.security);
         if let Some(session) = &session {
             note(record, session);
+            record.event = Some(SessionEvent::SignOut);
         }
-        record.event = Some(SessionEvent::SignOut);
         let signed_out = self.sessions.sign_out(session.as_deref(), &site, now).await;
         let location = match &signed_out.location {
             Some(location) => Cow::Borrowed(location.as_str()),
