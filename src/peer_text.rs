@@ -9,6 +9,6 @@ mod echo;
 mod error_code;
 mod tls;
 
-pub use echo::{is_echoed, names_token};
+pub use echo::{is_echoed, names_token, shortest_echo};
 pub use error_code::{UNREGISTERED, error_code, taskcluster_error_code};
 pub use tls::{connection_cause, tls_cause};

@@ -64,7 +64,9 @@ upstream = "http://127.0.0.1:{upstream}"
         certificate = quoted(&identity.certificate),
         key = quoted(&identity.private_key),
     );
-    if access != Access::Anonymous {
+    if access == Access::Anonymous {
+        toml.push_str("anonymous = true\n");
+    } else {
         let _ = write!(
             toml,
             r#"issuers = ["bench"]
@@ -104,8 +106,6 @@ cookie_key = {{ file = {key} }}
                 key = quoted(&identity.cookie_key),
             );
         }
-    } else {
-        toml.push_str("anonymous = true\n");
     }
     toml
 }

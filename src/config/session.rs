@@ -38,9 +38,10 @@ section! {
         cookie_key: SecretRef = [required],
         /// The previous key, while keys are rotated: cookies encrypted with it are still accepted.
         previous_cookie_key: SecretRef = [optional],
-        /// How long a session lasts without being used; 1m to 90d.
+        /// How long a session lasts without being used; 1m to 90d, and at most `lifetime`, which it is when
+        /// left out and `lifetime` is shorter.
         idle: Duration = [default "'8h'"],
-        /// How long a session lasts at most, from the sign-in; not less than `idle`, at most 365d.
+        /// How long a session lasts at most, from the sign-in; 1m to 365d.
         lifetime: Duration = [default "'7d'"],
         /// Where sessions are stored: `cookie`, encrypted in the browser's cookie.
         store: Store = [default "'cookie'"],
@@ -193,7 +194,7 @@ impl Session {
         }
         let kind = self.kind.value?;
         refuse_unknown(reader, table, kind);
-        let timeout = self.timeout.value;
+        let (timeout, lifetime) = (self.timeout.value, self.lifetime.value);
         let ca = self.ca.optional();
         let network = ca.zip(timeout).map(|(ca, timeout)| Network { ca, timeout });
         let resolved = match kind {
@@ -216,8 +217,8 @@ impl Session {
                 resource: resolved.resource,
                 cookie_key: self.cookie_key.value?,
                 previous_cookie_key: self.previous_cookie_key.optional()?,
-                idle: self.idle.value?,
-                lifetime: self.lifetime.value?,
+                idle: self.idle.value?.min(lifetime?),
+                lifetime: lifetime?,
                 prefix: prefix?,
                 unauthenticated: self.unauthenticated.value?,
                 origin: self.origin.optional()?.map(|origin| origin.0),
@@ -273,20 +274,14 @@ impl Session {
             minute,
             show_duration,
         );
-        if let (Some(idle), Some(lifetime)) = (self.idle.value, self.lifetime.value)
+        if let (true, Some(idle), Some(lifetime)) =
+            (self.idle.given, self.idle.value, self.lifetime.value)
             && idle > lifetime
         {
-            let field = if self.lifetime.given {
-                &self.lifetime
-            } else {
-                &self.idle
-            };
-            let problem = format!(
-                "lifetime ({}) is shorter than idle ({})",
-                show_duration(lifetime),
-                show_duration(idle)
-            );
-            reader.error(&field.at, problem, "make idle at most as long as lifetime");
+            let (idle, lifetime) = (show_duration(idle), show_duration(lifetime));
+            let problem = format!("{idle} is longer than lifetime, {lifetime}");
+            let remedy = format!("write at most {lifetime}, or increase lifetime");
+            reader.error(&self.idle.at, problem, remedy);
         }
     }
 }

@@ -324,7 +324,8 @@ impl Admission {
                 self.cached_at = Some(now);
                 Ok(known)
             }
-            None => token::authenticate(token, issuers, peer).await,
+            // Boxed, so that the future of a request whose token is known stays small.
+            None => Box::pin(token::authenticate(token, issuers, peer)).await,
         };
         match authenticated {
             Ok(authenticated) => self.set_caller(authenticated),
@@ -415,9 +416,9 @@ impl Admission {
         let source = Arc::clone(source);
         let request = self.swap_request();
         let leased = if upgrades && self.ends_with_credential() {
-            source.lasting_lease(&request).await
+            Box::pin(source.lasting_lease(&request)).await
         } else {
-            source.lease(&request).await
+            Box::pin(source.lease(&request)).await
         };
         self.record_lease(leased)
     }

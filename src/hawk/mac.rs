@@ -44,7 +44,7 @@ impl MacInput<'_> {
 
     /// The service takes the host from a parsed URL, in which an IPv6 literal keeps its
     /// brackets.
-    fn push_host(&self, text: &mut MacBuffer) {
+    fn push_host(&self, text: &mut MacBuffer<'_>) {
         let bare_v6 = self.host.contains(':') && !self.host.starts_with('[');
         if bare_v6 {
             text.push("[");
@@ -59,19 +59,28 @@ const BUFFER_BYTES: usize = 512;
 
 /// Buffers the input of a MAC: updating the HMAC separately with each of about twenty parts
 /// would double the cost of the MAC.
-struct MacBuffer {
-    context: hmac::Context,
+struct MacBuffer<'k> {
+    key: &'k hmac::Key,
+    /// What was flushed; `None` while everything fits into `parts`.
+    context: Option<Box<hmac::Context>>,
     parts: [u8; BUFFER_BYTES],
     filled: usize,
 }
 
-impl MacBuffer {
-    fn new(key: &hmac::Key) -> Self {
+impl<'k> MacBuffer<'k> {
+    fn new(key: &'k hmac::Key) -> Self {
         Self {
-            context: hmac::Context::with_key(key),
+            key,
+            context: None,
             parts: [0; BUFFER_BYTES],
             filled: 0,
         }
+    }
+
+    fn context(&mut self) -> &mut hmac::Context {
+        let key = self.key;
+        self.context
+            .get_or_insert_with(|| Box::new(hmac::Context::with_key(key)))
     }
 
     fn push(&mut self, part: &str) {
@@ -84,13 +93,20 @@ impl MacBuffer {
                 room.copy_from_slice(part);
                 self.filled += part.len();
             }
-            None => self.context.update(part),
+            None => self.context().update(part),
         }
     }
 
     fn push_line(&mut self, text: &str) {
-        self.push(text);
-        self.push("\n");
+        let end = self.filled + text.len();
+        if let Some([line @ .., end]) = self.parts.get_mut(self.filled..=end) {
+            line.copy_from_slice(text.as_bytes());
+            *end = b'\n';
+            self.filled += text.len() + 1;
+        } else {
+            self.push(text);
+            self.push("\n");
+        }
     }
 
     /// Adds `text` with each byte mapped. Takes the fast path if nothing changes, as for nearly
@@ -100,8 +116,8 @@ impl MacBuffer {
             self.push(text);
         } else {
             self.flush();
-            text.bytes()
-                .for_each(|byte| self.context.update(&[map(&byte)]));
+            let context = self.context();
+            text.bytes().for_each(|byte| context.update(&[map(&byte)]));
         }
     }
 
@@ -109,19 +125,31 @@ impl MacBuffer {
     fn push_secret(&mut self, part: &str) {
         if !part.is_empty() {
             self.flush();
-            self.context.update(part.as_bytes());
+            self.context().update(part.as_bytes());
         }
     }
 
     fn flush(&mut self) {
-        let buffered = self.parts.get(..self.filled).unwrap_or_default();
-        self.context.update(buffered);
-        self.filled = 0;
+        let Self {
+            key,
+            context,
+            parts,
+            filled,
+        } = self;
+        let buffered = parts.get(..*filled).unwrap_or_default();
+        let context = context.get_or_insert_with(|| Box::new(hmac::Context::with_key(key)));
+        context.update(buffered);
+        *filled = 0;
     }
 
-    fn sign(mut self) -> hmac::Tag {
-        self.flush();
-        self.context.sign()
+    fn sign(&mut self) -> hmac::Tag {
+        if self.context.is_some() {
+            self.flush();
+        }
+        match self.context.take() {
+            Some(context) => context.sign(),
+            None => hmac::sign(self.key, self.parts.get(..self.filled).unwrap_or_default()),
+        }
     }
 }
 

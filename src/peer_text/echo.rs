@@ -57,6 +57,16 @@ pub fn is_echoed<'s, I: Iterator<Item = &'s [u8]>>(text: &[u8], secrets: impl Fn
     may_be_encoded(text, shortest) && found(text, shortest, MAX_NESTING, &contains)
 }
 
+/// Returns the length of the shortest text that can contain one of `secrets` in any form.
+pub fn shortest_echo<'s>(secrets: impl Iterator<Item = &'s [u8]>) -> usize {
+    let length = |secret: &[u8]| match secret.len() {
+        SHORTEST_PIECE.. => piece(secret).len(),
+        length => length,
+    };
+    let lengths = secrets.filter(|secret| !secret.is_empty()).map(length);
+    lengths.min().unwrap_or(usize::MAX)
+}
+
 /// Whether `text` contains `word` as a whole word, or does so once its escapes are undone.
 fn contains_word(text: &[u8], word: &[u8], nesting: usize) -> bool {
     let again = |decoded: &[u8]| contains_word(decoded, word, nesting - 1);
@@ -391,6 +401,21 @@ mod tests {
         ] {
             assert_eq!(echoes(secret, text), found, "{secret} in {text}");
         }
+    }
+
+    #[test]
+    fn no_text_shorter_than_the_shortest_echo_contains_a_secret() {
+        for secret in [TOKEN, MAC, "0123456789abcdef", "T0k3n+/5pecial==x"] {
+            let shortest = shortest_echo(std::iter::once(secret.as_bytes()));
+            assert!(shortest <= secret.len());
+            for form in forms(secret) {
+                let found = |length| form.get(..length).is_some_and(|text| echoes(secret, text));
+                assert!(!(0..shortest).any(found), "{form}");
+            }
+        }
+        let secrets = || [TOKEN, "dev", ""].into_iter().map(str::as_bytes);
+        assert_eq!(shortest_echo(secrets()), 3);
+        assert_eq!(shortest_echo(std::iter::empty()), usize::MAX);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{Method, StatusCode, Version, header};
 
 use crate::header_fields::{HeaderFields, text};
-pub(super) use fields::FieldList;
+pub(super) use fields::{FieldList, Parsed, Sent};
 
 /// How much content follows a head, as far as the head says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,9 +25,9 @@ pub(super) struct RequestHead {
     /// The version that the caller used: HTTP/1.0, HTTP/1.1 or HTTP/2.
     pub(super) version: Version,
     /// Path and query as received, or `*`. ASCII, because it was validated.
-    target: Bytes,
+    target: String,
     /// The authority of an absolute-form target, or `:authority`.
-    authority: Option<Bytes>,
+    authority: Option<String>,
     /// The field lines without those that frame the body, except for a single valid
     /// `Content-Length`.
     pub(super) fields: FieldList,
@@ -43,11 +43,12 @@ impl RequestHead {
         fields: FieldList,
         body: BodySize,
     ) -> Self {
+        let text = |bytes: Bytes| String::from_utf8(bytes.into()).ok();
         Self {
             method,
             version,
-            target,
-            authority,
+            target: text(target).unwrap_or_default(),
+            authority: authority.map(|authority| text(authority).unwrap_or_default()),
             fields,
             body,
         }
@@ -55,14 +56,14 @@ impl RequestHead {
 
     /// Returns path and query as received.
     pub(super) fn target(&self) -> &str {
-        std::str::from_utf8(&self.target).unwrap_or_default()
+        &self.target
     }
 
     /// Returns the authority of the target (`:authority` in HTTP/2), or else `Host`. Empty if an
     /// HTTP/1.0 request has neither (RFC 9112 §3.2).
     pub(super) fn host(&self) -> Option<&str> {
         match &self.authority {
-            Some(authority) => std::str::from_utf8(authority).ok(),
+            Some(authority) => Some(authority),
             None => match self.fields.first(&header::HOST) {
                 Some(host) => text(host),
                 None => (self.version == Version::HTTP_10).then_some(""),

@@ -223,8 +223,9 @@ pub(super) fn remove_echoes(
         return Ok(());
     }
     let upgrade = status == StatusCode::SWITCHING_PROTOCOLS;
-    let echoes =
-        |name: &str, value: &[u8]| sent.are_echoed_in(value) || sent.are_echoed_in(name.as_bytes());
+    let shortest = sent.shortest_echo();
+    let has_echo = |text: &[u8]| text.len() >= shortest && sent.are_echoed_in(text);
+    let echoes = |name: &str, value: &[u8]| has_echo(value) || has_echo(name.as_bytes());
     if upgrade {
         for name in [&header::CONNECTION, &header::UPGRADE] {
             if all(head, name).any(|value| sent.are_echoed_in(value)) {

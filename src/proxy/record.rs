@@ -57,9 +57,13 @@ pub(super) struct Exchange {
 /// Returns a target without its query. Taskcluster also finds a bewit in the path, after `&`, so
 /// the path ends there as well.
 pub(super) fn path_of(target: &str) -> String {
-    let path = target.split('?').next().unwrap_or_default();
-    let end = path.find("&bewit=").unwrap_or(path.len());
-    path.get(..end).unwrap_or_default().to_owned()
+    let end = memchr::memchr(b'?', target.as_bytes()).unwrap_or(target.len());
+    let mut path = target.get(..end).unwrap_or_default();
+    // Few paths contain `&` at all.
+    if memchr::memchr(b'&', path.as_bytes()).is_some() {
+        path = path.split("&bewit=").next().unwrap_or_default();
+    }
+    path.to_owned()
 }
 
 impl Context {

@@ -3,13 +3,16 @@
 
 mod cross_site;
 mod demo;
+mod example;
 mod sign_in;
 mod sign_out;
 mod taskcluster;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
-use hawkgate::clock::{ManualClock, SystemClock};
+use hawkgate::clock::{Clock, SharedClock, SystemClock, UnixMillis};
 use hawkgate::proxy::settings::Address;
 use serde_json::json;
 
@@ -25,11 +28,46 @@ struct Site {
     provider: SessionProvider,
     application: Application,
     gateway: TestGateway,
-    /// hawkgate's; it stands still.
-    clock: Arc<ManualClock>,
+    /// hawkgate's.
+    clock: Arc<AdvancedClock>,
     /// `https://app.example.test:<port>`, or what [`Site::loopback`] says.
     origin: String,
     browser: Browser,
+}
+
+/// The system's clock, some time ahead. One that stands still would not do: a browser takes its time,
+/// and tokens that seem to come from the future are refused.
+#[derive(Debug)]
+struct AdvancedClock {
+    system: SharedClock,
+    seconds: AtomicU64,
+}
+
+impl AdvancedClock {
+    fn shared() -> Arc<Self> {
+        Arc::new(Self {
+            system: SystemClock::shared(),
+            seconds: AtomicU64::new(0),
+        })
+    }
+
+    fn advance(&self, by: Duration) {
+        self.seconds.fetch_add(by.as_secs(), Ordering::SeqCst);
+    }
+
+    fn ahead(&self) -> Duration {
+        Duration::from_secs(self.seconds.load(Ordering::SeqCst))
+    }
+}
+
+impl Clock for AdvancedClock {
+    fn now(&self) -> UnixMillis {
+        self.system.now().plus(self.ahead())
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.system.monotonic() + self.ahead()
+    }
 }
 
 fn port(gateway: &TestGateway) -> u16 {
@@ -108,7 +146,7 @@ drain_delay = "0s"
             ..Options::default()
         };
         let text = config(&provider, &application, &options);
-        let clock = ManualClock::at(SystemClock::shared().now());
+        let clock = AdvancedClock::shared();
         let gateway = TestGateway::start_with(&text, files, clock.clone()).await;
         let origin = origin(port(&gateway));
         provider.register("web", &origin, "/oauth2/").await;
@@ -145,13 +183,12 @@ drain_delay = "0s"
     /// for by itself.
     async fn received(&self) -> Vec<String> {
         let requests = self.application.requests().await;
-        let paths = requests.iter().map(|request| {
+        let lines = requests.iter().map(|request| {
             let text = |name: &str| request[name].as_str().unwrap().to_owned();
             format!("{} {}", text("method"), text("url"))
         });
-        paths
-            .filter(|path| !path.starts_with("GET /page"))
-            .collect()
+        let browsing = |line: &String| line.starts_with("GET /page") || line == "GET /favicon.ico";
+        lines.filter(|line| !browsing(line)).collect()
     }
 }
 

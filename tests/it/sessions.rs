@@ -4,6 +4,7 @@
 mod callbacks;
 mod cookies;
 mod cross_site;
+mod endpoints;
 mod logout;
 mod origins;
 mod records;

@@ -7,7 +7,8 @@
 //           "login": {"issuer", "jwks", "audience", "scopes": [..]}}
 //
 // Under /api/test/v1/: open, scoped/<scope>, status/<code>, redirect, not-modified, gzip,
-// poll, socket; everything else below /api/ echoes. All except `open` require credentials.
+// poll, socket. /api/index/v1/tasks/<namespace> lists one task, for callers with the scope
+// index:list-tasks:<namespace>. Everything else below /api/ echoes. All except `open` require credentials.
 // Control: client, removeClient, revoke, clock, login, oauthToken, oauthClient, signIn, fail, release,
 // untilWaiting, requests, counts, minted.
 
@@ -75,6 +76,7 @@ export async function start(options, instance) {
     const payload = early ? payloadOf(early) : {};
     const open = path === '/api/test/v1/open';
     const scope = /^\/api\/test\/v1\/scoped\/(.*)$/.exec(path)?.[1];
+    const namespace = /^\/api\/index\/v1\/tasks\/(.*)$/.exec(path)?.[1];
     let caller = null;
     if (!open) {
       try {
@@ -84,6 +86,7 @@ export async function start(options, instance) {
         throw error;
       }
       const required = scope ? [decodeURIComponent(scope)] : [];
+      if (namespace) required.push(`index:list-tasks:${decodeURIComponent(namespace)}`);
       if (!caller || !satisfies(caller.scopes, required)) {
         return apiError(req, res, 403, 'InsufficientScopes', `Client ID ${caller?.clientId ?? 'anonymous'} does not have sufficient scopes`, payload);
       }
@@ -91,6 +94,10 @@ export async function start(options, instance) {
     }
     const body = early ?? (await readBody(req));
     if (body.length > MAX_BODY) return apiError(req, res, 500, 'InternalServerError', 'too large', {});
+    if (namespace) {
+      const task = { namespace: `${decodeURIComponent(namespace)}.latest`, taskId: 'dSlITZ4yQgmvxxAi4A8fHQ', rank: 0, data: {}, expires: new Date(now() + MINUTE).toISOString() };
+      return json(res, 200, { tasks: [task] });
+    }
     return respond(req, res, path, echo(req, body, caller));
   }
 

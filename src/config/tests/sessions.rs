@@ -65,6 +65,14 @@ fn a_minimal_session_has_every_default() {
 }
 
 #[test]
+fn the_idle_limit_is_the_lifetime_if_that_is_shorter() {
+    let (config, _) = accepted(&format!("{ISSUER}{SESSION}lifetime = \"1h\"\n{ROUTE}"));
+    let settings = &config.sessions[0].settings;
+    let hour = Duration::from_hours(1);
+    assert_eq!((settings.idle, settings.lifetime), (hour, hour));
+}
+
+#[test]
 fn assertions_of_the_client_are_for_the_issuer() {
     let key = "private_key = { file = \"pem\" }\nresource = \"urn:api\"\n";
     let (config, _) = accepted(&format!("{ISSUER}{SESSION}{key}{ROUTE}"));

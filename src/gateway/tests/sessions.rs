@@ -159,6 +159,19 @@ async fn requests_are_signed_with_the_sessions_own_credentials() {
 }
 
 #[tokio::test]
+async fn what_a_session_opened_ends_with_it() {
+    let user = signed_in(None).await;
+    let mut admission = user.admit("/api/x").await.unwrap();
+    let credentials_end = admission.valid_until().unwrap();
+    let caller = admission.by_cookie.as_mut().unwrap();
+    let session = Arc::get_mut(caller.session.as_mut().unwrap()).unwrap();
+    assert!(credentials_end < session.expires_at);
+    session.expires_at = credentials_end.minus(Duration::from_mins(1));
+    let session_end = session.expires_at;
+    assert_eq!(admission.valid_until(), Some(session_end));
+}
+
+#[tokio::test]
 async fn a_rejected_session_ends_wherever_its_cookie_is() {
     for replayable in [REPLAYABLE, Replayable::No(UnauthorizedReason::BodyTooLarge)] {
         let user = signed_in(None).await;

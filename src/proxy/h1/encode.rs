@@ -172,6 +172,10 @@ impl Writer {
             ready!(Pin::new(stream).poll_flush(cx))?;
             self.unflushed = false;
         }
+        if self.ended {
+            // A connection that waits for its next message holds no buffer.
+            self.queue = BytesMut::new();
+        }
         Poll::Ready(Ok(()))
     }
 
@@ -305,4 +309,31 @@ fn queue_chunk_size(queue: &mut BytesMut, size: usize) {
         }]);
     }
     queue.extend_from_slice(b"\r\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn nothing_is_held_after_a_message() {
+        let (local, mut peer) = tokio::io::duplex(1024);
+        let mut stream: Stream = Box::new(local);
+        let mut writer = Writer::new();
+        writer.head().extend_from_slice(b"head");
+        writer.begin_body(BodyFraming::Length(4));
+        for (content, end) in [(b"bo", false), (b"dy", true)] {
+            let taken = poll_fn(|cx| writer.poll_write(&mut stream, cx, content, end));
+            assert_eq!(taken.await.unwrap(), 2);
+        }
+        assert!(writer.is_complete());
+        assert_eq!(writer.queue.capacity(), 0);
+        let mut received = [0; 8];
+        tokio::io::AsyncReadExt::read_exact(&mut peer, &mut received)
+            .await
+            .unwrap();
+        assert_eq!(&received, b"headbody");
+    }
 }

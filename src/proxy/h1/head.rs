@@ -3,13 +3,15 @@
 #[cfg(test)]
 mod tests;
 
+use std::ops::Range;
+
 use bytes::{Buf, Bytes, BytesMut};
 use http::{HeaderName, Method, StatusCode, Version, header};
 
 use super::decode::{BodyDecoder, ChunkedState};
 use crate::gateway::reserved_headers::is_hop_by_hop;
 use crate::header_fields::{Repeated, all, only};
-use crate::proxy::head::{BodySize, FieldList, RequestHead, ResponseHead};
+use crate::proxy::head::{BodySize, FieldList, Parsed, RequestHead, ResponseHead, Sent};
 use crate::proxy::validate::{Framing, MAX_CONNECTION_OPTIONS, split_target};
 
 /// Maximum size of a response head, in bytes.
@@ -34,13 +36,12 @@ pub(super) fn parse_request(head: &Bytes, framing: Framing) -> Option<RequestHea
         b"HTTP/1.0" => Version::HTTP_10,
         _ => Version::HTTP_11,
     };
-    let mut fields = FieldList::with_capacity(FIELDS, rest.len());
-    let mut sized = false;
+    rest = rest.get(2..)?;
+    let mut fields = Parsed::request(rest, FIELDS);
+    let (mut begin, mut sized) = (0, false);
     loop {
-        rest = rest.get(2..)?;
-        let end = memchr::memchr(b'\r', rest)?;
-        let (line, after) = rest.split_at(end);
-        rest = after;
+        let length = memchr::memchr(b'\r', rest)?;
+        let (line, after) = rest.split_at(length);
         if line.is_empty() {
             break;
         }
@@ -49,8 +50,13 @@ pub(super) fn parse_request(head: &Bytes, framing: Framing) -> Option<RequestHea
         let is = |known: &HeaderName| name.eq_ignore_ascii_case(known.as_str().as_bytes());
         sized |= is(&header::CONTENT_LENGTH);
         if !is(&header::TRANSFER_ENCODING) {
-            fields.push(name, value.get(1..)?.trim_ascii());
+            let value = value.get(1..)?;
+            let value_begin = begin + colon + 1 + (value.len() - value.trim_ascii_start().len());
+            let value_end = value_begin + value.trim_ascii().len();
+            fields.push(begin..begin + colon, value_begin..value_end);
         }
+        begin += length + 2;
+        rest = after.get(2..)?;
     }
     let body = match framing {
         Framing::Chunked => BodySize::Unknown,
@@ -58,6 +64,7 @@ pub(super) fn parse_request(head: &Bytes, framing: Framing) -> Option<RequestHea
         Framing::Length(_) | Framing::Tunnel => BodySize::Empty,
     };
     let target = split_target(&target, &method);
+    let fields = fields.into_list();
     Some(RequestHead::new(method, version, target, fields, body))
 }
 
@@ -101,8 +108,12 @@ pub(super) fn parse_response(
     let reason = parsed.reason.unwrap_or_default();
     let custom = !reason.is_empty() && status.canonical_reason() != Some(reason);
     let reason = custom.then(|| reason.as_bytes().into());
-    let fields = parsed.headers.iter();
-    let fields = FieldList::of(fields.map(|f| (f.name.as_bytes(), f.value)), end);
+    let head = received.get(..end).unwrap_or_default();
+    let mut fields = Parsed::response(head, parsed.headers.len());
+    for field in parsed.headers.iter() {
+        fields.push(place(field.name.as_bytes(), head), place(field.value, head));
+    }
+    let fields = fields.into_list();
     received.advance(end);
     let switching = status == StatusCode::SWITCHING_PROTOCOLS;
     if switching && !upgrade {
@@ -127,6 +138,17 @@ pub(super) fn parse_response(
         remove_connection_fields(&mut response.head.fields, &options);
     }
     Ok(Some(response))
+}
+
+/// Returns where `part`, which is a part of `head`, is in it.
+fn place(part: &[u8], head: &[u8]) -> Range<usize> {
+    let begin = part.as_ptr().addr().wrapping_sub(head.as_ptr().addr());
+    let end = begin.wrapping_add(part.len());
+    if begin <= end && end <= head.len() {
+        begin..end
+    } else {
+        0..0
+    }
 }
 
 impl Response {
@@ -270,7 +292,7 @@ pub(super) fn encode_request(head: &RequestHead, target: &str, wire: &mut BytesM
     for part in [head.method.as_str(), " ", target, " HTTP/1.1\r\n"] {
         wire.extend_from_slice(part.as_bytes());
     }
-    let mut line = |name: &[u8], value: &[u8]| {
+    let line = |wire: &mut BytesMut, name: &[u8], value: &[u8]| {
         for part in [name, b": ", value, b"\r\n"] {
             wire.extend_from_slice(part);
         }
@@ -278,7 +300,7 @@ pub(super) fn encode_request(head: &RequestHead, target: &str, wire: &mut BytesM
     if !head.fields.contains(&header::HOST)
         && let Some(host) = head.host()
     {
-        line(b"Host", host.as_bytes());
+        line(wire, b"Host", host.as_bytes());
     }
     let mut digits = itoa::Buffer::new();
     let mut length = match head.body {
@@ -288,24 +310,20 @@ pub(super) fn encode_request(head: &RequestHead, target: &str, wire: &mut BytesM
         BodySize::Empty if anticipates_content(&head.method) => Some("0"),
         BodySize::Empty | BodySize::Unknown => None,
     };
-    for (name, value) in head.fields.iter() {
-        let is = |known: &HeaderName| name.eq_ignore_ascii_case(known.as_str().as_bytes());
-        match name.len() {
-            14 if is(&header::CONTENT_LENGTH) => {
-                // In its place, and only once.
-                if let Some(length) = length.take() {
-                    line(name, length.as_bytes());
-                }
-            }
-            17 if is(&header::TRANSFER_ENCODING) => {}
-            _ => line(name, value),
-        }
-    }
+    head.fields.encode_with(wire, |name, _| match name {
+        // In its place, and only once.
+        "content-length" => match length.take() {
+            Some(length) => Sent::With(length.as_bytes()),
+            None => Sent::Omitted,
+        },
+        "transfer-encoding" => Sent::Omitted,
+        _ => Sent::AsItIs,
+    });
     if let Some(length) = length {
-        line(b"Content-Length", length.as_bytes());
+        line(wire, b"Content-Length", length.as_bytes());
     }
     if head.body == BodySize::Unknown {
-        line(b"Transfer-Encoding", b"chunked");
+        line(wire, b"Transfer-Encoding", b"chunked");
     }
     wire.extend_from_slice(b"\r\n");
 }

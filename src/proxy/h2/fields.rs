@@ -21,7 +21,7 @@ pub(super) fn list(map: &HeaderMap, keep: impl Fn(&str) -> bool) -> FieldList {
     let mut list = FieldList::with_capacity(map.len(), length.sum());
     for (name, value) in map {
         if keep(name.as_str()) {
-            list.push(name.as_str().as_bytes(), value.as_bytes());
+            list.push_lower(name, value.as_bytes());
         }
     }
     list

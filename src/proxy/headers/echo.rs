@@ -1,7 +1,7 @@
 //! What a request was sent with, to keep it out of the answer.
 
 use crate::gateway::CredentialHeader;
-use crate::peer_text::is_echoed;
+use crate::peer_text::{is_echoed, shortest_echo};
 
 /// The credentials that were sent with one request: one for each attempt.
 #[derive(Debug, Default)]
@@ -24,8 +24,18 @@ impl SentCredentials {
 
     /// Whether `text`, which is part of an answer, contains a secret that was sent.
     pub(in crate::proxy) fn are_echoed_in(&self, text: &[u8]) -> bool {
-        let sent = || self.last.iter().chain(&self.earlier);
-        is_echoed(text, || sent().flat_map(CredentialHeader::secrets))
+        is_echoed(text, || self.secrets())
+    }
+
+    /// Returns the length of the shortest text for which [`Self::are_echoed_in`] can be true. Most
+    /// names and values of a head are shorter.
+    pub(in crate::proxy) fn shortest_echo(&self) -> usize {
+        shortest_echo(self.secrets())
+    }
+
+    fn secrets(&self) -> impl Iterator<Item = &[u8]> {
+        let sent = self.last.iter().chain(&self.earlier);
+        sent.flat_map(CredentialHeader::secrets)
     }
 }
 

@@ -60,12 +60,13 @@ impl Transaction<'_> {
         self.context.times.admitted = Some(self.relay.clock.monotonic());
         match admitted {
             Ok(Admitted::Forward) => self.forward().await,
-            Ok(Admitted::Answer(served)) => self.answer_own(*served).await,
+            // What is less common is boxed, so that the future of a forwarded request stays small.
+            Ok(Admitted::Answer(served)) => Box::pin(self.answer_own(*served)).await,
             Err(rejection) => {
                 if self.context.admission.is_none() && self.request_refused(rejection.reason) {
                     self.answer.close = true;
                 }
-                self.reject(rejection).await
+                Box::pin(self.reject(rejection)).await
             }
         }
     }

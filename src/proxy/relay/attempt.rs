@@ -50,16 +50,16 @@ impl Transaction<'_> {
                 Ok(()) => return Ok(()),
                 Err(Stop::Again) => {}
                 Err(Stop::Reject(rejection)) => {
-                    self.reject_after_failure(*rejection).await;
+                    Box::pin(self.reject_after_failure(*rejection)).await;
                     if self.answer.rejected {
                         return Ok(());
                     }
                     return Err(super::duplex::caller_gone());
                 }
-                Err(Stop::Fail(error)) => return self.fail(error).await,
+                Err(Stop::Fail(error)) => return Box::pin(self.fail(error)).await,
             }
         }
-        self.fail(internal("too many attempts")).await
+        Box::pin(self.fail(internal("too many attempts"))).await
     }
 
     async fn attempt(&mut self, asks: &mut Asks) -> Result<(), Stop> {
@@ -165,7 +165,8 @@ impl Transaction<'_> {
         }
         let mut watched = None;
         if head.status == StatusCode::UNAUTHORIZED {
-            watched = unauthorized::handle_401(request, &head, context, &mut duplex).await?;
+            let handling = unauthorized::handle_401(request, &head, context, &mut duplex);
+            watched = Box::pin(handling).await?;
         } else {
             context.accepted();
         }
@@ -187,7 +188,7 @@ impl Transaction<'_> {
             self.answer.close = true;
             duplex.queue_interim(&head)?;
             let life = upgrade_life(self.relay.clock.now(), context);
-            return match duplex.tunnel(life).await? {
+            return match Box::pin(duplex.tunnel(life)).await? {
                 TunnelEnd::Closed => Ok(()),
                 TunnelEnd::Expired => {
                     context.upgrade_expired = true;

@@ -11,7 +11,7 @@ use crate::support::sessions::{
 };
 use crate::support::wait::until;
 
-const HOUR: Duration = Duration::from_secs(3600);
+const HOUR: Duration = Duration::from_hours(1);
 
 /// The lines of this target about the request with this id.
 fn lines(gateway: &TestGateway, target: &str, id: &str) -> Vec<Value> {
