@@ -73,7 +73,7 @@ impl Clock for AdvancedClock {
 fn port(gateway: &TestGateway) -> u16 {
     match gateway.address() {
         Address::Tcp(address) => address.port(),
-        Address::Unix(path) => panic!("{path:?}"),
+        Address::Unix(path) => panic!("{}", path.display()),
     }
 }
 

@@ -22,7 +22,7 @@ pub(super) const END_SESSION: &str = "/end-session";
 pub(super) fn token(service: &Service, request: &Request) -> Response {
     let (form, client) = match authenticated(service, request) {
         Ok(authenticated) => authenticated,
-        Err(refusal) => return refusal,
+        Err(refusal) => return *refusal,
     };
     match issue(service, &form, client) {
         Ok(Ok(issue)) => tokens(service, &issue),
@@ -78,16 +78,16 @@ pub(super) fn revoke(service: &Service, request: &Request) -> Response {
             service.grants.revoke(form.get("token"));
             server::json(StatusCode::OK, &json!({}))
         }
-        Err(refusal) => refusal,
+        Err(refusal) => *refusal,
     }
 }
 
 fn authenticated<'a>(
     service: &'a Service,
     request: &Request,
-) -> Result<(Parameters, &'a Client), Response> {
+) -> Result<(Parameters, &'a Client), Box<Response>> {
     if request.method != Method::POST {
-        return Err(server::method_not_allowed("POST"));
+        return Err(server::method_not_allowed("POST").into());
     }
     let form = Parameters::of_form(request).map_err(|_| refuse("invalid_request"))?;
     let client = service.client(form.get("client_id"));

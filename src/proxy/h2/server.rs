@@ -143,14 +143,13 @@ pub(in crate::proxy) async fn serve<S, I>(
                 (true, true) => Work::None,
             };
             match server.poll_end(cx, work, unadmitted.as_mut()) {
-                End::Closing => {}
                 End::Closed => {
                     server.send_last_goaway(cx);
                     let _ = io.poll_flush_turn(cx);
                     return Poll::Ready(());
                 }
                 End::Open if turn.end(round) => return Poll::Pending,
-                End::Open => {}
+                End::Open | End::Closing => {}
             }
         }
     })

@@ -15,7 +15,10 @@ use crate::support::peers::Taskcluster;
 use crate::support::sessions::{AUDIENCE, CLIENT_SECRET, SessionProvider, cookie_key};
 use crate::support::wait::{until, within};
 
-const GUIDE: &str = include_str!("../../../docs/guides/web-application.md");
+const GUIDE: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/docs/guides/web-application.md"
+);
 const ISSUING_KEY: &str = "tests-only-issuing-access-token";
 
 /// Starts the example on a free port. Returns its URL.
@@ -50,7 +53,8 @@ async fn the_guide_leads_to_a_page_that_lists_the_users_tasks() {
     let taskcluster = Taskcluster::start(json!({ "clients": clients })).await;
     let (_example, pages) = start_example().await;
 
-    let (_, text) = toml_blocks(GUIDE).swap_remove(0);
+    let guide = std::fs::read_to_string(GUIDE).unwrap();
+    let (_, text) = toml_blocks(&guide).swap_remove(0);
     let text = text
         .replace("127.0.0.1:8080", "127.0.0.1:0")
         .replace("https://sso.example.com", provider.issuer())

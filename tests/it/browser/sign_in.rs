@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::{Site, sign_in_at_provider};
 use crate::support::browser::{Browser, Page};
 
-const HOUR: Duration = Duration::from_secs(3600);
+const HOUR: Duration = Duration::from_hours(1);
 
 #[tokio::test]
 async fn a_user_signs_in_and_returns_to_the_deep_link() {
@@ -108,13 +108,13 @@ async fn two_tabs_sign_in_at_once() {
             .cookies()
             .await
             .iter()
-            .filter(own_cookie)
+            .filter(|cookie| is_own(cookie))
             .count(),
         1
     );
 }
 
-fn own_cookie(cookie: &&Value) -> bool {
+fn is_own(cookie: &Value) -> bool {
     cookie["name"].as_str().unwrap().contains("hawkgate")
 }
 
@@ -205,7 +205,7 @@ async fn http_on_loopback_works_while_developing() {
     let page = site.signed_in("ada").await;
     assert_eq!(parallel(&page, 4).await, [200; 4]);
     let cookies = site.browser.cookies().await;
-    let own: Vec<&Value> = cookies.iter().filter(own_cookie).collect();
+    let own: Vec<&Value> = cookies.iter().filter(|cookie| is_own(cookie)).collect();
     assert_eq!(own.len(), 1, "{own:?}");
     assert_eq!(own[0]["name"], "hawkgate-web");
     assert_eq!(own[0]["httpOnly"], true);

@@ -116,8 +116,8 @@ async fn what_happens_to_a_session_is_in_the_audit_log() {
         let found = metrics.sum("hawkgate_sign_ins_total", &sign_ins(result));
         assert!((found - count).abs() < 0.5, "{result}: {found}");
     }
-    let refreshes = metrics.sum("hawkgate_session_refreshes_total", &sign_ins("refreshed"));
-    assert!((refreshes - 1.0).abs() < 0.5, "{refreshes}");
+    let renewals = metrics.sum("hawkgate_session_refreshes_total", &sign_ins("refreshed"));
+    assert!((renewals - 1.0).abs() < 0.5, "{renewals}");
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use crate::support::client::Response;
 use crate::support::sessions::{HOST, ORIGIN, Options, Site, own_fetch};
 use crate::support::wait::until;
 
-const HOUR: Duration = Duration::from_secs(3600);
+const HOUR: Duration = Duration::from_hours(1);
 /// Just before the end of an hour, within the time at which tokens are renewed ahead.
 const ALMOST: Duration = Duration::from_secs(3595);
 
@@ -165,7 +165,7 @@ async fn an_unavailable_provider_is_not_a_sign_out() {
         assert_eq!(visitor.session(), before, "the cookie stays");
     }
     site.provider.mode("token", "ok").await;
-    site.clock.advance(Duration::from_secs(60));
+    site.clock.advance(Duration::from_mins(1));
     assert_eq!(visitor.fetch("GET", "/x").await.status, 200);
     assert_eq!(visitor.who().await.as_deref(), Some("ada"));
 }
@@ -181,11 +181,11 @@ async fn an_unused_session_ends() {
     let mut visitor = site.signed_in("ada").await;
     let abandoned = visitor.thief();
     for _ in 0..2 {
-        site.clock.advance(Duration::from_secs(20 * 60));
+        site.clock.advance(Duration::from_mins(20));
         assert_eq!(visitor.fetch("GET", "/x").await.status, 200);
     }
     assert_signed_out(&abandoned.thief().fetch("GET", "/x").await);
-    site.clock.advance(Duration::from_secs(31 * 60));
+    site.clock.advance(Duration::from_mins(31));
     assert_signed_out(&visitor.fetch("GET", "/x").await);
 }
 
@@ -200,10 +200,10 @@ async fn a_session_ends_at_the_end_of_its_lifetime_however_it_is_used() {
     .await;
     let mut visitor = site.signed_in("ada").await;
     for _ in 0..5 {
-        site.clock.advance(Duration::from_secs(23 * 60));
+        site.clock.advance(Duration::from_mins(23));
         assert_eq!(visitor.fetch("GET", "/x").await.status, 200);
     }
-    site.clock.advance(Duration::from_secs(23 * 60));
+    site.clock.advance(Duration::from_mins(23));
     assert_signed_out(&visitor.fetch("GET", "/x").await);
 }
 
@@ -233,7 +233,7 @@ async fn a_provider_without_refresh_tokens_ends_the_session_with_the_access_toke
         .await;
     let mut visitor = site.signed_in("ada").await;
     assert_eq!(visitor.fetch("GET", "/x").await.status, 200);
-    site.clock.advance(HOUR + Duration::from_secs(60));
+    site.clock.advance(HOUR + Duration::from_mins(1));
     assert_signed_out(&visitor.fetch("GET", "/x").await);
     assert_eq!(site.provider.count("refresh_token refused").await, 0);
 }

@@ -160,7 +160,7 @@ async fn expired_credentials_lead_back_to_the_sign_in() {
     let callback = format!("{ORIGIN}/oauth2/callback");
     register(&deployment.taskcluster, &callback, 3_600_000).await;
     let mut visitor = deployment.signed_in("ada").await;
-    deployment.clock.advance(Duration::from_secs(3_000));
+    deployment.clock.advance(Duration::from_mins(50));
     assert_eq!(
         visitor.fetch("GET", "/api/queue/v1/tasks").await.status,
         200

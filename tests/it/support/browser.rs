@@ -224,7 +224,7 @@ impl Page<'_> {
 }
 
 /// Returns the problems of a page. Contrast as in WCAG 2.2, 1.4.3: at least 4.5, or 3 for large text.
-const ACCESSIBILITY: &str = r#"
+const ACCESSIBILITY: &str = r"
 const problems = [];
 if (!document.documentElement.lang) problems.push('no lang');
 if (!document.title) problems.push('no title');
@@ -267,7 +267,7 @@ for (let node = walker.nextNode(); node; node = walker.nextNode()) {
   if (contrast < (large ? 3 : 4.5)) problems.push(`contrast ${contrast.toFixed(2)}: ${node.data.trim().slice(0, 40)}`);
 }
 return [...new Set(problems)];
-"#;
+";
 
 /// A file among the artefacts of the browser tests.
 fn screenshot(name: &str) -> PathBuf {

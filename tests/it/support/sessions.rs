@@ -28,7 +28,8 @@ pub(crate) const AUDIENCE: &str = "urn:hawkgate:application";
 
 /// A cookie key: 32 bytes, base64.
 pub(crate) fn cookie_key(seed: u8) -> String {
-    STANDARD.encode(std::array::from_fn::<u8, 32, _>(|at| seed ^ at as u8))
+    let bytes: Vec<u8> = (0..32).map(|at| seed ^ at).collect();
+    STANDARD.encode(bytes)
 }
 
 /// `[server]` with plain HTTP, as behind a proxy that terminates TLS; `more` are further keys.

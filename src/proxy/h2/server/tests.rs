@@ -757,12 +757,12 @@ async fn a_caller_that_is_silent_holds_up_neither_an_eviction_nor_a_drain() {
         (Signal::evict as End, GOAWAY_TIMEOUT),
         (Signal::set_closing, DRAIN_GOAWAY_TIMEOUT),
     ] {
-        let (served, mut done) = mpsc::unbounded_channel();
+        let (answered, mut done) = mpsc::unbounded_channel();
         let (server, mut io) = start(move |mut request| {
-            let served = served.clone();
+            let answered = answered.clone();
             Box::pin(async move {
                 let result = respond(&mut request, b"ok").await;
-                served.send(()).unwrap();
+                answered.send(()).unwrap();
                 result
             })
         });
@@ -781,13 +781,13 @@ async fn a_caller_that_is_silent_holds_up_neither_an_eviction_nor_a_drain() {
 
 #[tokio::test(start_paused = true)]
 async fn a_drain_does_not_truncate_what_a_caller_takes_slowly() {
-    let (served, mut done) = mpsc::unbounded_channel();
+    let (answered, mut done) = mpsc::unbounded_channel();
     let (server, mut io) = start(move |mut request| {
-        let served = served.clone();
+        let answered = answered.clone();
         Box::pin(async move {
             // A little more than fits into the buffer of the socket.
-            let result = respond(&mut request, &[b'x'; 270_000]).await;
-            served.send(()).unwrap();
+            let result = respond(&mut request, &vec![b'x'; 270_000]).await;
+            answered.send(()).unwrap();
             result
         })
     });
@@ -800,7 +800,10 @@ async fn a_drain_does_not_truncate_what_a_caller_takes_slowly() {
     let frames = frames(io).await;
     let content = frames.iter().filter(|frame| frame.0 == 0);
     let length: usize = content.clone().map(|frame| frame.2.len()).sum();
-    assert_eq!((length, content.last().unwrap().1), (270_000, 1));
+    assert_eq!(
+        (length, content.clone().next_back().unwrap().1),
+        (270_000, 1)
+    );
     assert_eq!(goaways(&frames).last(), Some(&(1, 0)));
     server.task.await.unwrap();
 }
