@@ -117,7 +117,7 @@ impl Session {
             (Endpoint::Logout, &Method::POST) => self.sign_out(request, now, &mut record).await,
             (Endpoint::Logout, _) => self.logout_page(request, now),
             (Endpoint::BackChannelLogout, _) => {
-                Ok(self.back_channel_logout(request, now, &mut record).await)
+                self.back_channel_logout(request, now, &mut record).await
             }
         };
         match handled {
@@ -126,17 +126,24 @@ impl Session {
         }
     }
 
-    /// Who is signed in costs nothing but opening a cookie; everything else can be done by anyone,
-    /// and may cost a request to the provider or the verification of a signature.
+    /// Who is signed in costs nothing but opening a cookie. Logout tokens count if they are refused: the
+    /// provider sends many from one address when it signs many users out. Everything else can be done by
+    /// anyone, and may cost a request to the provider.
     fn check_rate(&self, endpoint: Endpoint, head: Head<'_>) -> Result<(), Rejection> {
         let client = head.client();
         self.rates.check_address(client)?;
-        if endpoint != Endpoint::Session {
-            self.rates.check_unverified(client)?;
-            // Callers on a Unix socket are all behind the same local proxy.
-            if client.address.is_some() {
-                self.sign_ins.check_address(client)?;
-            }
+        match endpoint {
+            Endpoint::Session | Endpoint::BackChannelLogout => Ok(()),
+            Endpoint::Login | Endpoint::Callback | Endpoint::Logout => self.check_unverified(head),
+        }
+    }
+
+    fn check_unverified(&self, head: Head<'_>) -> Result<(), Rejection> {
+        let client = head.client();
+        self.rates.check_unverified(client)?;
+        // Callers on a Unix socket are all behind the same local proxy.
+        if client.address.is_some() {
+            self.sign_ins.check_address(client)?;
         }
         Ok(())
     }
@@ -362,7 +369,7 @@ impl Session {
         request: EndpointRequest<'_>,
         now: Now,
         record: &mut SessionRecord,
-    ) -> LocalResponse {
+    ) -> Result<LocalResponse, Rejection> {
         let ended = match logout_token(request) {
             Ok(token) => {
                 let ended = self.sessions.back_channel_logout(&token, now).await;
@@ -370,11 +377,14 @@ impl Session {
             }
             Err(cause) => Err(cause.to_owned()),
         };
+        if ended.is_err() {
+            self.check_unverified(request.head)?;
+        }
         record.event = Some(SessionEvent::BackChannelLogout {
             accepted: ended.is_ok(),
         });
         match ended {
-            Ok(()) => LocalResponse::new(StatusCode::OK),
+            Ok(()) => Ok(LocalResponse::new(StatusCode::OK)),
             Err(cause) => {
                 let body = json!({
                     "error": "invalid_request",
@@ -383,7 +393,7 @@ impl Session {
                 let response = json_response(StatusCode::BAD_REQUEST, &body)
                     .header("x-hawkgate-error", Reason::LogoutTokenRefused.label());
                 let refused = Rejection::from(Reason::LogoutTokenRefused).with_cause(cause);
-                with_rejection(response, refused)
+                Ok(with_rejection(response, refused))
             }
         }
     }
