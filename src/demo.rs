@@ -33,7 +33,7 @@ pub use style::Style;
 pub use tour::{next_steps, tour, wait_for_ctrl_c};
 
 /// The demo's configuration, which is also a template for users. The demo replaces its
-/// `ADDRESSES` with free ports, and runs what is commented out after [`BROWSERS`].
+/// `ADDRESSES` with free ports, and runs what is commented out after the line that begins the part for browsers.
 pub const CONFIG: &str = include_str!("demo/hawkgate.toml");
 
 /// The line of [`CONFIG`] after which settings are commented out.
@@ -195,7 +195,7 @@ fn config_with(addresses: &Addresses<'_>) -> String {
         .replace(ADDRESSES.application, addresses.application)
 }
 
-/// Removes the `#` from the settings after [`BROWSERS`]. In front of a comment it has a space after
+/// Removes the `#` from the settings after the line that begins the part for browsers. In front of a comment it has a space after
 /// it.
 fn with_browsers(config: &str) -> String {
     let mut after = false;
