@@ -228,6 +228,11 @@ const MAX_CLOCK_SKEW: Duration = Duration::from_mins(5);
 /// The longest time between two cookies that differ only in the idle limit is this share of it.
 const IDLE_SHARE: u32 = 20;
 
+/// A user whose credentials the upstream rejected that often, the last time this soon after the sign-in, is
+/// not sent to sign in again: the provider might return at once, again and again.
+const MAX_REJECTED: usize = 3;
+const JUST_SIGNED_IN: Duration = Duration::from_mins(1);
+
 /// One `[[session]]`.
 #[derive(Debug)]
 pub struct Sessions {
@@ -464,10 +469,13 @@ impl Sessions {
         self.inner.back_channel_logout(token, now).await
     }
 
-    /// The upstream rejected the session's own credentials: it has ended, wherever its cookie is.
-    pub fn reject_credentials(&self, session: &UserSession, now: Now) {
+    /// The upstream rejected the session's own credentials: it has ended, wherever its cookie is. Returns
+    /// whether that happens to one session of the user after another, right after the sign-in: then
+    /// another sign-in will not help either.
+    pub fn reject_credentials(&self, session: &UserSession, now: Now) -> bool {
         let revocations = &self.inner.state.revocations;
-        revocations.end_session(session, Ended::Credentials, now);
+        let rejected = revocations.end_session(session, Ended::Credentials, now);
+        rejected >= MAX_REJECTED && session.signed_in_at.until(now.wall) < JUST_SIGNED_IN
     }
 
     /// The removal of the session cookie.

@@ -31,9 +31,9 @@ pub use endpoints::{Endpoint, EndpointRequest, MAX_BODY_BYTES};
 /// The value of the `route` label and log field for the endpoints.
 pub const LABEL: &str = "session";
 
-/// How often one address may begin and complete sign-ins, and send logout tokens, whatever
-/// `limits.rate` says: anyone can, and each may cost a request to the provider or the verification
-/// of a signature. Many users may share an address.
+/// How often one address may begin and complete sign-ins, and send logout tokens that are refused,
+/// whatever `limits.rate` says: anyone can, and each may cost a request to the provider or the
+/// verification of a signature. Many users may share an address.
 const SIGN_INS: Rate = Rate {
     requests: 20,
     per: Duration::from_secs(1),

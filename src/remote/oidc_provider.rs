@@ -102,6 +102,9 @@ impl OidcProvider {
                 cause: format!("the access token cannot be verified: {error}"),
                 retry_after: Some(retry_after),
             },
+            error @ (TokenError::ClockNotSet | TokenError::Internal) => {
+                ProviderError::Misconfigured(error.to_string())
+            }
             error => ProviderError::InvalidToken(format!(
                 "the issuer {:?} does not accept the access token: {error}{}",
                 self.issuer.name(),
@@ -296,6 +299,9 @@ fn invalid_id_token(error: &IdTokenError) -> ProviderError {
                 cause: error.to_string(),
                 retry_after: Some(*retry_after),
             }
+        }
+        IdTokenError::Token(TokenError::ClockNotSet | TokenError::Internal) => {
+            ProviderError::Misconfigured(error.to_string())
         }
         _ => ProviderError::InvalidToken(error.to_string()),
     }

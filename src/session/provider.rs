@@ -102,7 +102,8 @@ pub struct LogoutToken {
     pub issued_at: UnixMillis,
     /// `exp`, or when it is too old to be accepted.
     pub accepted_until: UnixMillis,
-    /// Ends this user's sessions, if there is no `provider_session`.
+    /// Ends this user's sessions: all of them if there is no `provider_session`, otherwise those of
+    /// which no `sid` is known.
     pub subject: Option<String>,
     /// Ends the sessions with this `sid`.
     pub provider_session: Option<String>,

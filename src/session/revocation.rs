@@ -43,6 +43,8 @@ pub(super) struct Revocations {
 struct OfUser {
     /// Sessions from sign-ins until then.
     until: Option<UnixMillis>,
+    /// The same for sessions without the provider's `sid`.
+    unnamed_until: Option<UnixMillis>,
     sessions: Vec<(SessionId, Ended)>,
 }
 
@@ -64,8 +66,10 @@ impl Revocations {
             return Some(Ended::SignedOut);
         }
         let user = self.users.get(&session.subject)?;
+        let unnamed_until = user.unnamed_until.filter(|_| sid.is_none());
         if user
             .until
+            .max(unnamed_until)
             .is_some_and(|until| session.signed_in_at <= until)
         {
             return Some(Ended::SignedOut);
@@ -74,24 +78,36 @@ impl Revocations {
         ended.map(|(_, ended)| *ended)
     }
 
-    /// Ends one session.
-    pub(super) fn end_session(&self, session: &UserSession, ended: Ended, now: Now) {
+    /// Ends one session. Returns how many sessions of its user have ended for the same reason, as far as
+    /// they are remembered one by one.
+    pub(super) fn end_session(&self, session: &UserSession, ended: Ended, now: Now) -> usize {
+        let mut count = 0;
         self.change(&session.subject, |user| {
-            if user.sessions.iter().any(|(id, _)| *id == session.id) {
-                return;
+            if !user.sessions.iter().any(|(id, _)| *id == session.id) {
+                if user.sessions.len() >= MAX_SESSIONS_OF_USER {
+                    user.until = user.until.max(Some(now.wall));
+                    user.sessions.clear();
+                }
+                // Its clock may be ahead of this one.
+                user.sessions.push((session.id, ended));
             }
-            if user.sessions.len() >= MAX_SESSIONS_OF_USER {
-                user.until = user.until.max(Some(now.wall));
-                user.sessions.clear();
-            }
-            // Its clock may be ahead of this one.
-            user.sessions.push((session.id, ended));
+            let alike = user.sessions.iter().filter(|(_, why)| *why == ended);
+            count = alike.count();
         });
+        count
     }
 
     /// Ends every session that the user `subject` has begun until now.
     pub(super) fn end_user(&self, subject: &str, now: Now) {
         self.change(subject, |user| user.until = user.until.max(Some(now.wall)));
+    }
+
+    /// Ends every session that the user `subject` has begun until now and whose `sid` is not known:
+    /// one of them may be the one that a logout token names by it.
+    pub(super) fn end_unnamed(&self, subject: &str, now: Now) {
+        self.change(subject, |user| {
+            user.unnamed_until = user.unnamed_until.max(Some(now.wall));
+        });
     }
 
     /// Ends the sessions of the provider's session `sid`.

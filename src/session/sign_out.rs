@@ -85,7 +85,12 @@ impl Inner {
         }
         let revocations = &self.state.revocations;
         match (&token.provider_session, &token.subject) {
-            (Some(sid), _) => revocations.end_provider_session(sid),
+            (Some(sid), subject) => {
+                revocations.end_provider_session(sid);
+                if let Some(subject) = subject {
+                    revocations.end_unnamed(subject, now);
+                }
+            }
             (None, Some(subject)) => revocations.end_user(subject, now),
             (None, None) => {
                 let problem = "the logout token names neither a session nor a user";

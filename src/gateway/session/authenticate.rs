@@ -202,11 +202,11 @@ impl Admission {
         let session = self.route.session.as_ref()?;
         let caller = self.by_cookie.as_ref()?;
         let user = caller.session.as_ref()?;
-        session.sessions.reject_credentials(user, now);
+        let in_vain = session.sessions.reject_credentials(user, now);
         let removal = caller
             .security
             .map(|security| session.sessions.removal(security));
-        Some(session.sign_in_at(target, caller.navigates, removal))
+        Some(session.sign_in_at(target, caller.navigates && !in_vain, removal))
     }
 }
 

@@ -18,10 +18,7 @@ use crate::gateway::reason::Reason;
 use crate::gateway::rejection::Rejection;
 use crate::header_fields::only;
 use crate::label::Label;
-use crate::session::{
-    Presented, SessionGrant, SessionMemo, SetCookie, SignInError, SiteSecurity, UserSession,
-};
-use crate::token;
+use crate::session::{Presented, SessionMemo, SetCookie, SignInError, SiteSecurity, UserSession};
 
 /// The maximum size of a request body, in bytes: a form with a logout token.
 pub const MAX_BODY_BYTES: usize = 16 * 1024;
@@ -120,7 +117,7 @@ impl Session {
             (Endpoint::Logout, &Method::POST) => self.sign_out(request, now, &mut record).await,
             (Endpoint::Logout, _) => self.logout_page(request, now),
             (Endpoint::BackChannelLogout, _) => {
-                Ok(self.back_channel_logout(request, now, &mut record).await)
+                self.back_channel_logout(request, now, &mut record).await
             }
         };
         match handled {
@@ -129,17 +126,24 @@ impl Session {
         }
     }
 
-    /// Who is signed in costs nothing but opening a cookie; everything else can be done by anyone,
-    /// and may cost a request to the provider or the verification of a signature.
+    /// Who is signed in costs nothing but opening a cookie. Logout tokens count if they are refused: the
+    /// provider sends many from one address when it signs many users out. Everything else can be done by
+    /// anyone, and may cost a request to the provider.
     fn check_rate(&self, endpoint: Endpoint, head: Head<'_>) -> Result<(), Rejection> {
         let client = head.client();
         self.rates.check_address(client)?;
-        if endpoint != Endpoint::Session {
-            self.rates.check_unverified(client)?;
-            // Callers on a Unix socket are all behind the same local proxy.
-            if client.address.is_some() {
-                self.sign_ins.check_address(client)?;
-            }
+        match endpoint {
+            Endpoint::Session | Endpoint::BackChannelLogout => Ok(()),
+            Endpoint::Login | Endpoint::Callback | Endpoint::Logout => self.check_unverified(head),
+        }
+    }
+
+    fn check_unverified(&self, head: Head<'_>) -> Result<(), Rejection> {
+        let client = head.client();
+        self.rates.check_unverified(client)?;
+        // Callers on a Unix socket are all behind the same local proxy.
+        if client.address.is_some() {
+            self.sign_ins.check_address(client)?;
         }
         Ok(())
     }
@@ -197,31 +201,10 @@ impl Session {
             Ok(signed_in) => signed_in,
             Err(error) => return Ok(self.failed(&error, request, "/", record)),
         };
-        // Otherwise the first request would be refused and lead back to the provider, which would
-        // return at once, again and again.
-        if let Err(cause) = self.check_access_token(&signed_in.session, head).await {
-            let error = SignInError::Token(cause);
-            return Ok(self.failed(&error, request, &signed_in.return_to, record));
-        }
         note(record, &signed_in.session);
         record.event = Some(SessionEvent::SignIn(SignInResult::Ok));
         let response = redirect(StatusCode::SEE_OTHER, &signed_in.return_to);
         Ok(with_cookies(response, signed_in.cookies))
-    }
-
-    /// Verifies the session's access token as a request would.
-    async fn check_access_token(
-        &self,
-        session: &UserSession,
-        head: Head<'_>,
-    ) -> Result<(), String> {
-        let SessionGrant::Oidc { access_token, .. } = &session.grant else {
-            return Ok(());
-        };
-        match token::authenticate(access_token, &self.issuers, head.peer).await {
-            Ok(_) => Ok(()),
-            Err(refused) => Err(format!("the access token: {}", refused.error)),
-        }
     }
 
     /// The page about a sign-in that failed, from which it can be tried again.
@@ -323,8 +306,8 @@ impl Session {
         let session = self.opened(head, now, site.security);
         if let Some(session) = &session {
             note(record, session);
+            record.event = Some(SessionEvent::SignOut);
         }
-        record.event = Some(SessionEvent::SignOut);
         let signed_out = self.sessions.sign_out(session.as_deref(), &site, now).await;
         let location = match &signed_out.location {
             Some(location) => Cow::Borrowed(location.as_str()),
@@ -386,7 +369,7 @@ impl Session {
         request: EndpointRequest<'_>,
         now: Now,
         record: &mut SessionRecord,
-    ) -> LocalResponse {
+    ) -> Result<LocalResponse, Rejection> {
         let ended = match logout_token(request) {
             Ok(token) => {
                 let ended = self.sessions.back_channel_logout(&token, now).await;
@@ -394,11 +377,14 @@ impl Session {
             }
             Err(cause) => Err(cause.to_owned()),
         };
+        if ended.is_err() {
+            self.check_unverified(request.head)?;
+        }
         record.event = Some(SessionEvent::BackChannelLogout {
             accepted: ended.is_ok(),
         });
         match ended {
-            Ok(()) => LocalResponse::new(StatusCode::OK),
+            Ok(()) => Ok(LocalResponse::new(StatusCode::OK)),
             Err(cause) => {
                 let body = json!({
                     "error": "invalid_request",
@@ -407,7 +393,7 @@ impl Session {
                 let response = json_response(StatusCode::BAD_REQUEST, &body)
                     .header("x-hawkgate-error", Reason::LogoutTokenRefused.label());
                 let refused = Rejection::from(Reason::LogoutTokenRefused).with_cause(cause);
-                with_rejection(response, refused)
+                Ok(with_rejection(response, refused))
             }
         }
     }

@@ -4,6 +4,7 @@ use UnauthorizedReason::{AuthorizedScopes, ClockSkew, NotSigned, StillUnauthoriz
 
 use super::*;
 use crate::gateway::rule::{Effect, Expression, Rule, Rules};
+use crate::gateway::session::EndpointRequest;
 use crate::secret::SecretRef;
 use crate::session::settings::{SessionKind, SessionSettings, Unauthenticated};
 use crate::session::{self, ProviderGrant, SessionGrant, Sessions, Site, SiteSecurity};
@@ -289,4 +290,46 @@ async fn a_session_ends_with_its_credentials() {
     assert!(user.lives().await);
     user.fixture.clock.advance(Duration::from_secs(1));
     assert!(!user.lives().await);
+}
+
+/// A provider that signs everybody out sends all of it from one address.
+#[tokio::test]
+async fn only_refused_logout_tokens_are_limited() {
+    let clock = ManualClock::at(NOW);
+    let session = Session {
+        sessions: Arc::new(sessions(&clock)),
+        prefix: "/oauth2/".into(),
+        unauthenticated: Unauthenticated::Login,
+        site: None,
+        issuers: vec![],
+        provider: "https://tc.example".into(),
+        rates: rate_limit::RateLimiters::default(),
+        sign_ins: rate_limit::RateLimiters::new(vec![Session::sign_in_limit(clock.clone())]),
+        clock,
+    };
+    let form = "application/x-www-form-urlencoded".parse().unwrap();
+    let headers = HeaderMap::from_iter([(http::header::CONTENT_TYPE, form)]);
+    let send = async |token: String| {
+        let head = Head {
+            method: &Method::POST,
+            peer: Some([192, 0, 2, 1].into()),
+            ..Head::for_test("/oauth2/backchannel-logout", &headers)
+        };
+        let body = format!("logout_token={token}");
+        let request = EndpointRequest {
+            name: "backchannel-logout",
+            head,
+            body: body.as_bytes(),
+            request_id: "r",
+        };
+        session.respond(request).await.status.as_u16()
+    };
+    for n in 0..500 {
+        assert_eq!(send(format!("valid{n}")).await, 200);
+    }
+    for n in 0..200 {
+        assert_eq!(send(format!("forged{n}")).await, 400);
+    }
+    assert_eq!(send("forged".into()).await, 429);
+    assert_eq!(send("valid".into()).await, 200);
 }

@@ -161,6 +161,24 @@ async fn the_provider_ends_the_session_with_its_sid() {
     fixture.opened(&two);
 }
 
+/// The provider says which session it means, but did not when the user signed in.
+#[tokio::test]
+async fn a_sid_that_no_id_token_had_ends_the_sessions_without_one() {
+    let fixture = Fixture::new();
+    let (unnamed, _) = fixture.signed_in(user(&fixture, "ada", None)).await;
+    let (named, _) = fixture.signed_in(user(&fixture, "ada", Some("s2"))).await;
+    let (other, _) = fixture.signed_in(user(&fixture, "grace", None)).await;
+    fixture.clock.advance(secs(1));
+    logout_token(&fixture, "t1", Some("ada"), Some("s1"));
+    logout(&fixture, "t1").await.unwrap();
+    assert_ended(&fixture.open(&unnamed), Ended::SignedOut);
+    fixture.opened(&named);
+    fixture.opened(&other);
+    fixture.clock.advance(secs(1));
+    let (again, _) = fixture.signed_in(user(&fixture, "ada", None)).await;
+    fixture.opened(&again);
+}
+
 #[tokio::test]
 async fn the_provider_ends_all_sessions_of_a_user_until_the_next_sign_in() {
     let fixture = Fixture::new();
@@ -228,9 +246,36 @@ async fn a_taskcluster_session_ends_with_its_credentials() {
     let renewed = fixture.request(&mut browser).await.unwrap();
     assert!(renewed.cookie.is_none());
     // The upstream rejects them.
-    fixture.sessions.reject_credentials(&session, fixture.now());
+    assert!(!fixture.sessions.reject_credentials(&session, fixture.now()));
     assert_ended(&fixture.open(&browser), Ended::Credentials);
     fixture.opened(&second);
     fixture.clock.advance(Duration::from_hours(5));
     assert_ended(&fixture.open(&second), Ended::Credentials);
+}
+
+/// Otherwise a browser would go round between the upstream and a provider that asks nothing.
+#[tokio::test]
+async fn signing_in_again_and_again_is_known_to_be_in_vain() {
+    let fixture = Fixture::with(|settings| settings.kind = SessionKind::Taskcluster);
+    let expires_at = fixture.after(Duration::from_hours(5));
+    let issued = |subject: &str| ProviderGrant {
+        subject: subject.into(),
+        provider_session: None,
+        ..grant(taskcluster(expires_at, fixture.now()))
+    };
+    let mut found = Vec::new();
+    for _ in 0..3 {
+        let (_, session) = fixture.signed_in(issued("ada")).await;
+        fixture.clock.advance(secs(2));
+        // Requests in parallel count once.
+        fixture.sessions.reject_credentials(&session, fixture.now());
+        found.push(fixture.sessions.reject_credentials(&session, fixture.now()));
+    }
+    assert_eq!(found, [false, false, true]);
+    let (_, other) = fixture.signed_in(issued("grace")).await;
+    assert!(!fixture.sessions.reject_credentials(&other, fixture.now()));
+    // Credentials that worked for a while are another matter.
+    let (_, later) = fixture.signed_in(issued("ada")).await;
+    fixture.clock.advance(secs(60));
+    assert!(!fixture.sessions.reject_credentials(&later, fixture.now()));
 }
