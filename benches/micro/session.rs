@@ -63,7 +63,7 @@ impl IdentityProvider for Provider {
     }
 
     async fn verify_logout_token(&self, _token: &str) -> Result<LogoutToken, LogoutTokenError> {
-        Err(LogoutTokenError("never".into()))
+        Err(LogoutTokenError::Invalid("never".into()))
     }
 }
 

@@ -131,7 +131,7 @@ impl IdentityProvider for Provider {
     }
 
     async fn verify_logout_token(&self, _: &str) -> Result<LogoutToken, LogoutTokenError> {
-        Err(LogoutTokenError(absent().to_string()))
+        Err(LogoutTokenError::Invalid(absent().to_string()))
     }
 }
 

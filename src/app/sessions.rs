@@ -180,6 +180,6 @@ impl IdentityProvider for NotContacted {
     }
 
     async fn verify_logout_token(&self, _token: &str) -> Result<LogoutToken, LogoutTokenError> {
-        Err(LogoutTokenError(Self::error().to_string()))
+        Err(LogoutTokenError::Invalid(Self::error().to_string()))
     }
 }

@@ -239,7 +239,15 @@ impl IdentityProvider for OidcProvider {
 
     async fn verify_logout_token(&self, token: &str) -> Result<LogoutToken, LogoutTokenError> {
         let verified = self.logout_tokens.verify(token).await;
-        let claims = verified.map_err(|error| LogoutTokenError(error.to_string()))?;
+        let claims = verified.map_err(|error| match error {
+            token::LogoutTokenError::Token(TokenError::KeysUnavailable { retry_after }) => {
+                LogoutTokenError::Unavailable {
+                    cause: error.to_string(),
+                    retry_after,
+                }
+            }
+            error => LogoutTokenError::Invalid(error.to_string()),
+        })?;
         Ok(LogoutToken {
             id: claims.id,
             issued_at: claims.issued_at,

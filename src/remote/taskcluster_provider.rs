@@ -131,7 +131,7 @@ impl IdentityProvider for TaskclusterProvider {
 
     async fn verify_logout_token(&self, _token: &str) -> Result<LogoutToken, LogoutTokenError> {
         let text = "a Taskcluster deployment sends no logout tokens";
-        Err(LogoutTokenError(text.to_owned()))
+        Err(LogoutTokenError::Invalid(text.to_owned()))
     }
 }
 

@@ -11,10 +11,21 @@ use crate::clock::UnixMillis;
 use crate::secret::SecretString;
 use crate::signin::AuthorizationCode;
 
-/// Why a logout token is refused (OpenID Connect Back-Channel Logout 1.0 §2.6).
+/// Why a logout token ends nothing. Texts are for the operator's log.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct LogoutTokenError(pub String);
+pub enum LogoutTokenError {
+    /// It is not valid (OpenID Connect Back-Channel Logout 1.0 §2.6).
+    #[error("{0}")]
+    Invalid(String),
+    /// The keys that it has to be verified with cannot be fetched. The provider may send it again.
+    #[error("{cause}")]
+    Unavailable {
+        /// For the log.
+        cause: String,
+        /// When to try again.
+        retry_after: Duration,
+    },
+}
 
 /// The provider of a session, reached over the network.
 #[async_trait]

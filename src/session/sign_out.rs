@@ -79,7 +79,7 @@ impl Inner {
         let token = self.provider.verify_logout_token(token).await?;
         let logout_tokens = &self.state.logout_tokens;
         if !logout_tokens.is_first(&token.id, token.accepted_until, now.wall) {
-            return Err(LogoutTokenError(
+            return Err(LogoutTokenError::Invalid(
                 "the logout token was used before".to_owned(),
             ));
         }
@@ -94,7 +94,7 @@ impl Inner {
             (None, Some(subject)) => revocations.end_user(subject, now),
             (None, None) => {
                 let problem = "the logout token names neither a session nor a user";
-                return Err(LogoutTokenError(problem.to_owned()));
+                return Err(LogoutTokenError::Invalid(problem.to_owned()));
             }
         }
         Ok(())

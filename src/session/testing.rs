@@ -1,6 +1,7 @@
 //! Signs users in for the unit tests of other modules.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use http::HeaderMap;
@@ -43,10 +44,16 @@ impl IdentityProvider for Provider {
         Ok(())
     }
 
-    /// Those that begin with `valid` are.
+    /// Those that begin with `valid` are. For `unverifiable` there are no keys.
     async fn verify_logout_token(&self, token: &str) -> Result<LogoutToken, LogoutTokenError> {
+        if token == "unverifiable" {
+            return Err(LogoutTokenError::Unavailable {
+                cause: "no keys".into(),
+                retry_after: Duration::from_secs(7),
+            });
+        }
         if !token.starts_with("valid") {
-            return Err(LogoutTokenError("none".into()));
+            return Err(LogoutTokenError::Invalid("none".into()));
         }
         Ok(LogoutToken {
             id: token.into(),

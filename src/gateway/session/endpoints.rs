@@ -18,7 +18,9 @@ use crate::gateway::reason::Reason;
 use crate::gateway::rejection::Rejection;
 use crate::header_fields::only;
 use crate::label::Label;
-use crate::session::{Presented, SessionMemo, SetCookie, SignInError, SiteSecurity, UserSession};
+use crate::session::{
+    LogoutTokenError, Presented, SessionMemo, SetCookie, SignInError, SiteSecurity, UserSession,
+};
 
 /// The maximum size of a request body, in bytes: a form with a logout token.
 pub const MAX_BODY_BYTES: usize = 16 * 1024;
@@ -371,11 +373,8 @@ impl Session {
         record: &mut SessionRecord,
     ) -> Result<LocalResponse, Rejection> {
         let ended = match logout_token(request) {
-            Ok(token) => {
-                let ended = self.sessions.back_channel_logout(&token, now).await;
-                ended.map_err(|error| error.to_string())
-            }
-            Err(cause) => Err(cause.to_owned()),
+            Ok(token) => self.sessions.back_channel_logout(&token, now).await,
+            Err(cause) => Err(LogoutTokenError::Invalid(cause.to_owned())),
         };
         if ended.is_err() {
             self.check_unverified(request.head)?;
@@ -385,7 +384,12 @@ impl Session {
         });
         match ended {
             Ok(()) => Ok(LocalResponse::new(StatusCode::OK)),
-            Err(cause) => {
+            Err(LogoutTokenError::Unavailable { cause, retry_after }) => {
+                let mut refused = Rejection::from(Reason::KeysUnavailable).with_cause(cause);
+                refused.retry_after = Some(retry_after);
+                Err(refused)
+            }
+            Err(LogoutTokenError::Invalid(cause)) => {
                 let body = json!({
                     "error": "invalid_request",
                     "error_description": Reason::LogoutTokenRefused.message(),

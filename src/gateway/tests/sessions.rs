@@ -292,12 +292,9 @@ async fn a_session_ends_with_its_credentials() {
     assert!(!user.lives().await);
 }
 
-/// A provider that signs everybody out sends all of it from one address.
-#[tokio::test]
-async fn only_refused_logout_tokens_are_limited() {
-    let clock = ManualClock::at(NOW);
-    let session = Session {
-        sessions: Arc::new(sessions(&clock)),
+fn session(clock: &Arc<ManualClock>) -> Session {
+    Session {
+        sessions: Arc::new(sessions(clock)),
         prefix: "/oauth2/".into(),
         unauthenticated: Unauthenticated::Login,
         site: None,
@@ -305,24 +302,35 @@ async fn only_refused_logout_tokens_are_limited() {
         provider: "https://tc.example".into(),
         rates: rate_limit::RateLimiters::default(),
         sign_ins: rate_limit::RateLimiters::new(vec![Session::sign_in_limit(clock.clone())]),
-        clock,
-    };
+        clock: clock.clone(),
+    }
+}
+
+async fn send_logout_token(session: &Session, token: &str) -> LocalResponse {
     let form = "application/x-www-form-urlencoded".parse().unwrap();
     let headers = HeaderMap::from_iter([(http::header::CONTENT_TYPE, form)]);
+    let head = Head {
+        method: &Method::POST,
+        peer: Some([192, 0, 2, 1].into()),
+        ..Head::for_test("/oauth2/backchannel-logout", &headers)
+    };
+    let body = format!("logout_token={token}");
+    let request = EndpointRequest {
+        name: "backchannel-logout",
+        head,
+        body: body.as_bytes(),
+        request_id: "r",
+    };
+    session.respond(request).await
+}
+
+/// A provider that signs everybody out sends all of it from one address.
+#[tokio::test]
+async fn only_refused_logout_tokens_are_limited() {
+    let session = session(&ManualClock::at(NOW));
     let send = async |token: String| {
-        let head = Head {
-            method: &Method::POST,
-            peer: Some([192, 0, 2, 1].into()),
-            ..Head::for_test("/oauth2/backchannel-logout", &headers)
-        };
-        let body = format!("logout_token={token}");
-        let request = EndpointRequest {
-            name: "backchannel-logout",
-            head,
-            body: body.as_bytes(),
-            request_id: "r",
-        };
-        session.respond(request).await.status.as_u16()
+        let response = send_logout_token(&session, &token).await;
+        response.status.as_u16()
     };
     for n in 0..500 {
         assert_eq!(send(format!("valid{n}")).await, 200);
@@ -332,4 +340,13 @@ async fn only_refused_logout_tokens_are_limited() {
     }
     assert_eq!(send("forged".into()).await, 429);
     assert_eq!(send("valid".into()).await, 200);
+}
+
+/// A 400 would tell the provider that there is no point in sending it again.
+#[tokio::test]
+async fn a_logout_token_that_cannot_be_verified_now_can_be_sent_again() {
+    let session = session(&ManualClock::at(NOW));
+    let response = send_logout_token(&session, "unverifiable").await;
+    assert_eq!(response.status, 503);
+    assert!(response.headers.contains(&("retry-after", "7".to_owned())));
 }

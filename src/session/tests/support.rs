@@ -148,7 +148,7 @@ impl IdentityProvider for FakeProvider {
 
     async fn verify_logout_token(&self, token: &str) -> Result<LogoutToken, LogoutTokenError> {
         let known = self.logout_tokens.lock().unwrap().get(token).cloned();
-        known.ok_or_else(|| LogoutTokenError("the logout token is not valid".into()))
+        known.ok_or_else(|| LogoutTokenError::Invalid("the logout token is not valid".into()))
     }
 }
 
