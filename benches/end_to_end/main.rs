@@ -77,7 +77,7 @@ async fn measure(options: &Options, hawkgate: PathBuf) {
     }
     measure_rounds(options, &lab, &kinds, &peers, &mut report).await;
     for kind in kinds {
-        for peer in &peers {
+        for peer in peers.iter().filter(|peer| peer.serves(kind)) {
             eprintln!("memory of {}: {}", peer.name(), kind.title());
             if let Some(memory) = measure_memory(kind, &lab, *peer, options).await {
                 report.memory(kind, *peer, memory);
@@ -107,7 +107,7 @@ async fn measure_rounds(
             _ => options.length(),
         };
         for kind in kinds {
-            for (peer, proxy) in &proxies {
+            for (peer, proxy) in proxies.iter().filter(|(peer, _)| peer.serves(*kind)) {
                 let figures = measure_once(*kind, lab, proxy, options, length).await;
                 if let (1.., Some(figures)) = (round, figures) {
                     report.add(*kind, *peer, figures);

@@ -15,6 +15,7 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 
 use crate::client;
+use crate::kinds::Kind;
 use crate::support::hawkgate::{self, Access, Ports};
 use crate::support::http1::{Connection, Field, Request};
 use crate::support::identity::Identity;
@@ -81,6 +82,12 @@ impl Peer {
             Self::Cookie => "hawkgate, cookie + Hawk",
             Self::Other => "other build, token + Hawk",
         }
+    }
+
+    /// Whether it can be sent requests of `kind`. A session's cookie is for one scheme, here http, and
+    /// with it a POST would have to say that it comes from the same origin.
+    pub(crate) fn serves(self, kind: Kind) -> bool {
+        self != Self::Cookie || matches!(kind, Kind::Get1K | Kind::Get64K | Kind::Idle)
     }
 
     /// Whether its requests bear a token.
