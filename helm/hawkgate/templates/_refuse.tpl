@@ -121,10 +121,10 @@
 {{/* hawkgate rejects them too, but by then they would be in a ConfigMap that many can read. */}}
 {{- define "hawkgate.refuse.literals" -}}
 {{- $config := include "hawkgate.config" . | fromJson -}}
-{{- range $table := list "issuer" "source" "route" -}}
+{{- range $table := list "issuer" "source" "session" "route" -}}
   {{- range get $config $table | default list -}}
     {{- $entry := . -}}
-    {{- range $key := list "access_token" "client_secret" "private_key" "certificate" "secret" "password" "token" "workload_token" -}}
+    {{- range $key := list "access_token" "client_secret" "private_key" "certificate" "secret" "password" "token" "workload_token" "cookie_key" "previous_cookie_key" -}}
       {{- if kindIs "string" (get $entry $key | default dict) -}}
         {{- fail (printf "%s %q: %s is in the configuration itself, where secrets do not belong. Put it into a Secret, set existingSecret to its name, and write { file = \"/run/secrets/hawkgate/<its key>\" }" $table (toString $entry.name) $key) -}}
       {{- end -}}
