@@ -44,6 +44,7 @@ pub mod fuzzing;
 pub mod gateway;
 pub mod hawk;
 pub mod header_fields;
+pub mod html;
 pub mod label;
 pub mod log;
 #[cfg(not(fuzzing))]

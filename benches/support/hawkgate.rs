@@ -28,7 +28,7 @@ pub(crate) struct Ports {
 pub(crate) enum Access {
     /// Anybody; requests are passed on without credentials.
     Anonymous,
-    /// Whoever sends the token. Requests are signed with Hawk.
+    /// Callers with the token. Requests are signed with Hawk.
     Token,
     /// The same, or has a session.
     Session,

@@ -143,8 +143,8 @@ fn site(origin: String) -> Site {
     Site { origin, security }
 }
 
-/// Stands for the provider while requests are explained: whoever asks what would happen to a cookie
-/// must not use up its refresh token.
+/// Replaces the provider while requests are explained: asking what would happen to a cookie must not
+/// use up its refresh token.
 #[derive(Debug)]
 struct NotContacted;
 

@@ -83,7 +83,9 @@ fn explain(error: &InvalidOrigin, text: &str) -> (String, String) {
         ),
         InvalidOrigin::EveryHost => format!("{shown} allows every host"),
         InvalidOrigin::TopLevelDomain => {
-            format!("{shown} allows every name below a top-level domain, whoever owns it")
+            format!(
+                "{shown} allows every name below a top-level domain, including those that other people own"
+            )
         }
         InvalidOrigin::AddressBelowWildcard => {
             format!("{shown} is a wildcard for an address, which has no subdomains")
@@ -254,7 +256,7 @@ impl CorsTable {
             if let Origin::Pattern(pattern) = &item.value
                 && pattern.is_cleartext()
             {
-                let problem = "is plain http: whoever is on the way to such a page can put scripts into it, and act as its users";
+                let problem = "is plain http: anyone on the network path can inject scripts into such a page, and act as its users";
                 reader.warn(&item.at, problem, "serve the page with https");
             }
         }

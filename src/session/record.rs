@@ -19,7 +19,7 @@ const TASKCLUSTER: u8 = 1;
 const MAX_DISPLAY_BYTES: usize = 256;
 
 /// Encodes `session`, which was last used at `active_at`; `with_id_token` says whether the ID token is
-/// kept. The idle limit follows from the settings of whoever decodes it.
+/// kept. The idle limit is not encoded: it follows from the settings at the time of decoding.
 pub(super) fn encode(
     session: &UserSession,
     active_at: UnixMillis,

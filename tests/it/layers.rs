@@ -20,6 +20,7 @@ const LAYERS: Layers<'_> = &[
     ("bounded_file", ""),
     ("clock", ""),
     ("header_fields", ""),
+    ("html", ""),
     ("label", ""),
     ("peer_text", ""),
     ("serde_url", ""),
@@ -36,7 +37,7 @@ const LAYERS: Layers<'_> = &[
     ("registration", "clock secret serde_url private_file"),
     ("signin", "clock secret serde_url private_file registration"),
 ("session", "bounded_cache circuit_breaker clock header_fields secret singleflight hawk trace token credential signin"),
-    ("gateway", "bounded_cache clock header_fields label secret suggest hawk trace token credential session"),
+    ("gateway", "bounded_cache clock header_fields html label secret suggest hawk trace token credential session"),
     ("log", "clock label gateway"),
     ("metrics", "clock label secret trace token credential session gateway"),
     ("remote", "bounded_file circuit_breaker clock pem secret serde_url hawk trace token credential registration signin session singleflight peer_text"),
@@ -46,7 +47,7 @@ const LAYERS: Layers<'_> = &[
     ("reload", "log proxy config"),
     ("app", "bounded_cache clock label pem secret trace token credential signin session gateway log metrics remote proxy config reload"),
     ("explain", "clock label secret hawk token credential session gateway proxy config app"),
-    ("demo", "clock log remote proxy config app"),
+    ("demo", "clock html log remote proxy config app"),
     ("cli", "clock secret private_file token log registration signin remote proxy config reload app explain demo"),
 ];
 

@@ -31,3 +31,18 @@ fn assert_sign_in_refused(response: &Response, case: &str) {
     let id = response.header("x-request-id").unwrap_or_default();
     assert!(!id.is_empty() && page.contains(id), "{case}: {page}");
 }
+
+/// Asserts that the session has ended, and that the browser is told to forget its cookie.
+#[track_caller]
+fn assert_signed_out(response: &Response) {
+    assert_eq!(
+        response.status_and_reason(),
+        (401, Some("sign_in_required")),
+        "{response:?}"
+    );
+    let mut fields = response.fields.all("set-cookie");
+    assert!(
+        fields.any(|field| field.contains("Max-Age=0")),
+        "{response:?}"
+    );
+}

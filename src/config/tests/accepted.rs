@@ -285,8 +285,8 @@ fn valid_but_questionable_settings_cause_warnings() {
         ),
         (
             format!("{MINIMAL}cors = {{ allowed_origins = [\"http://localhost:1\", \"http://a.example\"], allow_credentials = true }}"),
-            "t.toml:10: warning: route \"all\": key \"cors.allowed_origins[1]\": is plain http: whoever is on the way to such a \
-             page can put scripts into it, and act as its users; serve the page with https",
+            "t.toml:10: warning: route \"all\": key \"cors.allowed_origins[1]\": is plain http: anyone on the network path \
+             can inject scripts into such a page, and act as its users; serve the page with https",
         ),
         (
             "[server]\nlisten = [{ address = \"0.0.0.0:1\", tls = { cert = \"c\", key = \"k\" } }]\n[[route]]\n\

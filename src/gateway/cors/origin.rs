@@ -91,8 +91,8 @@ impl OriginPattern {
         kind.map(Self)
     }
 
-    /// Whether pages of the origin come in cleartext from another machine, so that whoever is on the
-    /// way can put scripts into them.
+    /// Whether pages of the origin come in cleartext from another machine, so that anyone on the
+    /// network path can inject scripts into them.
     pub fn is_cleartext(&self) -> bool {
         let is_loopback = |authority: &str| {
             let own = |host: &&str| authority.strip_prefix(*host).is_some_and(is_port_or_none);

@@ -11,6 +11,7 @@ use http::StatusCode;
 use zeroize::Zeroizing;
 
 use crate::gateway::local_response::LocalResponse;
+use crate::html::escape;
 
 /// Follows the browser's colour scheme; readable at any width.
 const STYLE: &str = "\
@@ -110,22 +111,6 @@ impl Page<'_> {
         );
         html
     }
-}
-
-/// Escapes text for an element or a quoted attribute (HTML standard §13.3).
-fn escape(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '"' => escaped.push_str("&quot;"),
-            '\'' => escaped.push_str("&#39;"),
-            c => escaped.push(c),
-        }
-    }
-    escaped
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use hawkgate::clock::Clock as _;
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use crate::support::client::Response;
+use super::assert_signed_out;
 use crate::support::sessions::{HOST, ORIGIN, Options, Site, own_fetch};
 use crate::support::wait::until;
 
@@ -16,20 +16,6 @@ const ALMOST: Duration = Duration::from_secs(3595);
 
 fn session(keys: &str) -> String {
     format!("origin = \"{ORIGIN}\"\n{keys}")
-}
-
-#[track_caller]
-fn assert_signed_out(response: &Response) {
-    assert_eq!(
-        response.status_and_reason(),
-        (401, Some("sign_in_required")),
-        "{response:?}"
-    );
-    let mut fields = response.fields.all("set-cookie");
-    assert!(
-        fields.any(|field| field.contains("Max-Age=0")),
-        "{response:?}"
-    );
 }
 
 /// The clock of hawkgate moves, the provider's does not: tokens issued from now on last longer, so

@@ -6,7 +6,7 @@ use std::time::Duration;
 use hawkgate::clock::{ManualClock, SystemClock};
 use serde_json::{Value, json};
 
-use super::assert_sign_in_refused;
+use super::{assert_sign_in_refused, assert_signed_out};
 use crate::support::client::Response;
 use crate::support::gateway::{ConfigDir, TestGateway};
 use crate::support::peers::Taskcluster;
@@ -81,20 +81,6 @@ async fn register(taskcluster: &Taskcluster, callback: &str, lifetime: u64) {
         "lifetime": lifetime,
     });
     taskcluster.control("oauthClient", client).await;
-}
-
-#[track_caller]
-fn assert_signed_out(response: &Response) {
-    assert_eq!(
-        response.status_and_reason(),
-        (401, Some("sign_in_required")),
-        "{response:?}"
-    );
-    let mut fields = response.fields.all("set-cookie");
-    assert!(
-        fields.any(|field| field.contains("Max-Age=0")),
-        "{response:?}"
-    );
 }
 
 #[tokio::test]
