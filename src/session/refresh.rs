@@ -287,7 +287,7 @@ fn complete(
     let now = Now::read(&*inner.clock);
     let refreshed = match result {
         Some(Ok(grant)) => before.after(grant, now).map_err(|cause| {
-            log::warn!("session {}: {cause}", inner.settings.name);
+            tracing::warn!(session = &*inner.settings.name, cause, "a session ends");
             RenewError::Ended(Ended::Refused)
         }),
         Some(Err(error)) => Err(renew_error(inner, error)),
@@ -316,21 +316,21 @@ fn complete(
 }
 
 fn renew_error(inner: &Inner, error: ProviderError) -> RenewError {
-    let name = &inner.settings.name;
+    let session = &*inner.settings.name;
     match error {
         ProviderError::Refused(cause) => {
-            log::debug!("session {name}: the provider refused a refresh token: {cause}");
+            tracing::debug!(session, cause, "the provider refused a refresh token");
             RenewError::Ended(Ended::Refused)
         }
         ProviderError::InvalidToken(cause) => {
-            log::warn!("session {name}: refreshed tokens are not valid: {cause}");
+            tracing::warn!(session, cause, "refreshed tokens are not valid");
             RenewError::Ended(Ended::Refused)
         }
         ProviderError::Unavailable { cause, retry_after } => {
             RenewError::Unavailable { cause, retry_after }
         }
         ProviderError::Misconfigured(cause) => {
-            log::error!("session {name}: tokens cannot be refreshed: {cause}");
+            tracing::error!(session, cause, "tokens cannot be refreshed");
             RenewError::Unavailable {
                 cause,
                 retry_after: None,
@@ -355,7 +355,7 @@ impl Inner {
             return Err(RenewError::Ended(ended));
         }
         let cookie = self.cookie(&session, security, now).map_err(|error| {
-            log::warn!("session {}: {error}", self.settings.name);
+            tracing::warn!(session = &*self.settings.name, %error, "a session ends");
             RenewError::Ended(Ended::Credentials)
         })?;
         Ok(Renewed {

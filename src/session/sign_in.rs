@@ -213,11 +213,11 @@ impl Inner {
         if site.security == SiteSecurity::LoopbackHttp
             && !self.warned_of_http.swap(true, Ordering::Relaxed)
         {
-            log::warn!(
-                "session {}: {} is plain http, so cookies have neither Secure nor the prefix __Host-; \
-                 use it on this machine only",
-                self.settings.name,
-                site.origin
+            tracing::warn!(
+                session = &*self.settings.name,
+                origin = site.origin,
+                "plain http: cookies have neither Secure nor the prefix __Host-; use it on this \
+                 machine only"
             );
         }
     }

@@ -45,9 +45,8 @@ impl Inner {
             let (provider, name) = (Arc::clone(&self.provider), Arc::clone(&self.settings.name));
             tokio::spawn(async move {
                 if let Err(error) = provider.revoke(&token).await {
-                    log::warn!(
-                        "session {name}: the provider did not revoke a refresh token: {error}"
-                    );
+                    let session = &*name;
+                    tracing::warn!(session, %error, "a refresh token was not revoked");
                 }
             });
         }

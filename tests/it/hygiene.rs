@@ -1,4 +1,4 @@
-//! Rules that the test code itself must follow.
+//! Rules for the sources, most of them for the tests.
 
 use std::path::{Path, PathBuf};
 
@@ -25,6 +25,24 @@ fn tests_do_not_sleep() {
     }
     assert!(files > 300, "only {files} files were read");
     assert!(found.is_empty(), "use support/wait.rs: {found:#?}");
+}
+
+/// What comes through the crate `log` is a library's message, which is withheld
+/// (`src/log/facade.rs`). hawkgate's own are events of `tracing`.
+#[test]
+fn own_messages_are_not_logged_as_those_of_libraries() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let macros = ["error", "warn", "info", "debug", "trace"].map(|level| format!("log::{level}!("));
+    let mut found = Vec::new();
+    for file in rust_files(&root.join("src")) {
+        let text = std::fs::read_to_string(&file).unwrap();
+        for (number, line) in text.lines().enumerate() {
+            if macros.iter().any(|call| line.contains(call)) {
+                found.push(format!("{}:{}", file.display(), number + 1));
+            }
+        }
+    }
+    assert!(found.is_empty(), "use tracing: {found:#?}");
 }
 
 fn rust_files(folder: &Path) -> Vec<PathBuf> {

@@ -208,6 +208,8 @@ async fn an_untrusted_peer_does_not_choose_the_scheme() {
         assert!(field.starts_with("hawkgate-web-signin-"), "{field}");
         assert!(!field.contains("Secure"), "{field}");
     }
+    let logged = site.gateway.log();
+    assert!(logged.contains("cookies have neither Secure nor the prefix"));
     // A name that is no loopback name needs https: browsers would send the cookie in the clear.
     let mut plain = site.visitor();
     let response = plain.navigate(&login("/")).await;
