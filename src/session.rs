@@ -41,7 +41,6 @@ pub use return_to::return_to;
 pub use seal::{cookie_key_problem, is_same_cookie_key};
 pub use user_session::{SessionGrant, SessionId, UserSession};
 
-use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -450,6 +449,18 @@ impl Sessions {
         self.inner.complete(query, site, headers, now).await
     }
 
+    /// Where the user wanted to go whose sign-in failed with the callback's `query`: what
+    /// [`Sessions::begin`] got. `None` if the callback belongs to no attempt of this browser.
+    pub fn attempted_destination(
+        &self,
+        query: &str,
+        site: &Site,
+        headers: &dyn HeaderFields,
+        now: Now,
+    ) -> Option<String> {
+        self.inner.attempted_destination(query, site, headers, now)
+    }
+
     /// Ends the session here; revokes its refresh token in the background. Returns the provider's logout
     /// page, which returns to `<origin><prefix>logout`.
     pub async fn sign_out(
@@ -581,12 +592,5 @@ impl Inner {
             // The old cookie is good until the idle limit.
             Err(_) => unchanged,
         }
-    }
-}
-
-impl fmt::Debug for SetCookie {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = self.0.split('=').next().unwrap_or_default();
-        write!(f, "SetCookie({name:?}, [redacted])")
     }
 }

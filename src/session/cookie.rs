@@ -1,11 +1,13 @@
 //! hawkgate's own cookies: their names, finding them in a request, and setting them (RFC 6265).
 
+use std::fmt;
+use std::time::Duration;
+
 use aws_lc_rs::digest;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::header::COOKIE;
 use memchr::memchr;
-use std::time::Duration;
 
 use super::{SetCookie, SiteSecurity};
 use crate::header_fields::{HeaderFields, all};
@@ -147,4 +149,11 @@ pub(super) fn set(name: &str, value: &str, security: SiteSecurity, max_age: Dura
 /// Removes `name`.
 pub(super) fn remove(name: &str, security: SiteSecurity) -> SetCookie {
     set(name, "", security, Duration::ZERO)
+}
+
+impl fmt::Debug for SetCookie {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = self.0.split('=').next().unwrap_or_default();
+        write!(f, "SetCookie({name:?}, [redacted])")
+    }
 }

@@ -128,13 +128,14 @@ impl Inner {
         SignInAttempt::decode(&self.sealer.open(Purpose::Attempt, value)?)
     }
 
-    pub(super) async fn complete(
+    /// The attempt that a callback with this `query` belongs to, and the name of its cookie.
+    fn find_attempt(
         &self,
         query: &str,
         site: &Site,
         headers: &dyn HeaderFields,
         now: Now,
-    ) -> Result<SignedIn, SignInError> {
+    ) -> Result<(String, SignInAttempt), SignInError> {
         let mut parameters = url::form_urlencoded::parse(query.as_bytes());
         let state = parameters.find(|(name, _)| name == STATE);
         let (_, state) = state.ok_or(SignInError::UnknownAttempt)?;
@@ -150,6 +151,28 @@ impl Inner {
         if attempt.origin != site.origin || began > now.wall.plus(MAX_CLOCK_SKEW) {
             return Err(SignInError::UnknownAttempt);
         }
+        Ok((name, attempt))
+    }
+
+    pub(super) fn attempted_destination(
+        &self,
+        query: &str,
+        site: &Site,
+        headers: &dyn HeaderFields,
+        now: Now,
+    ) -> Option<String> {
+        let (_, attempt) = self.find_attempt(query, site, headers, now).ok()?;
+        Some(self.destination(&attempt.return_to).to_owned())
+    }
+
+    pub(super) async fn complete(
+        &self,
+        query: &str,
+        site: &Site,
+        headers: &dyn HeaderFields,
+        now: Now,
+    ) -> Result<SignedIn, SignInError> {
+        let (name, attempt) = self.find_attempt(query, site, headers, now)?;
         let return_to = self.destination(&attempt.return_to).to_owned();
         let code = self.accept(attempt, query, now)?;
         let grant = self.provider.redeem(&code).await.map_err(sign_in_error)?;

@@ -201,7 +201,12 @@ impl Session {
         let completed = self.sessions.complete(query, &site, head.headers, now);
         let signed_in = match completed.await {
             Ok(signed_in) => signed_in,
-            Err(error) => return Ok(self.failed(&error, request, "/", record)),
+            Err(error) => {
+                let sessions = &self.sessions;
+                let return_to = sessions.attempted_destination(query, &site, head.headers, now);
+                let return_to = return_to.as_deref().unwrap_or("/");
+                return Ok(self.failed(&error, request, return_to, record));
+            }
         };
         note(record, &signed_in.session);
         record.event = Some(SessionEvent::SignIn(SignInResult::Ok));

@@ -222,7 +222,7 @@ async fn malformed_callbacks_are_refused_without_a_request_to_the_provider() {
 async fn a_refusal_by_the_provider_is_shown_without_its_text() {
     let site = Site::usual().await;
     let mut visitor = site.visitor();
-    let authorization = visitor.begin("/").await;
+    let authorization = visitor.begin("/deep?a=1").await;
     let arguments = json!({ "url": authorization, "deny": true });
     let denied = site.provider.control("signIn", arguments).await;
     let response = visitor.arrive(denied["location"].as_str().unwrap()).await;
@@ -232,10 +232,8 @@ async fn a_refusal_by_the_provider_is_shown_without_its_text() {
         "{}",
         response.text()
     );
-    assert!(
-        response.text().contains("/oauth2/login"),
-        "a link to try again"
-    );
+    let again = "href=\"/oauth2/login?return_to=%2Fdeep%3Fa%3D1\"";
+    assert!(response.text().contains(again), "{}", response.text());
     let csp = response.header("content-security-policy").unwrap();
     for directive in [
         "default-src 'none'",
