@@ -58,8 +58,8 @@ pub enum MetadataDiscoveryError {
     #[error("--issuer {0}: {1}")]
     Issuer(String, &'static str),
     /// It is at neither well-known location.
-    #[error("cannot fetch the issuer's metadata: {0}; {1}")]
-    Unavailable(String, String),
+    #[error("cannot fetch the issuer's metadata: {0}")]
+    Unavailable(String),
     /// The document is invalid or lacks a required endpoint.
     #[error("the issuer's metadata {0}")]
     Invalid(String),
@@ -99,10 +99,16 @@ impl ProviderMetadata {
         };
         match get_json(client, &oauth_authorization_server(&url), None).await {
             Ok(response) => Self::read(&response.body, issuer, &url),
-            Err(second) => Err(MetadataDiscoveryError::Unavailable(
-                first,
-                second.to_string(),
-            )),
+            Err(second) => {
+                let second = second.to_string();
+                // A server that does not answer is as unreachable at both.
+                let both = if second == first {
+                    first
+                } else {
+                    format!("{first}; {second}")
+                };
+                Err(MetadataDiscoveryError::Unavailable(both))
+            }
         }
     }
 
@@ -247,6 +253,8 @@ mod tests {
         let error = ProviderMetadata::discover(&client, closed.as_str())
             .await
             .unwrap_err();
-        assert!(error.to_string().contains("cannot fetch"), "{error}");
+        let error = error.to_string();
+        assert!(error.contains("cannot fetch"), "{error}");
+        assert_eq!(error.matches("refused").count(), 1, "{error}");
     }
 }
