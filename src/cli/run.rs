@@ -11,8 +11,8 @@ use std::time::Duration;
 use hawkgate::app::{self, Deps, Running};
 use hawkgate::clock::{SharedClock, SystemClock};
 use hawkgate::config::{self, Config, ConfigErrors, Warning};
-use hawkgate::log::Logging;
 use hawkgate::log::settings::LogFormat;
+use hawkgate::log::{self, Logging};
 use hawkgate::proxy::listener::InheritedSockets;
 use hawkgate::proxy::settings::Address;
 use hawkgate::reload::{self, Fingerprints, Loaded, Reloads, WATCH_INTERVAL};
@@ -36,6 +36,8 @@ pub(super) struct Origin {
 pub(super) fn main(args: &Run) -> ExitCode {
     let path = &args.config.path;
     let format = args.log_format.map(Into::into);
+    // The file, which is not read yet, may ask for text.
+    log::report_panics(format.unwrap_or(LogFormat::Json), SystemClock::shared());
     if args.print_config {
         return print_config(path, format);
     }

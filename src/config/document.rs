@@ -129,7 +129,8 @@ fn named_issuer(declaration: &Declaration<IssuerKind>) -> Option<Issuer> {
 fn refuse_unknown_tables(reader: &mut Reader<'_>, document: &DeTable<'_>) {
     let names = || TABLES.iter().map(|table| table.name);
     let program = Program::of(document);
-    if let (Some(program), Some((first, _))) = (program, document.iter().next()) {
+    let first = document.keys().min_by_key(|key| key.span().start);
+    if let (Some(program), Some(first)) = (program, first) {
         let (problem, remedy) = program.refusal();
         reader.error(&Location::table("", first.span()), problem, remedy);
     }
@@ -161,7 +162,7 @@ fn remedy_for_unknown(name: &str, tables: impl Iterator<Item = &'static str> + C
         return remedy.to_owned();
     }
     if let Some(owners) = keys::owners(name) {
-        return format!("write it in {owners}, below that table's header");
+        return format!("write it in {owners}");
     }
     let mut all: Vec<_> = tables.collect();
     all.dedup();

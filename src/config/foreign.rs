@@ -165,16 +165,16 @@ impl Program {
 
     /// The error about the file as a whole.
     pub(super) fn refusal(self) -> Refusal {
-        let (name, where_to) = match self {
+        let (name, more) = match self {
             Self::Oauth2Proxy => (
                 "oauth2-proxy",
-                ": docs/comparison.md compares the two programs",
+                "; docs/comparison.md compares the two programs",
             ),
             Self::Traefik => ("Traefik", ""),
         };
         (
             format!("this looks like a configuration of {name}, whose keys hawkgate does not have"),
-            format!("{START}{where_to}").into(),
+            format!("{START}{more}").into(),
         )
     }
 

@@ -185,7 +185,11 @@ mod tests {
                 "redirect",
                 None,
             ),
-            (Reply::new(200, &html, "hunter2"), "not JSON", None),
+            (
+                Reply::new(200, &html, "hunter2"),
+                "an HTML page, not JSON",
+                None,
+            ),
             (Reply::json(200, &huge), "larger than", None),
             (Reply::Stall(Vec::new()), "no complete response", None),
         ] {

@@ -21,7 +21,7 @@ use crate::credential::{
 use crate::peer_text;
 use crate::remote::credential_source::unreachable;
 use crate::remote::http_client::{HttpClient, HttpResponse};
-use crate::remote::oauth::{Endpoint, OnBehalfOf};
+use crate::remote::oauth::{Endpoint, OnBehalfOf, not_json};
 use crate::remote::retry::overload_delay;
 use crate::token::Caller;
 
@@ -130,7 +130,7 @@ impl Management {
             return Ok(response);
         }
         if status == StatusCode::OK {
-            return Err(bad("Management API: the response is not JSON".into()));
+            return Err(bad(format!("Management API: {}", not_json(&response))));
         }
         if status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error() {
             return Err(self.unavailable(&response));

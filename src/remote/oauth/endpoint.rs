@@ -5,7 +5,7 @@ use http::{HeaderMap, HeaderValue};
 use url::Url;
 
 use super::authentication::{Request, authenticate};
-use super::failure::{ErrorResponse, Failure, HTML_PAGE, is_html};
+use super::failure::{ErrorResponse, Failure, not_json};
 use super::token_response::{self, TokenResponse};
 use crate::clock::SharedClock;
 use crate::credential::FetchError;
@@ -137,11 +137,8 @@ fn require_json(response: HttpResponse) -> Result<HttpResponse, Failure> {
     if response.status != http::StatusCode::OK {
         return Err(unusable(format!("status {}", response.status.as_u16())));
     }
-    if is_html(&response) {
-        return Err(unusable(format!("status 200 with {HTML_PAGE}")));
-    }
     if !response.is_json() {
-        return Err(unusable("the response is not JSON".into()));
+        return Err(unusable(not_json(&response)));
     }
     Ok(response)
 }

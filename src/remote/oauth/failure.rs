@@ -179,9 +179,18 @@ impl ErrorResponse {
     }
 }
 
+/// What to say of a response that should be JSON and is not.
+pub fn not_json(response: &HttpResponse) -> String {
+    if is_html(response) {
+        format!("the response is {HTML_PAGE}; check the URL")
+    } else {
+        "the response is not JSON".to_owned()
+    }
+}
+
 /// What an HTML page where JSON was expected usually is.
-pub(super) const HTML_PAGE: &str =
-    "an HTML page instead of JSON: a login page, or one of a firewall or proxy in between";
+const HTML_PAGE: &str =
+    "an HTML page, not JSON: a login page, or one of a firewall or proxy in between";
 
 /// What the operator should check for an error code (RFC 6749 §5.2, RFC 7009 §2.2.1, RFC 8693 §2.2.2,
 /// RFC 8707 §2, RFC 9449 §5).
@@ -213,7 +222,7 @@ fn remedy(code: Option<&str>) -> &'static str {
 }
 
 /// Whether a response is a web page.
-pub(super) fn is_html(response: &HttpResponse) -> bool {
+fn is_html(response: &HttpResponse) -> bool {
     let kind = response.headers.get(http::header::CONTENT_TYPE);
     let declared = kind.is_some_and(|kind| {
         let kind = kind.as_bytes().to_ascii_lowercase();
