@@ -133,6 +133,7 @@ pub fn schema() -> String {
         "type": "object",
         "properties": properties,
         "additionalProperties": false,
+        "anyOf": strict::served(),
         "$defs": definitions,
     });
     format!("{schema:#}\n")

@@ -14,12 +14,26 @@ const PATH: &str = r"^/(?!.*//)(?!.*\.(/|$))(?!.*[?#%*;+\\])[!-~]*$";
 /// Permissions of a Unix socket: the owner may read and write.
 const MODE: &str = "^0*[67][0-7]{2}$";
 /// Scheme, host and port.
-const ORIGIN: &str = r"^[Hh][Tt][Tt][Pp][Ss]?://[^@\s\\#/?:][^@\s\\#/?]*/?$";
+const ORIGIN: &str = r"^[Hh][Tt][Tt][Pp][Ss]?://(\[[0-9A-Fa-f:.]+\]|[^@\s\\#/?:\[\]]+)(:0*([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]))?/?$";
 /// https, or http to this machine.
 const SECURE: &str = r"^([Hh][Tt][Tt][Pp][Ss]://|[Hh][Tt][Tt][Pp]://(([^/?:]+\.)?localhost|127\.[0-9.]+|\[::1\])([:/?]|$))";
 /// http to another machine.
 const CLEARTEXT: &str =
     r"^[Hh][Tt][Tt][Pp]://(?!(([^/?:]+\.)?localhost|127\.[0-9.]+|\[::1\])([:/?]|$))";
+/// An origin in the form that browsers send, https or of this machine.
+const SITE: &str = r"^(https://(?!.*:443$)[a-z0-9._:\[\]-]+|http://(?!.*:80$)(([a-z0-9_-]+\.)*localhost|127\.[0-9.]+|\[::1\])(:[0-9]+)?)$";
+/// Such an origin with wildcards, or any.
+const PAGES: &str = r"^(\*|https?://(\*\.)?[a-z0-9._\[\]:-]+(:\*)?)$";
+/// The path of a session's endpoints.
+const PREFIX: &str = r#"^/(?!.*//)(?!.*\.(/|$))(?!.*[?#%*;+\\"<>])[!-~]+/$"#;
+/// A template over claims, with a `/` between two of them.
+const CLIENT_NAME: &str = r"^(?!.*\}[^/]*\{)([A-Za-z0-9@/:.+|_-]|\{[^{}\s]+\})+$";
+/// A level, and levels of single targets; the audit log has a key of its own.
+const LEVELS: &str = r"^ *((?!audit=)[A-Za-z0-9_:-]+=)?(off|error|warn|info|debug|trace) *(, *((?!audit=)[A-Za-z0-9_:-]+=)?(off|error|warn|info|debug|trace) *)*$";
+/// The name of a header field (RFC 9110 §5.1).
+const FIELD_NAME: &str = r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$";
+/// Text with the token in it once.
+const FORMAT: &str = r"^(?! )(?!.* $)[ -z|~]*\{token\}[ -z|~]*$";
 /// A scope-token (RFC 6749 §3.3).
 const SCOPE_TOKEN: &str = r"^[!#-\[\]-~]+$";
 /// A network in CIDR notation, but not all addresses.
@@ -62,6 +76,13 @@ fn keywords(path: &str) -> Vec<(&'static str, Value)> {
         "issuer.audiences[]" => pattern(LITERAL),
         // CEL, which may have several lines.
         "rule.when" | "rule.headers" => pattern(r"\S"),
+        "session.prefix" => pattern(PREFIX),
+        "session.origin" => pattern(SITE),
+        "route.cors.allowed_origins[]" | "login.allowed_origins[]" => pattern(PAGES),
+        "source.client_name" => pattern(CLIENT_NAME),
+        "source.inject.header" => pattern(FIELD_NAME),
+        "source.inject.format" => pattern(FORMAT),
+        "log.level" => pattern(LEVELS),
         "issuer.subjects[]" => pattern(r"[^*\s]"),
         "source.concurrency" => range(1, 10_000),
         "cache.max_entries" => range(1, 10_000_000),
@@ -95,12 +116,22 @@ pub(super) fn refine(path: &str, schema: &mut Value) {
     }
 }
 
+/// A file without any of these tables would serve nothing.
+pub(super) fn served() -> Value {
+    let tables = ["route", "login"];
+    tables
+        .map(|table| json!({ "required": [table] }))
+        .to_vec()
+        .into()
+}
+
 /// The relations between the keys of a table, each a schema: `definition` is the name of the table and,
 /// after a hyphen, its kind.
 pub(super) fn relations(definition: &str) -> Vec<Value> {
     match definition {
         "route" => route(),
         "server.listen[]" => listener(),
+        "route.cors" => cors(),
         "issuer-oidc" => oidc_issuer(),
         "issuer-introspection" => {
             let mut all = client(true);
@@ -184,6 +215,23 @@ fn route() -> Vec<Value> {
         json!({
             "if": given("upstream", &json!({ "pattern": CLEARTEXT })),
             "then": given("allow_plaintext", &json!({ "const": true })),
+        }),
+    ]
+}
+
+fn cors() -> Vec<Value> {
+    let any = json!({ "contains": { "const": "*" } });
+    let not_any = json!({ "not": any });
+    vec![
+        json!({
+            "if": given("allow_credentials", &json!({ "const": true })),
+            "then": { "properties": {
+                "allowed_origins": not_any, "allowed_headers": not_any, "exposed_headers": not_any,
+            } },
+        }),
+        json!({
+            "if": given("allowed_origins", &any),
+            "then": { "properties": { "allowed_origins": { "maxItems": 1 } } },
         }),
     ]
 }
