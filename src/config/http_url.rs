@@ -93,41 +93,31 @@ fn scheme_remedy(scheme: &str) -> &'static str {
 
 /// The refusal of a text without `://`.
 fn without_scheme(text: &str) -> Refusal {
-    let problem = "is not an http or https URL".to_owned();
-    let slashes = |s: &str| s.trim_start_matches('/').to_owned();
-    let scheme = text
-        .split_once(':')
-        .map(|(scheme, rest)| (scheme.to_ascii_lowercase(), rest));
-    if let Some((scheme @ ("http" | "https"), rest)) = scheme
-        .as_ref()
-        .map(|(scheme, rest)| (scheme.as_str(), rest))
-        && is_authority(&slashes(rest))
-    {
-        return (
-            problem,
-            format!("write {}", quoted(&format!("{scheme}://{}", slashes(rest)))),
-        );
+    ("is not an http or https URL".into(), url_remedy(text))
+}
+
+/// The URL that a text without `://` may be meant as.
+fn url_remedy(text: &str) -> String {
+    let write =
+        |scheme: &str, rest: &str| format!("write {}", quoted(&format!("{scheme}://{rest}")));
+    let (scheme, rest) = text.split_once(':').unwrap_or(("", text));
+    let scheme = scheme.to_ascii_lowercase();
+    let after_scheme = rest.trim_start_matches('/');
+    if ["http", "https"].contains(&scheme.as_str()) && is_authority(after_scheme) {
+        return write(&scheme, after_scheme);
     }
     let port = text.strip_prefix(':').unwrap_or(text);
     if port.parse::<u16>().is_ok() {
-        return (problem, format!("write \"http://127.0.0.1:{port}\""));
+        return write("http", &format!("127.0.0.1:{port}"));
     }
-    let address = slashes(text);
-    if !is_authority(&address) {
-        return (problem, "write \"https://host\"".into());
+    let address = text.trim_start_matches('/');
+    if !is_authority(address) {
+        return "write \"https://host\"".into();
     }
-    let local = |url: &Url| is_loopback(url);
-    if Url::parse(&format!("http://{address}")).is_ok_and(|url| local(&url)) {
-        let remedy = format!(
-            "write {}, or https:// if it has a certificate",
-            quoted(&format!("http://{address}"))
-        );
-        return (problem, remedy);
+    if Url::parse(&format!("http://{address}")).is_ok_and(|url| is_loopback(&url)) {
+        return write("http", address) + ", or https:// if it has a certificate";
     }
-    (
-        problem,
-        format!("write {}", quoted(&format!("https://{address}"))),
-    )
+    write("https", address)
 }
 
 /// Whether `text` may be a host, with a port and path or without.
