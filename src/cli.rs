@@ -2,6 +2,7 @@
 //! configuration, 2 usage error.
 
 mod check;
+mod completions;
 mod demo;
 mod exit;
 mod explain;
@@ -13,6 +14,7 @@ mod process;
 mod register;
 mod run;
 mod schema;
+mod signals;
 mod taskcluster_proxy;
 mod token;
 mod token_file;
@@ -23,6 +25,7 @@ use std::process::ExitCode;
 use std::sync::LazyLock;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 
 use hawkgate::log::settings::LogFormat;
 
@@ -63,7 +66,7 @@ enum Command {
         HAWKGATE_CONFIG=my.toml hawkgate run --log-format text\n\n\
         Signals:\n  \
         SIGTERM, SIGINT  Stop gracefully: requests in progress get up to server.drain to finish.\n                   \
-        A second signal stops immediately.\n  \
+        A second signal, a quarter of a second or more later, stops immediately.\n  \
         SIGHUP           Reload the configuration. Changes to the configuration file, and to files\n                   \
         that it refers to, are also picked up automatically.\n\n\
         Logs go to stderr. Metrics and health checks are served on the admin address \
@@ -72,7 +75,9 @@ enum Command {
     /// Check a configuration file and report every error
     #[command(after_help = "Examples:\n  \
         hawkgate check --config conf/hawkgate.toml\n  \
-        hawkgate check --config conf/hawkgate.toml --skip-secrets   # on a machine without the secrets\n\n\
+        hawkgate check conf/hawkgate.toml --skip-secrets   # on a machine without the secrets\n  \
+        helm template … | yq … | hawkgate check -          # from standard input\n  \
+        hawkgate check conf/hawkgate.toml --format json    # for programs\n\n\
         Each error is printed with its line, key and remedy.\n\n\
         Exit codes: 0 valid, 1 invalid, 2 usage error.")]
     Check(Check),
@@ -89,8 +94,22 @@ enum Command {
     #[command(after_help = "Example:\n  \
         hawkgate schema > hawkgate.schema.json\n\n\
         The schema (draft 2020-12) is for editors and validators. `hawkgate check` reports more: \
-        values out of range, and conflicts between keys.")]
+        references between tables, secrets and files.")]
     Schema,
+    /// Print the script that completes commands and options in a shell
+    #[command(after_help = "Examples:\n  \
+        hawkgate completions bash > ~/.local/share/bash-completion/completions/hawkgate\n  \
+        hawkgate completions zsh > \"${fpath[1]}/_hawkgate\"\n  \
+        hawkgate completions fish > ~/.config/fish/completions/hawkgate.fish")]
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Print the manual page
+    #[command(after_help = "Examples:\n  \
+        hawkgate man | man -l -\n  \
+        hawkgate man > /usr/local/share/man/man1/hawkgate.1")]
+    Man,
     /// Take a guided tour of hawkgate with a built-in identity provider and API
     #[command(after_help = "Examples:\n  \
         hawkgate demo                                  # take the tour, then try it in a browser\n  \
@@ -123,6 +142,9 @@ enum Command {
     TaskclusterProxy(Box<taskcluster_proxy::TaskclusterProxy>),
 }
 
+/// The configuration file if none is named.
+const DEFAULT_CONFIG: &str = "conf/hawkgate.toml";
+
 #[derive(Args, Debug)]
 struct ConfigFile {
     /// Configuration file
@@ -131,7 +153,7 @@ struct ConfigFile {
         value_name = "FILE",
         env = "HAWKGATE_CONFIG",
         hide_env_values = true,
-        default_value = "conf/hawkgate.toml"
+        default_value = DEFAULT_CONFIG
     )]
     path: PathBuf,
 }
@@ -153,11 +175,18 @@ struct Run {
 
 #[derive(Args, Debug)]
 struct Check {
-    #[command(flatten)]
-    config: ConfigFile,
+    /// Configuration file, or - for standard input [default: conf/hawkgate.toml] [env: HAWKGATE_CONFIG]
+    #[arg(value_name = "FILE", conflicts_with = "config")]
+    file: Option<PathBuf>,
+    /// The same as an option
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// Do not check that secrets and other referenced files exist
     #[arg(long)]
     skip_secrets: bool,
+    /// Output format
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    format: OutputFormat,
 }
 
 #[derive(Args, Debug)]
@@ -206,11 +235,11 @@ struct Explain {
     exchange: bool,
     /// Output format
     #[arg(long, value_name = "FORMAT", default_value = "text")]
-    format: ExplainFormat,
+    format: OutputFormat,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum ExplainFormat {
+enum OutputFormat {
     Text,
     Json,
 }
@@ -246,6 +275,8 @@ pub(crate) fn main() -> ExitCode {
         Command::Demo(demo) => demo::main(&demo),
         Command::Explain(explain) => explain::main(&explain),
         Command::Schema => schema::main(),
+        Command::Completions { shell } => completions::main(shell),
+        Command::Man => completions::man(),
         Command::Register(register) => register::main(&register),
         Command::Login(login) => login::main(&login),
         Command::Token(token) => token::main(&token),

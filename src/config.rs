@@ -10,6 +10,7 @@ mod cache;
 mod cors;
 mod diagnostic;
 mod document;
+mod foreign;
 mod host;
 mod http_url;
 mod issuer;
@@ -48,7 +49,7 @@ pub use resolved::*;
 pub use schema::{page as reference_page, schema};
 pub use taskcluster_proxy::{ACCESS_TOKEN_VARIABLE, CERTIFICATE_VARIABLE, TaskclusterProxy};
 
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use diagnostic::Lines;
@@ -101,6 +102,25 @@ pub fn check_without_secrets(path: &Path) -> Result<(Config, Vec<Warning>), Conf
     read(path, false, None)
 }
 
+/// Like [`check`] or, if `read_secrets` is false, [`check_without_secrets`], for a configuration that
+/// is not in a file, such as standard input. Relative paths in it are resolved against the working
+/// directory. Errors and warnings use `origin` as the file's name.
+///
+/// # Errors
+/// Returns every error in the text.
+pub fn check_input(
+    input: impl Read,
+    origin: &str,
+    read_secrets: bool,
+) -> Result<(Config, Vec<Warning>), ConfigErrors> {
+    let text = read_limited(input).map_err(|unusable| unusable.in_file(origin))?;
+    let options = ParseOptions {
+        read_secrets,
+        base_dir: PathBuf::new(),
+    };
+    parse(&text, origin, &options)
+}
+
 fn read(
     path: &Path,
     read_secrets: bool,
@@ -120,18 +140,10 @@ fn options_for(path: &Path, read_secrets: bool) -> ParseOptions {
 }
 
 fn read_text(path: &Path) -> Result<String, ConfigErrors> {
-    read_file(path).map_err(|problem| ConfigErrors {
-        origin: path.display().to_string(),
-        errors: vec![Diagnostic {
-            line: 0,
-            column: 0,
-            place: String::new(),
-            key: String::new(),
-            problem,
-            remedy: String::new(),
-        }],
-        files: Vec::new(),
-    })
+    let opened = std::fs::File::open(path).map_err(|cause| Unusable::unreadable(&cause));
+    opened
+        .and_then(read_limited)
+        .map_err(|unusable| unusable.in_file(&path.display().to_string()))
 }
 
 /// Parses `text`. Errors and warnings use `origin` as the file's name.
@@ -152,19 +164,24 @@ fn parse_as(
     options: &ParseOptions,
     running: Option<&Server>,
 ) -> Result<(Config, Vec<Warning>), ConfigErrors> {
+    let (document, faults) = DeTable::parse_recoverable(text);
     let failure = |mut errors: Vec<Diagnostic>, files: Vec<NamedFile>| {
         errors.sort_by_key(|error| (error.line, error.column));
         ConfigErrors {
             origin: origin.to_owned(),
             errors,
             files: files.into_iter().map(|file| file.path).collect(),
+            log_format: log::written_format(document.get_ref()),
         }
     };
-    let (document, faults) = DeTable::parse_recoverable(text);
     if !faults.is_empty() {
-        return Err(failure(syntax_errors(text, &faults), Vec::new()));
+        let errors = match foreign::syntax(text) {
+            Some(error) => vec![error],
+            None => syntax_errors(text, &faults),
+        };
+        return Err(failure(errors, Vec::new()));
     }
-    let mut reader = Reader::new(text, options, keys::owner);
+    let mut reader = Reader::new(text, options, keys::owners);
     reader.running = running;
     let config = document::read(&mut reader, document.get_ref());
     let Reader {
@@ -193,17 +210,57 @@ fn parse_as(
     }
 }
 
-fn read_file(path: &Path) -> Result<String, String> {
-    let unreadable = |cause: std::io::Error| format!("cannot be read: {cause}");
-    let file = std::fs::File::open(path).map_err(unreadable)?;
-    let mut bytes = Vec::new();
-    file.take(MAX_FILE_BYTES + 1)
-        .read_to_end(&mut bytes)
-        .map_err(unreadable)?;
-    if bytes.len() as u64 > MAX_FILE_BYTES {
-        return Err("is larger than 1 MiB".into());
+/// Why a configuration cannot even be parsed.
+struct Unusable {
+    problem: String,
+    remedy: &'static str,
+}
+
+impl Unusable {
+    fn unreadable(cause: &std::io::Error) -> Self {
+        let remedy = match cause.kind() {
+            ErrorKind::NotFound => {
+                "name your file with --config FILE or HAWKGATE_CONFIG; `hawkgate demo --print-config` prints one to \
+                 start from, and `hawkgate demo` needs none"
+            }
+            ErrorKind::PermissionDenied => {
+                "let the user that hawkgate runs as read the file, and enter the folders above it"
+            }
+            ErrorKind::IsADirectory => "name the file in this folder",
+            _ => "",
+        };
+        Self {
+            problem: format!("cannot be read: {cause}"),
+            remedy,
+        }
     }
-    String::from_utf8(bytes).map_err(|_| "is not UTF-8".into())
+
+    fn in_file(self, origin: &str) -> ConfigErrors {
+        ConfigErrors {
+            origin: origin.to_owned(),
+            errors: vec![Diagnostic::of_file(self.problem, self.remedy)],
+            files: Vec::new(),
+            log_format: None,
+        }
+    }
+}
+
+fn read_limited(input: impl Read) -> Result<String, Unusable> {
+    let mut bytes = Vec::new();
+    input
+        .take(MAX_FILE_BYTES + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|cause| Unusable::unreadable(&cause))?;
+    if bytes.len() as u64 > MAX_FILE_BYTES {
+        return Err(Unusable {
+            problem: "is larger than 1 MiB".into(),
+            remedy: "is it hawkgate's configuration?",
+        });
+    }
+    String::from_utf8(bytes).map_err(|_| Unusable {
+        problem: "is not UTF-8".into(),
+        remedy: "save it as UTF-8",
+    })
 }
 
 /// Converts the parser's syntax errors. After one, the parser only guesses at the rest of the
@@ -215,19 +272,25 @@ fn syntax_errors(text: &str, faults: &[toml::de::Error]) -> Vec<Diagnostic> {
         .take(MAX_DIAGNOSTICS)
         .map(|fault| {
             let (line, column) = lines.position(fault.span().map_or(0, |span| span.start));
+            let source = text.lines().nth(line.saturating_sub(1));
+            let remedy = source.and_then(foreign::unquoted_placeholder);
             Diagnostic {
                 line,
                 column,
-                place: String::new(),
-                key: String::new(),
-                problem: format!("TOML syntax: {}", fault.message()),
-                remedy: String::new(),
+                ..Diagnostic::of_file(
+                    format!("TOML syntax: {}", fault.message()),
+                    remedy.unwrap_or_default(),
+                )
             }
         })
         .collect();
     diagnostics.sort_by_key(|diagnostic| (diagnostic.line, diagnostic.column));
     if let Some(last) = diagnostics.last_mut() {
-        last.remedy = "the rest of the file is checked once its syntax is valid".into();
+        if !last.remedy.is_empty() {
+            last.remedy.push_str("; ");
+        }
+        last.remedy
+            .push_str("the rest of the file is checked once its syntax is valid");
     }
     diagnostics
 }
@@ -235,12 +298,8 @@ fn syntax_errors(text: &str, faults: &[toml::de::Error]) -> Vec<Diagnostic> {
 /// The error when resolving failed without recording one. That is a bug in hawkgate, and it must
 /// not run with part of a configuration.
 fn internal_error() -> Diagnostic {
-    Diagnostic {
-        line: 0,
-        column: 0,
-        place: String::new(),
-        key: String::new(),
-        problem: "could not be processed, for an unknown reason".into(),
-        remedy: "this is a bug in hawkgate: please report it".into(),
-    }
+    Diagnostic::of_file(
+        "could not be processed, for an unknown reason".into(),
+        "this is a bug in hawkgate: please report it",
+    )
 }

@@ -30,7 +30,7 @@ use crate::proxy::settings::Address;
 use crate::remote::dns::SystemResolver;
 use crate::remote::http_client::{HttpClient, HttpClientOptions, TransportError};
 pub use style::Style;
-pub use tour::{next_steps, tour, wait_for_ctrl_c};
+pub use tour::{keeps_running, next_steps, tour};
 
 /// The demo's configuration, which is also a template for users. The demo replaces its
 /// `ADDRESSES` with free ports, and runs what is commented out after the line that begins the part for browsers.

@@ -43,6 +43,11 @@ pub enum LogError {
     AlreadyInitialized,
 }
 
+/// Reports panics on stderr in this format, as [`Logging::install`] does, until that is called.
+pub fn report_panics(format: LogFormat, clock: SharedClock) {
+    panic_hook::install_to_stderr(format, clock);
+}
+
 /// The process's log.
 #[derive(Clone, Debug)]
 pub struct Logging {

@@ -204,15 +204,13 @@ async fn reload(
     } = match tokio::task::spawn_blocking(loading).await? {
         Ok(loaded) => loaded,
         Err(refused) => {
-            for line in refused.errors.lines() {
-                tracing::error!("{line}");
-            }
+            refused.errors.log();
             tracing::error!("the configuration is invalid; the previous one stays in effect");
             return Ok((ReloadResult::Invalid, refused.fingerprints));
         }
     };
     for warning in warnings {
-        tracing::warn!("{warning}");
+        warning.log();
     }
     // A separate task, so that the configuration is applied completely even if the reload task
     // is aborted meanwhile.

@@ -169,6 +169,9 @@ pub enum RenewError {
         /// When to try again.
         retry_after: Option<Duration>,
     },
+    /// The provider refuses hawkgate's own client, and the access token has expired: the operator's to
+    /// fix. 503. The cause is for the operator's log, without secrets.
+    Misconfigured(String),
 }
 
 /// Why a sign-in failed. Each has a text for the page that the user sees, and a label for metrics

@@ -1,8 +1,8 @@
 //! Suggestions for misspelt names.
 
 /// The candidate with the smallest edit distance to `name`, ignoring case and treating `-` as `_`;
-/// the first one if several are equally close. `None` if more than a third of the characters
-/// differ.
+/// the first one if several are equally close. `None` if none is near: a name of 3 to 7 characters
+/// may differ in one, a longer one in a quarter of them.
 pub fn nearest<'c>(name: &str, candidates: impl IntoIterator<Item = &'c str>) -> Option<&'c str> {
     // The distance takes quadratic time, and no candidate is this long.
     if name.len() > 100 {
@@ -17,9 +17,17 @@ pub fn nearest<'c>(name: &str, candidates: impl IntoIterator<Item = &'c str>) ->
                 candidate,
             )
         })
-        .filter(|(distance, candidate)| *distance <= name.len().max(candidate.len()) / 3)
+        .filter(|(distance, candidate)| *distance <= tolerance(name.len().max(candidate.len())))
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)
+}
+
+fn tolerance(length: usize) -> usize {
+    match length {
+        0..=2 => 0,
+        3..=7 => 1,
+        _ => length / 4,
+    }
 }
 
 fn fold(name: &str) -> String {

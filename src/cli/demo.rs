@@ -3,8 +3,10 @@
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
+use hawkgate::clock::SystemClock;
 use hawkgate::demo::{self, DemoError, Style};
 
+use super::signals::Signals;
 use super::{Demo, process};
 
 pub(super) fn main(args: &Demo) -> ExitCode {
@@ -37,10 +39,18 @@ fn run(args: &Demo) -> Result<(), DemoError> {
         let demo = demo::start().await?;
         demo::tour(&demo, style, &mut out).await?;
         demo::next_steps(&program(), style, &mut out)?;
-        if !args.once {
-            demo::wait_for_ctrl_c(style, &mut out).await?;
+        if args.once {
+            demo.shutdown().await;
+            return Ok(());
         }
-        demo.shutdown().await;
+        let mut signals = Signals::new(SystemClock::shared())?;
+        demo::keeps_running(style, &mut out)?;
+        signals.stop().await;
+        writeln!(out)?;
+        tokio::select! {
+            () = demo.shutdown() => {}
+            _ = signals.stop() => {}
+        }
         Ok(())
     });
     runtime.shutdown_background();

@@ -14,7 +14,7 @@ use hawkgate::explain::{self, Explanation, Question};
 use hawkgate::secret::SecretString;
 use zeroize::Zeroizing;
 
-use super::{Explain, ExplainFormat, process};
+use super::{Explain, OutputFormat, process};
 
 /// The most that is read from a token file, in bytes; tokens are much smaller.
 const MAX_TOKEN_FILE: u64 = 64 * 1024;
@@ -57,10 +57,10 @@ fn run(args: &Explain, question: &Question) -> Result<Explanation, Box<dyn std::
     Ok(explanation?)
 }
 
-fn render(format: ExplainFormat, explanation: &Explanation) -> String {
+fn render(format: OutputFormat, explanation: &Explanation) -> String {
     match format {
-        ExplainFormat::Text => explanation.to_string(),
-        ExplainFormat::Json => {
+        OutputFormat::Text => explanation.to_string(),
+        OutputFormat::Json => {
             let json = serde_json::to_string_pretty(explanation).unwrap_or_default();
             format!("{json}\n")
         }

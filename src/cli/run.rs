@@ -1,24 +1,24 @@
 //! `hawkgate run`: runs the proxy until it receives a signal, then drains.
 
 use std::convert::Infallible;
+use std::fmt::Display;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
-
 use hawkgate::app::{self, Deps, Running};
 use hawkgate::clock::{SharedClock, SystemClock};
-use hawkgate::config::{self, Config, Warning};
-use hawkgate::log::Logging;
+use hawkgate::config::{self, Config, ConfigErrors, Warning};
 use hawkgate::log::settings::LogFormat;
+use hawkgate::log::{self, Logging};
 use hawkgate::proxy::listener::InheritedSockets;
 use hawkgate::proxy::settings::Address;
 use hawkgate::reload::{self, Fingerprints, Loaded, Reloads, WATCH_INTERVAL};
 use hawkgate::remote::dns::SystemResolver;
 
+use super::signals::{Received, Signals};
 use super::{Run, notify, process};
 
 /// How long to wait at exit for buffered log lines to reach a slow stderr.
@@ -35,8 +35,11 @@ pub(super) struct Origin {
 
 pub(super) fn main(args: &Run) -> ExitCode {
     let path = &args.config.path;
+    let format = args.log_format.map(Into::into);
+    // The file, which is not read yet, may ask for text.
+    log::report_panics(format.unwrap_or(LogFormat::Json), SystemClock::shared());
     if args.print_config {
-        return print_config(path);
+        return print_config(path, format);
     }
     match reload::load(path, None) {
         Ok(Loaded {
@@ -50,22 +53,22 @@ pub(super) fn main(args: &Run) -> ExitCode {
                 fingerprints,
                 watch: !args.no_watch,
             }),
-            args.log_format.map(Into::into),
+            format,
             SystemClock::shared(),
         ),
-        Err(errors) => failed(&errors),
+        Err(invalid) => refuse(&invalid.errors, format),
     }
 }
 
 /// Prints the configuration at `path` with all defaults filled in.
-fn print_config(path: &Path) -> ExitCode {
+fn print_config(path: &Path, format: Option<LogFormat>) -> ExitCode {
     match config::print(path) {
         Ok(text) => {
             // A closed stdout is ignored.
             let _ = std::io::stdout().write_all(text.as_bytes());
             ExitCode::SUCCESS
         }
-        Err(errors) => failed(&errors),
+        Err(errors) => refuse(&errors, format),
     }
 }
 
@@ -76,12 +79,13 @@ pub(super) fn serve_config(
     format: Option<LogFormat>,
     clock: SharedClock,
 ) -> ExitCode {
+    let log_format = format.unwrap_or(config.log.format);
     // Before any thread starts, because it changes the environment.
     let inherited = match InheritedSockets::from_env() {
         Ok(inherited) => inherited,
-        Err(error) => return failed(&error),
+        Err(error) => return failed(log_format, &error),
     };
-    match logging(&config, &warnings, format, &clock) {
+    match logging(&config, &warnings, log_format, &clock) {
         Ok(logging) => {
             let result = serve((config, inherited), origin, &logging, clock);
             if let Err(error) = &result {
@@ -90,26 +94,44 @@ pub(super) fn serve_config(
             logging.flush(FLUSH_TIMEOUT);
             result.map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS)
         }
-        Err(problem) => failed(&*problem),
+        Err(problem) => failed(log_format, &*problem),
     }
 }
 
+/// Reports an invalid configuration, in the given format or else that of the file.
+fn refuse(errors: &ConfigErrors, format: Option<LogFormat>) -> ExitCode {
+    let format = format.or(errors.log_format).unwrap_or(LogFormat::Json);
+    report(format, errors, || errors.log())
+}
+
 /// Reports an error before logging has been set up.
-fn failed(problem: &dyn std::error::Error) -> ExitCode {
-    let _ = writeln!(std::io::stderr(), "hawkgate: {problem}");
+fn failed(format: LogFormat, problem: &dyn std::error::Error) -> ExitCode {
+    report(format, problem, || tracing::error!("{problem}"))
+}
+
+/// Reports why hawkgate does not start, before logging has been set up: as plain text, or with `log` if
+/// the log would be JSON, so that a collector understands every line.
+pub(super) fn report(format: LogFormat, text: &dyn Display, log: impl FnOnce()) -> ExitCode {
+    let logging = (format == LogFormat::Json)
+        .then(|| Logging::install("info", format, SystemClock::shared()).ok());
+    if let Some(logging) = logging.flatten() {
+        log();
+        logging.flush(FLUSH_TIMEOUT);
+    } else {
+        let _ = writeln!(std::io::stderr(), "hawkgate: {text}");
+    }
     ExitCode::FAILURE
 }
 
 fn logging(
     config: &Config,
     warnings: &[Warning],
-    format: Option<LogFormat>,
+    format: LogFormat,
     clock: &SharedClock,
 ) -> Result<Logging, BoxError> {
-    let format = format.unwrap_or(config.log.format);
     let logging = Logging::install(&config.log.level, format, clock.clone())?;
     for warning in warnings {
-        tracing::warn!("{warning}");
+        warning.log();
     }
     Ok(logging)
 }
@@ -154,7 +176,7 @@ async fn run_until_signal(
     origin: Option<Origin>,
     deps: Deps,
 ) -> Result<(), BoxError> {
-    let mut signals = Signals::new()?;
+    let mut signals = Signals::new(deps.clock.clone())?;
     let running = app::start_on(config, deps, inherited).await?;
     log_addresses(&running);
     let reloads = origin.map(|origin| {
@@ -162,7 +184,7 @@ async fn run_until_signal(
         running.reloads(origin.path, origin.fingerprints, interval)
     });
     let first = tokio::select! {
-        first = signals.stop(reloads.as_ref()) => first,
+        first = stop_or_reload(&mut signals, reloads.as_ref()) => first,
         never = notify_when_ready(&running) => match never {},
     };
     drop(reloads);
@@ -176,7 +198,7 @@ async fn run_until_signal(
             tracing::info!("drained");
             Ok(())
         }
-        second = signals.stop(None) => {
+        second = stop_or_reload(&mut signals, None) => {
             running.abort();
             Err(format!("received a second signal ({second}): stopped without waiting for requests").into())
         }
@@ -209,37 +231,17 @@ fn format_address(address: &Address) -> String {
     }
 }
 
-/// The handled signals. They are registered before anything starts, so that an early signal does
-/// not kill the process.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    hangup: Signal,
-}
-
-impl Signals {
-    fn new() -> std::io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            hangup: signal(SignalKind::hangup())?,
-        })
-    }
-
-    /// Waits for a signal to stop. Meanwhile, SIGHUP requests a reload.
-    async fn stop(&mut self, reloads: Option<&Reloads>) -> &'static str {
-        loop {
-            tokio::select! {
-                _ = self.terminate.recv() => return "SIGTERM",
-                _ = self.interrupt.recv() => return "SIGINT",
-                Some(()) = self.hangup.recv() => {
-                    if let Some(reloads) = reloads {
-                        reloads.request();
-                    } else {
-                        tracing::warn!("ignoring SIGHUP: there is no configuration file to reload");
-                    }
+/// Waits for a signal to stop. Meanwhile, SIGHUP requests a reload.
+async fn stop_or_reload(signals: &mut Signals, reloads: Option<&Reloads>) -> &'static str {
+    loop {
+        match signals.next().await {
+            Received::Stop(name) => return name,
+            Received::Reload => match reloads {
+                Some(reloads) => reloads.request(),
+                None => {
+                    tracing::warn!("ignoring SIGHUP: there is no configuration to reload any more");
                 }
-            }
+            },
         }
     }
 }

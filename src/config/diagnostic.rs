@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use crate::config::named_file::NamedFile;
+use crate::log::settings::LogFormat;
 
 /// An error or warning at one location in the file. Never contains a secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +40,65 @@ impl fmt::Display for Diagnostic {
     }
 }
 
+impl Diagnostic {
+    /// A diagnostic that concerns the file as a whole.
+    pub(super) fn of_file(problem: String, remedy: &str) -> Self {
+        Self {
+            line: 0,
+            column: 0,
+            place: String::new(),
+            key: String::new(),
+            problem,
+            remedy: remedy.to_owned(),
+        }
+    }
+
+    /// A diagnostic that concerns the file as a whole and says by itself what to do.
+    pub fn whole_file(problem: String) -> Self {
+        Self::of_file(problem, "")
+    }
+
+    /// `file:line`, or the file alone.
+    pub fn position(&self, file: &str) -> String {
+        match self.line {
+            0 => file.to_owned(),
+            line => format!("{file}:{line}"),
+        }
+    }
+
+    /// The members of the diagnostic in `hawkgate check --format json`; `null` for what does not apply.
+    pub fn to_json(&self, file: &str) -> serde_json::Value {
+        let number = |n: usize| (n > 0).then_some(n);
+        let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+        serde_json::json!({
+            "file": text(file),
+            "line": number(self.line),
+            "column": number(self.column),
+            "section": text(&self.place),
+            "key": text(&self.key),
+            "problem": self.problem,
+            "remedy": text(&self.remedy),
+        })
+    }
+}
+
+/// Logs a diagnostic, with where it is as fields. Fields that do not apply are left out.
+macro_rules! log_diagnostic {
+    ($level:ident, $origin:expr, $diagnostic:expr, $message:expr) => {{
+        let diagnostic: &Diagnostic = $diagnostic;
+        let text = |text| Some(text).filter(|text: &&str| !text.is_empty());
+        let number = |n: usize| u64::try_from(n).ok().filter(|n| *n > 0);
+        tracing::$level!(
+            file = $origin.as_str(),
+            line = number(diagnostic.line),
+            section = text(&diagnostic.place),
+            key = text(&diagnostic.key),
+            "{}",
+            $message
+        );
+    }};
+}
+
 /// Every error in a file, sorted by line. `Display` writes one line for each:
 /// `conf/hawkgate.toml:12: route "taskcluster": key "upstrem": unknown key; did you mean "upstream"?`
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,15 +109,22 @@ pub struct ConfigErrors {
     pub errors: Vec<Diagnostic>,
     /// Every referenced file that is known despite the errors: a change to one may fix an error.
     pub files: Vec<PathBuf>,
+    /// The file's `log.format`, if that much of it is valid.
+    pub log_format: Option<LogFormat>,
 }
 
 impl ConfigErrors {
+    /// Logs each error as a line of its own, with the fields `file`, `line`, `section` and `key`.
+    pub fn log(&self) {
+        for (error, line) in self.errors.iter().zip(self.lines()) {
+            log_diagnostic!(error, self.origin, error, line);
+        }
+    }
+
     /// Each error as one line, with its location.
     pub fn lines(&self) -> impl Iterator<Item = String> + '_ {
-        self.errors.iter().map(|error| match error.line {
-            0 => format!("{}: {error}", self.origin),
-            line => format!("{}:{line}: {error}", self.origin),
-        })
+        let line = |error: &Diagnostic| format!("{}: {error}", error.position(&self.origin));
+        self.errors.iter().map(line)
     }
 }
 
@@ -67,8 +134,7 @@ impl fmt::Display for ConfigErrors {
             if index > 0 {
                 f.write_str("\n")?;
             }
-            write_at(f, &self.origin, error.line)?;
-            write!(f, "{error}")?;
+            write!(f, "{}: {error}", error.position(&self.origin))?;
         }
         Ok(())
     }
@@ -85,17 +151,17 @@ pub struct Warning {
     pub diagnostic: Diagnostic,
 }
 
-impl fmt::Display for Warning {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write_at(f, &self.origin, self.diagnostic.line)?;
-        write!(f, "warning: {}", self.diagnostic)
+impl Warning {
+    /// Logs the warning, as [`ConfigErrors::log`] logs errors.
+    pub fn log(&self) {
+        log_diagnostic!(warn, self.origin, &self.diagnostic, self);
     }
 }
 
-fn write_at(f: &mut fmt::Formatter<'_>, origin: &str, line: usize) -> fmt::Result {
-    match line {
-        0 => write!(f, "{origin}: "),
-        line => write!(f, "{origin}:{line}: "),
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let at = self.diagnostic.position(&self.origin);
+        write!(f, "{at}: warning: {}", self.diagnostic)
     }
 }
 
@@ -134,6 +200,16 @@ impl Location {
             key: format!("{}[{index}]", self.key),
             span,
         }
+    }
+
+    /// The name of the table, if this is a key directly in it: `server`, `route`; otherwise a name that no
+    /// table has.
+    pub(super) fn table_name(&self) -> &str {
+        if !self.key.is_empty() {
+            return "-";
+        }
+        let place = self.place.trim_start_matches('[');
+        place.split([' ', ']']).next().unwrap_or_default()
     }
 
     /// The byte range in the text. For a missing key, that of its table's header.

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use toml::de::{DeTable, DeValue};
 
 use super::diagnostic::{Location, quoted};
+use super::foreign::{self, Program};
 use super::keys::{self, TABLES};
 use super::reader::{Reader, Section, Table};
 use super::references::{Declaration, refuse_duplicates};
@@ -127,6 +128,12 @@ fn named_issuer(declaration: &Declaration<IssuerKind>) -> Option<Issuer> {
 
 fn refuse_unknown_tables(reader: &mut Reader<'_>, document: &DeTable<'_>) {
     let names = || TABLES.iter().map(|table| table.name);
+    let program = Program::of(document);
+    let first = document.keys().min_by_key(|key| key.span().start);
+    if let (Some(program), Some(first)) = (program, first) {
+        let (problem, remedy) = program.refusal();
+        reader.error(&Location::table("", first.span()), problem, remedy);
+    }
     for (key, value) in document {
         let name = key.get_ref().as_ref();
         if names().any(|known| known == name) {
@@ -138,20 +145,29 @@ fn refuse_unknown_tables(reader: &mut Reader<'_>, document: &DeTable<'_>) {
             _ => "key",
         };
         let at = Location::table("", key.span());
-        let remedy = match nearest(name, names()) {
-            Some(suggestion) => format!("did you mean {suggestion:?}?"),
-            None if keys::owner(name).is_some() => {
-                format!("write it in {}", keys::owner(name).unwrap_or_default())
-            }
-            None => {
-                let mut all: Vec<_> = names().collect();
-                all.dedup();
-                let last = all.pop().unwrap_or_default();
-                format!("the tables are {} and {last}", all.join(", "))
-            }
+        let remedy = match program {
+            Some(program) => program.counterpart(name).to_owned(),
+            None => remedy_for_unknown(name, names()),
         };
         reader.error(&at, format!("unknown {what} {}", quoted(name)), remedy);
     }
+}
+
+/// What to write instead of a name at the top of the file that is none of `tables`.
+fn remedy_for_unknown(name: &str, tables: impl Iterator<Item = &'static str> + Clone) -> String {
+    if let Some(suggestion) = nearest(name, tables.clone()) {
+        return format!("did you mean {suggestion:?}?");
+    }
+    if let Some(remedy) = foreign::synonym("", name) {
+        return remedy.to_owned();
+    }
+    if let Some(owners) = keys::owners(name) {
+        return format!("write it in {owners}");
+    }
+    let mut all: Vec<_> = tables.collect();
+    all.dedup();
+    let last = all.pop().unwrap_or_default();
+    format!("the tables are {} and {last}", all.join(", "))
 }
 
 /// Reads `[name]`, which may be absent.

@@ -30,6 +30,12 @@ type Refusal = (String, String);
 /// Parses an http or https URL with a host and without userinfo or fragment.
 pub(super) fn parse(text: &str) -> Result<Url, Refusal> {
     let refused = |problem: &str, remedy: &str| Err((problem.to_owned(), remedy.to_owned()));
+    if is_socket_path(text) {
+        return refused(
+            "is a Unix socket, and hawkgate connects only over TCP",
+            "let the other side listen on a loopback address, and write \"http://127.0.0.1:PORT\"",
+        );
+    }
     if !text.bytes().all(|b| b.is_ascii_graphic() && b != b'\\') {
         return refused(
             "is not a URL: it contains spaces, backslashes or non-ASCII characters",
@@ -41,7 +47,7 @@ pub(super) fn parse(text: &str) -> Result<Url, Refusal> {
     };
     if !["http", "https"].contains(&scheme.to_ascii_lowercase().as_str()) {
         let problem = format!("has the scheme {}", quoted(scheme));
-        return Err((problem, "write https://".into()));
+        return Err((problem, scheme_remedy(scheme).into()));
     }
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
     if authority.contains('@') {
@@ -66,17 +72,58 @@ pub(super) fn parse(text: &str) -> Result<Url, Refusal> {
     }
 }
 
+/// `unix:/run/x.sock`, `http+unix://…`, `/run/x.sock`
+fn is_socket_path(text: &str) -> bool {
+    let scheme = text.split_once(':').map_or("", |(scheme, _)| scheme);
+    let scheme = scheme.to_ascii_lowercase();
+    scheme == "unix"
+        || scheme.ends_with("+unix")
+        || (text.starts_with('/') && text.ends_with(".sock"))
+}
+
+fn scheme_remedy(scheme: &str) -> &'static str {
+    match scheme.to_ascii_lowercase().as_str() {
+        "ws" | "h2c" | "grpc" => "write http://: WebSockets and HTTP/2 need no scheme of their own",
+        "wss" | "h2" | "grpcs" => {
+            "write https://: WebSockets and HTTP/2 need no scheme of their own"
+        }
+        _ => "write https://",
+    }
+}
+
+/// The refusal of a text without `://`.
 fn without_scheme(text: &str) -> Refusal {
+    ("is not an http or https URL".into(), url_remedy(text))
+}
+
+/// The URL that a text without `://` may be meant as.
+fn url_remedy(text: &str) -> String {
+    let write =
+        |scheme: &str, rest: &str| format!("write {}", quoted(&format!("{scheme}://{rest}")));
+    let (scheme, rest) = text.split_once(':').unwrap_or(("", text));
+    let scheme = scheme.to_ascii_lowercase();
+    let after_scheme = rest.trim_start_matches('/');
+    if ["http", "https"].contains(&scheme.as_str()) && is_authority(after_scheme) {
+        return write(&scheme, after_scheme);
+    }
+    let port = text.strip_prefix(':').unwrap_or(text);
+    if port.parse::<u16>().is_ok() {
+        return write("http", &format!("127.0.0.1:{port}"));
+    }
+    let address = text.trim_start_matches('/');
+    if !is_authority(address) {
+        return "write \"https://host\"".into();
+    }
+    if Url::parse(&format!("http://{address}")).is_ok_and(|url| is_loopback(&url)) {
+        return write("http", address) + ", or https:// if it has a certificate";
+    }
+    write("https", address)
+}
+
+/// Whether `text` may be a host, with a port and path or without.
+fn is_authority(text: &str) -> bool {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"-.:/_".contains(&b);
-    let remedy = if !text.is_empty() && text.bytes().all(plain) {
-        format!(
-            "write {}",
-            quoted(&format!("https://{}", text.trim_start_matches('/')))
-        )
-    } else {
-        "write \"https://host\"".into()
-    };
-    ("is not an http or https URL".into(), remedy)
+    text.starts_with(|c: char| c.is_ascii_alphanumeric()) && text.bytes().all(plain)
 }
 
 /// Whether the host is a loopback name or address.

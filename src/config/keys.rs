@@ -79,14 +79,23 @@ const fn of_source(index: usize, list: usize) -> KeyTable {
     }
 }
 
-/// The header of the table that has a key called `name`: `[server]`, `[[route]]`.
-pub(super) fn owner(name: &str) -> Option<String> {
-    let table = TABLES
-        .iter()
-        .find(|table| table.keys.iter().any(|key| key.name == name))?;
-    Some(if table.repeated {
+/// The headers of the tables that have a key called `name`: `[server]`, `[[source]] or [[session]]`.
+pub(super) fn owners(name: &str) -> Option<String> {
+    let owns = |table: &&KeyTable| table.keys.iter().any(|key| key.name == name);
+    let mut headers: Vec<_> = TABLES.iter().filter(owns).map(header).collect();
+    headers.dedup();
+    let last = headers.pop()?;
+    Some(if headers.is_empty() {
+        last
+    } else {
+        format!("{} or {last}", headers.join(", "))
+    })
+}
+
+fn header(table: &KeyTable) -> String {
+    if table.repeated {
         format!("[[{}]]", table.name)
     } else {
         format!("[{}]", table.name)
-    })
+    }
 }

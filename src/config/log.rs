@@ -1,5 +1,7 @@
 //! `[log]`
 
+use toml::de::{DeTable, DeValue};
+
 use super::diagnostic::{Location, quoted};
 use super::reader::{Reader, section};
 use super::value::{Choice, Fraction};
@@ -39,6 +41,18 @@ impl Choice for LogFormat {
 }
 
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+
+/// The `log.format` of a document that may have errors elsewhere, and in which their report is to be
+/// written; `None` if the key is absent or invalid.
+pub(super) fn written_format(document: &DeTable<'_>) -> Option<LogFormat> {
+    let DeValue::Table(log) = document.get("log")?.get_ref() else {
+        return None;
+    };
+    let DeValue::String(name) = log.get("format")?.get_ref() else {
+        return None;
+    };
+    LogFormat::from_name(name)
+}
 
 impl Log {
     pub(super) fn resolve(self, reader: &mut Reader<'_>) -> Option<crate::log::settings::Log> {

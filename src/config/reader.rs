@@ -9,6 +9,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::ParseOptions;
 use super::diagnostic::{Diagnostic, Lines, Location};
+use super::foreign;
 use super::resolved::Server;
 use crate::config::named_file::NamedFile;
 use crate::pem;
@@ -134,8 +135,8 @@ pub(super) struct Table<'t> {
 pub(super) struct Reader<'a> {
     lines: Lines<'a>,
     options: &'a ParseOptions,
-    /// Returns the header of the table that has a key of the given name, if any.
-    owner: fn(&str) -> Option<String>,
+    /// Returns the headers of the tables that have a key of the given name, if any.
+    owners: fn(&str) -> Option<String>,
     /// The running hawkgate's listeners, during a reload.
     pub(super) running: Option<&'a Server>,
     pub(super) errors: Vec<Diagnostic>,
@@ -148,12 +149,12 @@ impl<'a> Reader<'a> {
     pub(super) fn new(
         text: &'a str,
         options: &'a ParseOptions,
-        owner: fn(&str) -> Option<String>,
+        owners: fn(&str) -> Option<String>,
     ) -> Self {
         Self {
             lines: Lines::of(text),
             options,
-            owner,
+            owners,
             running: None,
             errors: Vec::new(),
             warnings: Vec::new(),
@@ -304,8 +305,10 @@ impl<'a> Reader<'a> {
                 self.error(&at, problem, remedy);
             } else if let Some(suggestion) = nearest(name, known()) {
                 self.error(&at, "unknown key", format!("did you mean {suggestion:?}?"));
-            } else if let Some(owner) = (self.owner)(name) {
-                self.error(&at, "unknown key", format!("it is a key of {owner}"));
+            } else if let Some(remedy) = foreign::synonym(table.at.table_name(), name) {
+                self.error(&at, "unknown key", remedy);
+            } else if let Some(owners) = (self.owners)(name) {
+                self.error(&at, "unknown key", format!("it is a key of {owners}"));
             } else {
                 let all: Vec<_> = known().collect();
                 let remedy = format!("the keys here are {}", all.join(", "));

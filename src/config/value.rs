@@ -7,6 +7,7 @@ use std::time::Duration;
 use toml::de::{DeTable, DeValue};
 
 use super::diagnostic::{Location, quoted};
+use super::foreign;
 use super::reader::{Reader, Section, Shape, Table, Value, section};
 use super::units;
 use crate::secret::SecretRef;
@@ -24,6 +25,10 @@ pub(super) fn text<'v>(
         reader.error(at, problem, format!("write {example}"));
         return None;
     };
+    if let Some((problem, remedy)) = foreign::placeholder(text) {
+        reader.error(at, problem, remedy);
+        return None;
+    }
     Some(text)
 }
 
@@ -382,10 +387,17 @@ impl Value for SecretRef {
 
     fn read(reader: &mut Reader<'_>, at: &Location, value: &DeValue<'_>) -> Option<Self> {
         const REMEDY: &str = "write { file = \"…\" } or { env = \"…\" }";
-        let DeValue::Table(entries) = value else {
-            let problem = "is a secret, which must not be in the configuration itself";
-            reader.error(at, problem, REMEDY);
-            return None;
+        let entries = match value {
+            DeValue::Table(entries) => entries,
+            DeValue::String(text) if let Some(refusal) = foreign::secret_placeholder(text) => {
+                reader.error(at, refusal.0, refusal.1);
+                return None;
+            }
+            _ => {
+                let problem = "is a secret, which must not be in the configuration itself";
+                reader.error(at, problem, REMEDY);
+                return None;
+            }
         };
         let secret = read_secret_table(reader, at, entries, REMEDY)?;
         if reader.reads_files()

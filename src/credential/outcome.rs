@@ -31,6 +31,8 @@ labels! {
         NotEntitled = "not_entitled",
         /// The source was unreachable, overloaded or too slow.
         Unavailable = "unavailable",
+        /// The source refused hawkgate's own client, or what the configuration makes it ask for.
+        ClientRefused = "client_refused",
         /// The response did not contain a usable credential.
         BadAnswer = "bad_answer",
         /// The credential cannot be used: its header would be too long.

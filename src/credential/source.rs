@@ -46,6 +46,15 @@ pub enum FetchError {
         /// The source's `Retry-After`, if it sent one.
         retry_after: Option<Duration>,
     },
+    /// The authorization server refuses hawkgate's own client, or what hawkgate's configuration makes it
+    /// ask for (RFC 6749 §5.2): the operator's to fix. 503 with a reason of its own.
+    #[error("{cause}")]
+    Misconfigured {
+        /// For the log, with the remedy.
+        cause: String,
+        /// How long to leave the source alone; `None` if other requests to it may succeed meanwhile.
+        retry_after: Option<Duration>,
+    },
     /// The source answered with something that is not a credential. 502.
     #[error("unusable answer: {0}")]
     BadAnswer(String),
@@ -75,6 +84,7 @@ impl FetchError {
             | Self::BadAnswer(cause)
             | Self::TooLarge(cause)
             | Self::Unavailable { cause, .. }
+            | Self::Misconfigured { cause, .. }
             | Self::SignIn { cause, .. } => heap_size::string(cause),
         }
     }
@@ -87,6 +97,7 @@ impl ExchangeResult {
             FetchError::Refused(_) | FetchError::SignIn { .. } => Self::Refused,
             FetchError::NotEntitled(_) => Self::NotEntitled,
             FetchError::Unavailable { .. } => Self::Unavailable,
+            FetchError::Misconfigured { .. } => Self::ClientRefused,
             FetchError::BadAnswer(_) => Self::BadAnswer,
             FetchError::TooLarge(_) => Self::TooLarge,
         }

@@ -77,17 +77,14 @@ pub fn next_steps(program: &str, style: Style, out: &mut dyn Write) -> Result<()
     Ok(out.flush()?)
 }
 
-/// Waits for Ctrl-C.
+/// Tells the user how to stop the demo.
 ///
 /// # Errors
-/// Returns an error if signals cannot be received, or if `out` cannot be written.
-pub async fn wait_for_ctrl_c(style: Style, out: &mut dyn Write) -> Result<(), DemoError> {
+/// Returns an error if `out` cannot be written.
+pub fn keeps_running(style: Style, out: &mut dyn Write) -> Result<(), DemoError> {
     let text = style.title("All servers keep running. Press Ctrl-C to stop them.");
     writeln!(out, "{text}")?;
-    out.flush()?;
-    tokio::signal::ctrl_c().await?;
-    writeln!(out)?;
-    Ok(())
+    Ok(out.flush()?)
 }
 
 struct Tour<'a> {

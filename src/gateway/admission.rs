@@ -516,6 +516,13 @@ impl From<FetchError> for Rejection {
                     ..rejection
                 }
             }
+            FetchError::Misconfigured { retry_after, .. } => {
+                let rejection = Self::from(Reason::ClientRefused);
+                Self {
+                    retry_after: retry_after.or(rejection.retry_after),
+                    ..rejection
+                }
+            }
             FetchError::BadAnswer(_) => Reason::ExchangeFailed.into(),
             FetchError::TooLarge(_) => Reason::CredentialTooLarge.into(),
         };

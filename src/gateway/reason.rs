@@ -109,6 +109,8 @@ labels! {
         WorkloadTokenUnavailable = "workload_token_unavailable",
         /// The exchange is unreachable.
         ExchangeUnavailable = "exchange_unavailable",
+        /// The identity provider refuses hawkgate's own client, or what the configuration makes it ask for.
+        ClientRefused = "client_refused",
         /// The exchange returned something other than a credential.
         ExchangeFailed = "exchange_failed",
         /// A header signed with this credential would exceed Taskcluster's limit.
@@ -175,7 +177,7 @@ impl Reason {
             Self::InsecureOrigin => row(403, "InsecureOrigin", None, "Sessions need https. Use the https address of this site; if a proxy in front of this gateway provides it, list the proxy in `trusted_proxies` and let it send X-Forwarded-Proto, or set `origin` of the session."),
             Self::SignInRequired => row(401, "AuthenticationFailed", Plain, "Sign in with a browser at the `login_url`."),
             Self::SignInFailed => row(400, "SignInFailed", None, "The sign-in could not be completed. Try again."),
-            Self::SessionUnavailable => row(503, "ServiceUnavailable", None, "The session cannot be renewed, because its provider cannot be reached. Try again later."),
+            Self::SessionUnavailable => row(503, "ServiceUnavailable", None, "The session cannot be renewed at the moment. Try again later."),
             Self::LogoutTokenRefused => row(400, "InvalidRequest", None, "The logout token is not valid."),
             Self::MethodRefused => row(405, "MethodNotAllowed", None, "This method is not proxied."),
             Self::HeaderTooLarge => row(431, "HeaderTooLarge", None, "The request's header is larger than this gateway accepts."),
@@ -217,6 +219,7 @@ impl Reason {
             Self::ClockNotSet => row(503, "ServiceUnavailable", None, "This gateway's clock is wrong, so the token cannot be checked. Try again later."),
             Self::WorkloadTokenUnavailable => row(503, "ServiceUnavailable", None, "The workload's own token is not available. Try again later."),
             Self::ExchangeUnavailable => row(503, "ServiceUnavailable", None, "The credentials service cannot be reached. Try again later."),
+            Self::ClientRefused => row(503, "ServiceUnavailable", None, "The identity provider refuses this gateway's own client, which is a mistake in the gateway's configuration. Tell the people who run it."),
             Self::ExchangeFailed => row(502, "BadGateway", None, "The credentials service did not return a usable response."),
             Self::CredentialTooLarge => row(502, "BadGateway", None, "The credentials have too many scopes to fit into a request header."),
             Self::UpstreamUnreachable => row(502, "BadGateway", None, "The upstream cannot be reached."),

@@ -187,11 +187,13 @@ impl From<TokenError> for Rejection {
                 Reason::KeysUnavailable
             }
             E::Inactive => Reason::TokenInactive,
+            E::ClientRefused { .. } => Reason::ClientRefused,
             E::Internal => Reason::Internal,
         };
         let mut rejection = Self::from(reason).with_cause(error.to_string());
-        if let E::KeysUnavailable { retry_after } | E::IntrospectionUnavailable { retry_after } =
-            error
+        if let E::KeysUnavailable { retry_after }
+        | E::IntrospectionUnavailable { retry_after }
+        | E::ClientRefused { retry_after } = error
         {
             rejection.retry_after = Some(retry_after);
         }

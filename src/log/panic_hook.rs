@@ -1,6 +1,7 @@
 //! Logs panics with their location. A payload formatted at run time may contain secrets
 //! (`unwrap` prints the whole error), so only string literals are logged.
 
+use std::io::Write as _;
 use std::panic::PanicHookInfo;
 use std::time::Duration;
 
@@ -19,6 +20,14 @@ pub(super) fn install(sink: Sink, format: LogFormat, clock: SharedClock) {
         if std::thread::current().name() == Some("main") {
             sink.flush(FLUSH_TIMEOUT);
         }
+    }));
+}
+
+/// As [`install`], for panics before the log has been set up.
+pub(super) fn install_to_stderr(format: LogFormat, clock: SharedClock) {
+    std::panic::set_hook(Box::new(move |info| {
+        // A failure to write the log cannot be reported anywhere.
+        let _ = std::io::stderr().write_all(&describe(info, format, &clock));
     }));
 }
 

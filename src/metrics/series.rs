@@ -282,6 +282,7 @@ impl Verifications {
         let reasons = Reason::ALL.iter().map(|r| r.label());
         let others = [
             Reason::KeysUnavailable,
+            Reason::ClientRefused,
             Reason::ClockNotSet,
             Reason::Internal,
         ]

@@ -55,7 +55,7 @@ impl From<ErrorResponse> for ProviderError {
         let cause = response.cause();
         // Taskcluster's web-server sends this one with 501.
         if response.is("unsupported_grant_type") {
-            return Self::Misconfigured(cause);
+            return Self::Misconfigured(response.refusal());
         }
         let limited = response.status == http::StatusCode::TOO_MANY_REQUESTS;
         if limited || response.status.is_server_error() {
@@ -65,14 +65,11 @@ impl From<ErrorResponse> for ProviderError {
             };
         }
         if response.concerns_our_client() {
-            return Self::Misconfigured(format!(
-                "{cause}: the client was not accepted; check client_id, its secret or key, and its \
-                 allowed grants"
-            ));
+            return Self::Misconfigured(response.refusal());
         }
         match response.code {
             Some(code) if USER_ERRORS.contains(&code) => Self::Refused(cause),
-            _ => Self::Misconfigured(cause),
+            _ => Self::Misconfigured(response.refusal()),
         }
     }
 }
@@ -81,6 +78,7 @@ impl From<FetchError> for ProviderError {
     fn from(error: FetchError) -> Self {
         match error {
             FetchError::Refused(cause) => Self::Refused(cause),
+            FetchError::Misconfigured { cause, .. } => Self::Misconfigured(cause),
             FetchError::Unavailable { cause, retry_after } => Self::Unavailable {
                 cause,
                 retry_after: retry_after.map(bounded),

@@ -63,7 +63,11 @@ impl Introspector for HttpIntrospector {
 /// token alone, which may look like an attack to a firewall, unless it is about hawkgate's client.
 fn introspection_error(failure: Failure) -> IntrospectionError {
     let fault = match &failure {
-        Failure::ErrorResponse(error) if error.concerns_our_client() => IntrospectionFault::Client,
+        Failure::ErrorResponse(error)
+            if error.concerns_our_client() || error.is("unsupported_grant_type") =>
+        {
+            IntrospectionFault::Client
+        }
         Failure::ErrorResponse(error)
             if error.status.is_client_error() && error.status != StatusCode::TOO_MANY_REQUESTS =>
         {
@@ -73,7 +77,8 @@ fn introspection_error(failure: Failure) -> IntrospectionError {
         _ => IntrospectionFault::Issuer,
     };
     let (cause, retry_after) = match failure.into_fetch_error(OnBehalfOf::Client) {
-        FetchError::Unavailable { cause, retry_after } => (cause, retry_after),
+        FetchError::Unavailable { cause, retry_after }
+        | FetchError::Misconfigured { cause, retry_after } => (cause, retry_after),
         other => (other.to_string(), None),
     };
     IntrospectionError {
@@ -180,7 +185,11 @@ mod tests {
                 "redirect",
                 None,
             ),
-            (Reply::new(200, &html, "hunter2"), "not JSON", None),
+            (
+                Reply::new(200, &html, "hunter2"),
+                "an HTML page, not JSON",
+                None,
+            ),
             (Reply::json(200, &huge), "larger than", None),
             (Reply::Stall(Vec::new()), "no complete response", None),
         ] {

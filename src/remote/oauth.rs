@@ -16,7 +16,7 @@ mod tests;
 mod token_response;
 
 pub use endpoint::Endpoint;
-pub use failure::{ErrorResponse, Failure, OnBehalfOf};
+pub use failure::{ErrorResponse, Failure, OnBehalfOf, not_json};
 pub use scopes::RequestedScopes;
 pub use token_response::TokenResponse;
 

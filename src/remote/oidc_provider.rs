@@ -102,9 +102,9 @@ impl OidcProvider {
                 cause: format!("the access token cannot be verified: {error}"),
                 retry_after: Some(retry_after),
             },
-            error @ (TokenError::ClockNotSet | TokenError::Internal) => {
-                ProviderError::Misconfigured(error.to_string())
-            }
+            error @ (TokenError::ClockNotSet
+            | TokenError::Internal
+            | TokenError::ClientRefused { .. }) => ProviderError::Misconfigured(error.to_string()),
             error => ProviderError::InvalidToken(format!(
                 "the issuer {:?} does not accept the access token: {error}{}",
                 self.issuer.name(),

@@ -11,6 +11,7 @@ use zeroize::Zeroizing;
 
 use super::credential_source::{bearer, unreachable};
 use super::http_client::{HttpClient, HttpResponse};
+use super::oauth::not_json;
 use super::retry::overload_delay;
 use crate::clock::UnixMillis;
 use crate::credential::{Credential, FetchError, Issued, SwapRequest};
@@ -138,7 +139,7 @@ struct ResponseCredentials {
 /// The credentials in a 200 response received at `now`, with or without a certificate.
 fn issued(response: &HttpResponse, now: UnixMillis) -> Result<IssuedCredentials, FetchError> {
     if !response.is_json() {
-        return Err(bad("the response is not JSON"));
+        return Err(bad(&not_json(response)));
     }
     // serde's own message may quote the body.
     let body: ExchangeResponse = serde_json::from_slice(&response.body)

@@ -297,7 +297,9 @@ fn complete(
     let result = match &refreshed {
         Ok(_) => RefreshResult::Refreshed,
         Err(RenewError::Ended(_)) => RefreshResult::Refused,
-        Err(RenewError::Unavailable { .. }) => RefreshResult::Unavailable,
+        Err(RenewError::Unavailable { .. } | RenewError::Misconfigured(_)) => {
+            RefreshResult::Unavailable
+        }
     };
     let mut table = inner.state.renewals.lock();
     if let Some(entry) = table.get_mut(before.id) {
@@ -307,7 +309,7 @@ fn complete(
                 entry.record(session, rotated, now);
             }
             Err(RenewError::Ended(_)) => entry.refused = Some(before.generation),
-            Err(RenewError::Unavailable { .. }) => {}
+            Err(RenewError::Unavailable { .. } | RenewError::Misconfigured(_)) => {}
         }
     }
     drop(table);
@@ -331,10 +333,7 @@ fn renew_error(inner: &Inner, error: ProviderError) -> RenewError {
         }
         ProviderError::Misconfigured(cause) => {
             tracing::error!(session, cause, "tokens cannot be refreshed");
-            RenewError::Unavailable {
-                cause,
-                retry_after: None,
-            }
+            RenewError::Misconfigured(cause)
         }
     }
 }

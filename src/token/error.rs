@@ -100,6 +100,14 @@ pub enum TokenError {
         /// When to try again.
         retry_after: Duration,
     },
+    /// The issuer refuses hawkgate's own client at its introspection endpoint; not the caller's fault.
+    #[error(
+        "the token's issuer refuses hawkgate's own client: check its client_id, client_secret and auth_method"
+    )]
+    ClientRefused {
+        /// When to try again.
+        retry_after: Duration,
+    },
     /// The system's random number generator failed.
     #[error("an internal error occurred")]
     Internal,
@@ -132,6 +140,7 @@ impl TokenError {
                 "keys_unavailable"
             }
             Self::Inactive => "token_inactive",
+            Self::ClientRefused { .. } => "client_refused",
             Self::Internal => "internal",
         }
     }

@@ -323,9 +323,10 @@ impl Inner {
                 tracing::error!(
                     issuer,
                     %error,
-                    "the issuer does not accept hawkgate as a client"
+                    "the issuer refuses hawkgate's own client"
                 );
-                self.remember(digest, &unavailable(REFUSAL_AGE))
+                let retry_after = REFUSAL_AGE.max(MIN_RETRY_AFTER);
+                self.remember(digest, &TokenError::ClientRefused { retry_after })
             }
             IntrospectionFault::Token => {
                 tracing::info!(issuer, %error, "the issuer does not introspect this token");
@@ -358,7 +359,9 @@ impl Inner {
         match result {
             Ok(_) => IntrospectionResult::Accepted,
             // Recorded by `record_failure`.
-            Err(TokenError::IntrospectionUnavailable { .. }) => IntrospectionResult::Failed,
+            Err(TokenError::IntrospectionUnavailable { .. } | TokenError::ClientRefused { .. }) => {
+                IntrospectionResult::Failed
+            }
             Err(error) => {
                 self.remember(digest, error);
                 IntrospectionResult::Refused

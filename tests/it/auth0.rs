@@ -256,7 +256,7 @@ async fn rate_limits_and_outages_of_the_tenant_are_503_not_401() {
     )
     .await;
     let response = fixture.get("identities", "google-oauth2|forbidden").await;
-    assert_eq!(response.status_and_reason(), (502, Some("exchange_failed")));
+    assert_eq!(response.status_and_reason(), (503, Some("client_refused")));
     fixture.tenant.control("down", json!({})).await;
     let response = fixture.get("identities", USER).await;
     assert_eq!(

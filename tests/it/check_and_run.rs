@@ -237,7 +237,12 @@ fn judge(config: &Path, what: &str) -> Result<(), String> {
     match (check(config), run(config)) {
         (Ok(_), Ok(_)) => Ok(()),
         (Err(checked), Err(run)) => {
-            assert_eq!(format!("hawkgate: {checked}"), run, "{what}");
+            let lines: Vec<serde_json::Value> = run
+                .lines()
+                .map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("{what}: {line}")))
+                .collect();
+            let messages: Vec<_> = lines.iter().map(|line| &line["message"]).collect();
+            assert_eq!(messages, checked.lines().collect::<Vec<_>>(), "{what}");
             Err(checked)
         }
         (checked, run) => panic!("{what}: check says {checked:?}, run {run:?}"),

@@ -18,6 +18,7 @@ mod command_line;
 mod connections;
 mod cors;
 mod descriptors;
+mod diagnostics;
 mod differences;
 mod docs;
 mod explain;

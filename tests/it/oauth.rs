@@ -321,14 +321,25 @@ async fn a_wrong_client_secret_is_503_never_401() {
     fixture.gateway.files.write("secret", "wrong-secret-5be10a");
     for source in ["basic", "exchange"] {
         let response = fixture.gateway.send(&to(source, &caller)).await;
-        assert_eq!(
-            response.status_and_reason(),
-            (503, Some("exchange_unavailable"))
-        );
+        assert_eq!(response.status_and_reason(), (503, Some("client_refused")));
         assert!(response.header("retry-after").is_some());
+        assert!(!response.text().contains("cannot be reached"));
     }
+    // Nor while the source is left alone.
+    let response = fixture.gateway.send(&to("basic", &caller)).await;
+    assert_eq!(response.status_and_reason(), (503, Some("client_refused")));
+    assert_eq!(fixture.gateway.admin("/readyz").await.status, 200);
+    let labels = [("source", "basic"), ("result", "client_refused")];
+    fixture
+        .gateway
+        .wait_for_metric("hawkgate_exchanges_total", &labels, 1)
+        .await;
     let log = fixture.gateway.log();
     assert!(log.contains("invalid_client") && log.contains("check client_id"));
+    assert!(
+        log.contains("source \\\"basic\\\": the identity provider refused hawkgate's client"),
+        "{log}"
+    );
     let secrets = Secrets::default();
     secrets.add("the wrong secret", "wrong-secret-5be10a");
     secrets.add(

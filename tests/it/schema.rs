@@ -3,6 +3,8 @@
 //!
 //! `HAWKGATE_UPDATE=1 cargo test --test it schema` regenerates both files.
 
+mod refused;
+
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -243,4 +245,43 @@ fn the_schema_rejects_invalid_files_at_the_right_place() {
         };
         assert!(errors.iter().any(matches), "{text}{errors:#?}");
     }
+}
+
+/// The refused files that the schema accepts, by their errors. What refuses them compares tables with each
+/// other, or depends on what JSON Schema cannot express, such as ranges of durations.
+const ACCEPTED: &str = "tests/it/schema/accepted.txt";
+
+#[test]
+fn the_schema_refuses_what_check_refuses_as_far_as_it_can() {
+    let files = refused::files();
+    let documents: BTreeMap<_, _> = files
+        .iter()
+        .enumerate()
+        .map(|(index, (_, text))| (index.to_string(), as_json(text)))
+        .collect();
+    let verdicts = schema_errors(&documents);
+    let mut accepted: Vec<&str> = files
+        .iter()
+        .enumerate()
+        .filter(|(index, _)| verdicts[&index.to_string()].is_empty())
+        .map(|(_, (errors, _))| errors.as_str())
+        .collect();
+    accepted.sort_unstable();
+    println!(
+        "the schema refuses {} of {} files that `hawkgate check` refuses",
+        files.len() - accepted.len(),
+        files.len()
+    );
+    // A file may have several errors; a blank line separates the files.
+    assert_up_to_date(ACCEPTED, &(accepted.join("\n\n") + "\n"));
+}
+
+#[test]
+fn every_example_names_the_schema() {
+    for path in examples() {
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.starts_with("#:schema ./schema.json\n"), "{path:?}");
+    }
+    let schema: Value = serde_json::from_str(&config::schema()).unwrap();
+    assert_eq!(schema["$id"], "urn:hawkgate:configuration");
 }

@@ -11,7 +11,8 @@ const HEAD: &str = "\
 This page lists every key of the configuration file. Like the JSON Schema
 ([conf/schema.json](../conf/schema.json), printed by `hawkgate schema`), it is generated from the
 definitions in hawkgate's source, and a test fails when it is out of date.
-[conf/reference.toml](../conf/reference.toml) has an example of each key.
+[conf/reference.toml](../conf/reference.toml) has an example of each key. In editors with Taplo (Even Better TOML), a file
+that begins with `#:schema path/to/schema.json` is completed and checked against the schema.
 
 The tables below use these types:
 

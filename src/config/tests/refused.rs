@@ -6,11 +6,12 @@ const CASES: &str = concat!(
     include_str!("refused.txt"),
     include_str!("refused_oauth.txt"),
     include_str!("refused_session.txt"),
-    include_str!("refused_cors.txt")
+    include_str!("refused_cors.txt"),
+    include_str!("refused_diag.txt")
 );
 
-/// The title, file and errors of each case.
-fn cases() -> Vec<(&'static str, String, String)> {
+/// The title, file and errors of each case. `tests/it` validates the same files with the schema.
+pub(super) fn cases() -> Vec<(&'static str, String, String)> {
     let mut cases = Vec::new();
     for case in CASES.split("\n##").skip(1) {
         let (title, case) = case.split_once('\n').unwrap();

@@ -11,7 +11,7 @@ use std::time::Duration;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 
-use exchange::{abandoned, not_attempted};
+use exchange::abandoned;
 
 use super::generation::Generation;
 use super::negative::NegativeEntry;
@@ -51,6 +51,8 @@ pub(super) struct FetchCoordinator {
     negatives: Cache<Identity, NegativeEntry>,
     replacements: ReplacementLimit,
     in_flight: Mutex<InFlight>,
+    /// What the source said of hawkgate's client in its last response, if it refused it.
+    refusal: Mutex<Option<String>>,
 }
 
 /// The exchanges in progress or waiting.
@@ -96,6 +98,7 @@ impl FetchCoordinator {
             key,
             generations: AtomicU64::new(1),
             in_flight: Mutex::default(),
+            refusal: Mutex::default(),
             name,
             inner,
             options,
@@ -335,7 +338,9 @@ impl FetchCoordinator {
                 lookup: entry.lookup(),
             });
         }
-        self.breaker.check(attempt).map_err(rejected_lease)
+        self.breaker
+            .check(attempt)
+            .map_err(|rejected| self.rejected_lease(rejected))
     }
 
     fn attempt(&self, identity: Identity, request: &SwapRequest) -> Attempt<Identity> {
@@ -347,6 +352,13 @@ impl FetchCoordinator {
 
     pub(super) fn now(&self) -> Now {
         Now::read(&*self.clock)
+    }
+
+    fn rejected_lease(&self, rejected: Rejected) -> LeaseError {
+        LeaseError {
+            cause: self.not_attempted(rejected),
+            lookup: Lookup::Failed,
+        }
     }
 
     fn in_flight(&self) -> MutexGuard<'_, InFlight> {
@@ -367,11 +379,4 @@ fn bounded<V: Clone + Send + Sync + 'static>(
         .eviction_policy(EvictionPolicy::lru())
         .time_to_idle(idle)
         .build()
-}
-
-fn rejected_lease(rejected: Rejected) -> LeaseError {
-    LeaseError {
-        cause: not_attempted(rejected),
-        lookup: Lookup::Failed,
-    }
 }

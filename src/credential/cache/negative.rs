@@ -33,8 +33,11 @@ impl NegativeEntry {
             }
             // The source counts attempts itself.
             FetchError::SignIn { .. } => Duration::ZERO,
-            FetchError::BadAnswer(_) => limits.refusals.min(BAD_ANSWER_AGE),
-            FetchError::Unavailable { .. } => backoff,
+            FetchError::BadAnswer(_)
+            | FetchError::Misconfigured {
+                retry_after: None, ..
+            } => limits.refusals.min(BAD_ANSWER_AGE),
+            FetchError::Unavailable { .. } | FetchError::Misconfigured { .. } => backoff,
         };
         Self {
             error,
@@ -45,6 +48,10 @@ impl NegativeEntry {
     /// The error that callers get while the entry is valid.
     pub(super) fn cached_error(&self, now: Duration) -> FetchError {
         match &self.error {
+            FetchError::Misconfigured { cause, .. } => FetchError::Misconfigured {
+                cause: cause.clone(),
+                retry_after: Some(self.until.saturating_sub(now)),
+            },
             FetchError::Unavailable { cause, .. } => FetchError::Unavailable {
                 cause: format!("backing off after: {cause}"),
                 retry_after: Some(self.until.saturating_sub(now)),
@@ -55,7 +62,14 @@ impl NegativeEntry {
 
     /// Whether the circuit breaker decides how long the entry is valid.
     pub(super) fn is_backoff(&self) -> bool {
-        matches!(self.error, FetchError::Unavailable { .. })
+        matches!(
+            self.error,
+            FetchError::Unavailable { .. }
+                | FetchError::Misconfigured {
+                    retry_after: Some(_),
+                    ..
+                }
+        )
     }
 
     /// The memory that it takes, in bytes.
@@ -70,7 +84,9 @@ impl NegativeEntry {
             | FetchError::NotEntitled(_)
             | FetchError::SignIn { .. }
             | FetchError::TooLarge(_) => Lookup::Refused,
-            FetchError::BadAnswer(_) | FetchError::Unavailable { .. } => Lookup::Failed,
+            FetchError::BadAnswer(_)
+            | FetchError::Unavailable { .. }
+            | FetchError::Misconfigured { .. } => Lookup::Failed,
         }
     }
 }

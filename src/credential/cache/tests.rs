@@ -241,7 +241,8 @@ fn refused() -> FetchResult {
 
 fn retry_after(error: &LeaseError) -> Option<Duration> {
     match &error.cause {
-        FetchError::Unavailable { retry_after, .. } => *retry_after,
+        FetchError::Unavailable { retry_after, .. }
+        | FetchError::Misconfigured { retry_after, .. } => *retry_after,
         other => panic!("{other:?}"),
     }
 }
@@ -1112,4 +1113,47 @@ async fn debug_output_shows_no_part_of_a_credential() {
     let leased = fixture.fetched(&request, result).await.unwrap();
     let shown = format!("{leased:?} {:?} {request:?}", fixture.source);
     assert!(!shown.contains("hunter2"), "{shown}");
+}
+
+#[tokio::test]
+async fn a_source_that_refuses_our_client_is_never_called_unreachable() {
+    let mut fixture = Fixture::new();
+    let refused = |retry_after: Option<u64>| {
+        Err(FetchError::Misconfigured {
+            cause: "invalid_client".into(),
+            retry_after: retry_after.map(Duration::from_secs),
+        })
+    };
+    let is_refusal = |error: &LeaseError| {
+        let FetchError::Misconfigured { cause, .. } = &error.cause else {
+            return false;
+        };
+        cause.contains("source") && cause.contains("invalid_client")
+    };
+    for n in 0..3 {
+        let user = user(&format!("bad{n}"));
+        let error = fixture.fetched(&user, refused(Some(30))).await.unwrap_err();
+        assert!(is_refusal(&error), "{error:?}");
+        let error = fixture.cached(&user).await.unwrap_err();
+        assert!(is_refusal(&error), "{error:?}");
+    }
+    // The circuit is open: of those who wait, one probes it, and the others share the result.
+    let waiting = [fixture.lease(&user("ann")), fixture.lease(&user("bob"))];
+    fixture.call().await.respond(refused(Some(30)));
+    for leased in waiting {
+        let error = leased.await.unwrap().unwrap_err();
+        assert!(is_refusal(&error), "{error:?}");
+        assert!(retry_after(&error).is_some());
+    }
+    let error = fixture.cached(&user("cid")).await.unwrap_err();
+    assert!(is_refusal(&error), "{error:?}");
+    // What concerns one request only affects no other caller.
+    let mut fixture = Fixture::new();
+    for n in 0..9 {
+        let user = user(&format!("bad{n}"));
+        let error = fixture.fetched(&user, refused(None)).await.unwrap_err();
+        assert!(is_refusal(&error), "{error:?}");
+    }
+    let result = fixture.credential("x", LIFE);
+    fixture.fetched(&user("good"), result).await.unwrap();
 }

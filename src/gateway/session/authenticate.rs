@@ -55,6 +55,7 @@ impl Admission {
             Err(RenewError::Unavailable { cause, retry_after }) => {
                 return Err(unavailable(cause, retry_after));
             }
+            Err(RenewError::Misconfigured(cause)) => return Err(misconfigured(cause)),
         };
         match &user.grant {
             SessionGrant::Oidc { .. } => {
@@ -113,6 +114,7 @@ impl Admission {
             Err(RenewError::Unavailable { cause, retry_after }) => {
                 Err(unavailable(cause, retry_after))
             }
+            Err(RenewError::Misconfigured(cause)) => Err(misconfigured(cause)),
         }
     }
 
@@ -218,12 +220,17 @@ fn unavailable(cause: String, retry_after: Option<std::time::Duration>) -> Rejec
     }
 }
 
+fn misconfigured(cause: String) -> Rejection {
+    Rejection::from(Reason::ClientRefused).with_cause(cause)
+}
+
 /// Whether the token itself is at fault, so that another one may be accepted.
 fn is_rejected(error: &TokenError) -> bool {
     !matches!(
         error,
         TokenError::KeysUnavailable { .. }
             | TokenError::IntrospectionUnavailable { .. }
+            | TokenError::ClientRefused { .. }
             | TokenError::ClockNotSet
             | TokenError::Internal
     )

@@ -67,7 +67,7 @@ impl CookieCaller {
             }
             Err(error) => {
                 self.event = match &error {
-                    RenewError::Unavailable { .. } => {
+                    RenewError::Unavailable { .. } | RenewError::Misconfigured(_) => {
                         Some(SessionEvent::Refresh(RefreshResult::Unavailable))
                     }
                     RenewError::Ended(Ended::Refused) => {

@@ -21,7 +21,7 @@ use crate::credential::{
 use crate::peer_text;
 use crate::remote::credential_source::unreachable;
 use crate::remote::http_client::{HttpClient, HttpResponse};
-use crate::remote::oauth::{Endpoint, OnBehalfOf};
+use crate::remote::oauth::{Endpoint, OnBehalfOf, not_json};
 use crate::remote::retry::overload_delay;
 use crate::token::Caller;
 
@@ -130,7 +130,7 @@ impl Management {
             return Ok(response);
         }
         if status == StatusCode::OK {
-            return Err(bad("Management API: the response is not JSON".into()));
+            return Err(bad(format!("Management API: {}", not_json(&response))));
         }
         if status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error() {
             return Err(self.unavailable(&response));
@@ -144,11 +144,11 @@ impl Management {
             (StatusCode::BAD_REQUEST, Some("invalid_uri")) => FetchError::NotEntitled(format!(
                 "{status_text}: the token's subject is not a user of the tenant"
             )),
-            (StatusCode::FORBIDDEN, _) => bad(format!(
+            (StatusCode::FORBIDDEN, _) => misconfigured(format!(
                 "{status_text}: grant the client {} for the Management API",
                 SCOPES.join(" and ")
             )),
-            (StatusCode::UNAUTHORIZED, _) => bad(format!(
+            (StatusCode::UNAUTHORIZED, _) => misconfigured(format!(
                 "{status_text}: the API rejects the token that the tenant has just issued for it"
             )),
             (status, _) if status.is_redirection() => {
@@ -214,6 +214,13 @@ fn error_code(response: &HttpResponse) -> Option<&'static str> {
     peer_text::error_code(body.get("errorCode")?.as_str()?)
 }
 
+fn misconfigured(cause: String) -> FetchError {
+    FetchError::Misconfigured {
+        cause,
+        retry_after: None,
+    }
+}
+
 fn bad(what: String) -> FetchError {
     FetchError::BadAnswer(what)
 }
@@ -224,6 +231,9 @@ fn without_token(error: &LeaseError) -> FetchError {
     match error.cause {
         FetchError::Unavailable { retry_after, .. } => {
             FetchError::Unavailable { cause, retry_after }
+        }
+        FetchError::Misconfigured { retry_after, .. } => {
+            FetchError::Misconfigured { cause, retry_after }
         }
         _ => bad(cause),
     }

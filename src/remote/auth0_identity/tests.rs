@@ -133,6 +133,7 @@ fn classify(error: &FetchError) -> (&'static str, String) {
         FetchError::NotEntitled(_) => "not entitled",
         FetchError::SignIn { .. } => "sign-in",
         FetchError::Unavailable { .. } => "unavailable",
+        FetchError::Misconfigured { .. } => "misconfigured",
         FetchError::BadAnswer(_) => "bad answer",
         FetchError::TooLarge(_) => "too large",
     };
@@ -320,7 +321,7 @@ async fn user_lookup_errors_are_classified() {
         ),
         (
             error(403, "insufficient_scope"),
-            "bad answer",
+            "misconfigured",
             "grant the client read:users and read:user_idp_tokens",
         ),
         (
@@ -424,7 +425,7 @@ async fn a_rejected_management_token_is_replaced_once() {
         assert_eq!(result.is_ok(), succeeds, "{result:?}");
         if let Err(error) = result {
             let (kind, text) = classify(&error);
-            assert_eq!(kind, "bad answer");
+            assert_eq!(kind, "misconfigured");
             assert!(text.contains("rejects the token"), "{text}");
         }
         let mut grants = 0;
@@ -459,20 +460,20 @@ async fn management_token_errors_are_never_the_callers_fault() {
         (
             401,
             r#"{"error":"invalid_client"}"#.into(),
-            "unavailable",
+            "misconfigured",
             "client_id",
         ),
         (
             403,
             r#"{"error":"access_denied"}"#.into(),
-            "bad answer",
+            "misconfigured",
             "403 (access_denied)",
         ),
         (
             403,
             r#"{"error":"unauthorized_client"}"#.into(),
-            "unavailable",
-            "its allowed grants",
+            "misconfigured",
+            "allow this client the grant type",
         ),
         (429, "{}".into(), "unavailable", "429"),
         (500, "hunter2".into(), "unavailable", "500"),
@@ -568,13 +569,13 @@ async fn token_vault_errors_are_classified() {
             "not entitled",
             "connection \"google-oauth2\"",
         ),
-        (401, "invalid_client", "unavailable", "client_id"),
+        (401, "invalid_client", "misconfigured", "client_id"),
         (401, "access_denied", "not entitled", "401 (access_denied)"),
         (
             403,
             "unauthorized_client",
-            "unavailable",
-            "its allowed grants",
+            "misconfigured",
+            "allow this client the grant type",
         ),
         (400, "invalid_grant", "refused", "400 (invalid_grant)"),
         (

@@ -153,10 +153,7 @@ async fn errors_are_never_the_callers_fault() {
             .fetch(&request("a", None))
             .await
             .unwrap_err();
-        let operator_error = matches!(
-            error,
-            FetchError::Unavailable { .. } | FetchError::BadAnswer(_)
-        );
+        let operator_error = matches!(error, FetchError::Misconfigured { .. });
         assert!(operator_error, "{status} {error}");
     }
 }

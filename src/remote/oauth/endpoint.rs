@@ -5,7 +5,7 @@ use http::{HeaderMap, HeaderValue};
 use url::Url;
 
 use super::authentication::{Request, authenticate};
-use super::failure::{ErrorResponse, Failure};
+use super::failure::{ErrorResponse, Failure, not_json};
 use super::token_response::{self, TokenResponse};
 use crate::clock::SharedClock;
 use crate::credential::FetchError;
@@ -122,7 +122,10 @@ impl Endpoint {
             )));
         }
         if status.is_redirection() {
-            let text = format!("status {}: redirects are not followed", status.as_u16());
+            let text = format!(
+                "status {}: redirects are not followed; check the endpoint's URL",
+                status.as_u16()
+            );
             return Err(unusable(text));
         }
         Ok(response)
@@ -135,7 +138,7 @@ fn require_json(response: HttpResponse) -> Result<HttpResponse, Failure> {
         return Err(unusable(format!("status {}", response.status.as_u16())));
     }
     if !response.is_json() {
-        return Err(unusable("the response is not JSON".into()));
+        return Err(unusable(not_json(&response)));
     }
     Ok(response)
 }

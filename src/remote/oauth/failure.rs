@@ -49,6 +49,7 @@ pub struct ErrorResponse {
     pub code: Option<&'static str>,
     /// How long to wait before the next request, if the server says so.
     pub retry_after: Option<Duration>,
+    html: bool,
     members: Map<String, Value>,
 }
 
@@ -68,6 +69,7 @@ impl ErrorResponse {
             status: response.status,
             code: code.and_then(peer_text::error_code),
             retry_after: retry_after(response, now),
+            html: is_html(response),
             members,
         }
     }
@@ -88,6 +90,7 @@ impl ErrorResponse {
         let status = self.status.as_u16();
         match self.code {
             Some(code) => format!("status {status} ({code})"),
+            None if self.html => format!("status {status} with {HTML_PAGE}"),
             None => format!("status {status}"),
         }
     }
@@ -100,25 +103,69 @@ impl ErrorResponse {
         }
     }
 
+    /// Says that the server refused hawkgate's client or request, and what to check, for operators.
+    pub fn refusal(&self) -> String {
+        let what = if self.concerns_our_client() {
+            "hawkgate's client"
+        } else {
+            "hawkgate's request"
+        };
+        format!(
+            "the identity provider refused {what}: {}; {}",
+            self.cause(),
+            remedy(self.code)
+        )
+    }
+
+    /// Whether only a change of hawkgate's configuration, or of its client's registration, can help.
+    fn is_misconfiguration(&self, on_behalf_of: OnBehalfOf) -> bool {
+        let of_any_request = [
+            "unsupported_grant_type",
+            "use_dpop_nonce",
+            "invalid_dpop_proof",
+        ];
+        let of_own_request = [
+            "access_denied",
+            "expired_token",
+            "insufficient_scope",
+            "invalid_grant",
+            "invalid_request",
+            "invalid_scope",
+            "invalid_target",
+            "invalid_token",
+            "unsupported_token_type",
+        ];
+        let code = self.code.unwrap_or_default();
+        of_any_request.contains(&code)
+            || (on_behalf_of == OnBehalfOf::Client && of_own_request.contains(&code))
+    }
+
     fn into_fetch_error(self, on_behalf_of: OnBehalfOf) -> FetchError {
-        let mut cause = self.cause();
         let status = self.status;
-        if status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error() {
-            let limited = status == StatusCode::TOO_MANY_REQUESTS;
+        let code = self.code.unwrap_or_default();
+        let limited = status == StatusCode::TOO_MANY_REQUESTS;
+        // Some servers send these with 400.
+        let failing = ["server_error", "temporarily_unavailable"].contains(&code);
+        if (limited || failing || status.is_server_error()) && code != "unsupported_grant_type" {
             return FetchError::Unavailable {
-                cause,
+                cause: self.cause(),
                 retry_after: self.retry_after.or(limited.then_some(DEFAULT_DELAY)),
             };
         }
-        let code = self.code.unwrap_or_default();
         if self.concerns_our_client() {
-            cause.push_str(": hawkgate's client was not accepted; check client_id, its secret or key, and its allowed grants");
             // Repeated at once, it would fail again, and some servers lock clients out.
-            return FetchError::Unavailable {
-                cause,
+            return FetchError::Misconfigured {
+                cause: self.refusal(),
                 retry_after: self.retry_after.or(Some(DEFAULT_DELAY)),
             };
         }
+        if self.is_misconfiguration(on_behalf_of) {
+            return FetchError::Misconfigured {
+                cause: self.refusal(),
+                retry_after: None,
+            };
+        }
+        let cause = self.cause();
         match (on_behalf_of, code) {
             (OnBehalfOf::Caller, "invalid_grant" | "invalid_token" | "expired_token") => {
                 FetchError::Refused(cause)
@@ -130,6 +177,60 @@ impl ErrorResponse {
             _ => FetchError::BadAnswer(cause),
         }
     }
+}
+
+/// What to say of a response that should be JSON and is not.
+pub fn not_json(response: &HttpResponse) -> String {
+    if is_html(response) {
+        format!("the response is {HTML_PAGE}; check the URL")
+    } else {
+        "the response is not JSON".to_owned()
+    }
+}
+
+/// What an HTML page where JSON was expected usually is.
+const HTML_PAGE: &str =
+    "an HTML page, not JSON: a login page, or one of a firewall or proxy in between";
+
+/// What the operator should check for an error code (RFC 6749 §5.2, RFC 7009 §2.2.1, RFC 8693 §2.2.2,
+/// RFC 8707 §2, RFC 9449 §5).
+fn remedy(code: Option<&str>) -> &'static str {
+    match code {
+        Some("invalid_client") | None => {
+            "check client_id, client_secret or private_key, auth_method, and the endpoint's URL"
+        }
+        Some("unauthorized_client") => {
+            "check client_id, and allow this client the grant type at the provider"
+        }
+        Some("access_denied" | "insufficient_scope") => {
+            "check audience and scopes, and allow them to this client at the provider"
+        }
+        Some("invalid_scope") => {
+            "check scopes: the provider has none of that name, or does not give it to this client"
+        }
+        Some("invalid_target") => {
+            "check audience and resource: the provider issues no tokens to this client for them"
+        }
+        Some("unsupported_grant_type") => {
+            "check the endpoint's URL, and whether the provider supports this grant type"
+        }
+        Some("invalid_dpop_proof" | "use_dpop_nonce") => {
+            "the provider asks for DPoP, which hawkgate does not support: switch it off for this client"
+        }
+        _ => "check audience, resource, scopes and auth_method",
+    }
+}
+
+/// Whether a response is a web page.
+fn is_html(response: &HttpResponse) -> bool {
+    let kind = response.headers.get(http::header::CONTENT_TYPE);
+    let declared = kind.is_some_and(|kind| {
+        let kind = kind.as_bytes().to_ascii_lowercase();
+        kind.starts_with(b"text/html") || kind.starts_with(b"application/xhtml")
+    });
+    let begin = response.body.trim_ascii_start();
+    let begin = begin.get(..5).unwrap_or_default().to_ascii_lowercase();
+    declared || begin == b"<html" || begin == b"<!doc"
 }
 
 impl fmt::Debug for ErrorResponse {

@@ -308,23 +308,36 @@ async fn a_200_without_a_bearer_token_is_rejected_with_its_cause() {
 #[tokio::test]
 async fn error_codes_are_classified_by_client_or_caller() {
     for (status, code, for_client, for_caller) in [
-        (400, "invalid_grant", "BadAnswer", "Refused"),
-        (403, "invalid_grant", "BadAnswer", "Refused"),
-        (401, "invalid_token", "BadAnswer", "Refused"),
-        (400, "invalid_client", "Unavailable", "Unavailable"),
-        (401, "invalid_client", "Unavailable", "Unavailable"),
-        (400, "unauthorized_client", "Unavailable", "Unavailable"),
-        (401, "", "Unavailable", "Unavailable"),
-        (400, "invalid_request", "BadAnswer", "BadAnswer"),
-        (400, "unsupported_grant_type", "BadAnswer", "BadAnswer"),
-        (400, "invalid_scope", "BadAnswer", "NotEntitled"),
-        (403, "access_denied", "BadAnswer", "NotEntitled"),
-        (400, "invalid_target", "BadAnswer", "NotEntitled"),
+        (400, "invalid_grant", "Misconfigured", "Refused"),
+        (403, "invalid_grant", "Misconfigured", "Refused"),
+        (401, "invalid_token", "Misconfigured", "Refused"),
+        (400, "invalid_client", "Misconfigured", "Misconfigured"),
+        (401, "invalid_client", "Misconfigured", "Misconfigured"),
+        (400, "unauthorized_client", "Misconfigured", "Misconfigured"),
+        (401, "", "Misconfigured", "Misconfigured"),
+        (400, "invalid_request", "Misconfigured", "BadAnswer"),
+        (
+            400,
+            "unsupported_grant_type",
+            "Misconfigured",
+            "Misconfigured",
+        ),
+        (400, "invalid_scope", "Misconfigured", "NotEntitled"),
+        (403, "access_denied", "Misconfigured", "NotEntitled"),
+        (400, "invalid_target", "Misconfigured", "NotEntitled"),
         (404, "", "BadAnswer", "BadAnswer"),
         (418, "slow_down", "BadAnswer", "BadAnswer"),
         (429, "too_many_attempts", "Unavailable", "Unavailable"),
         (500, "server_error", "Unavailable", "Unavailable"),
         (503, "invalid_grant", "Unavailable", "Unavailable"),
+        (400, "temporarily_unavailable", "Unavailable", "Unavailable"),
+        (
+            501,
+            "unsupported_grant_type",
+            "Misconfigured",
+            "Misconfigured",
+        ),
+        (400, "use_dpop_nonce", "Misconfigured", "Misconfigured"),
     ] {
         let body = json!({ "error": code, "error_description": "hunter2" }).to_string();
         for (on_behalf_of, expected) in [
@@ -433,4 +446,71 @@ async fn members_of_an_error_response_are_readable_and_hidden_from_debug() {
     assert!(error.is("mfa_required") && error.status == 403);
     assert_eq!(error.secret("mfa_token").unwrap().expose(), "hunter2");
     assert!(error.secret("other").is_none());
+}
+
+/// What the operator is told to check, for each code.
+#[tokio::test]
+async fn a_refusal_of_the_own_client_says_what_to_check() {
+    for (status, code, remedy) in [
+        (
+            401,
+            "invalid_client",
+            "check client_id, client_secret or private_key, auth_method",
+        ),
+        (
+            400,
+            "unauthorized_client",
+            "allow this client the grant type",
+        ),
+        (400, "unsupported_grant_type", "check the endpoint's URL"),
+        (400, "invalid_scope", "check scopes"),
+        (400, "invalid_target", "check audience and resource"),
+        (403, "access_denied", "allow them to this client"),
+        (
+            400,
+            "invalid_request",
+            "check audience, resource, scopes and auth_method",
+        ),
+        (400, "use_dpop_nonce", "does not support"),
+    ] {
+        let body = json!({ "error": code }).to_string();
+        let error = grant_result(Reply::json(status, &body), OnBehalfOf::Client)
+            .await
+            .unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains(code) && text.contains(remedy), "{text}");
+        assert!(
+            text.starts_with("the identity provider refused hawkgate's "),
+            "{text}"
+        );
+        let client = ["invalid_client", "unauthorized_client"].contains(&code);
+        assert_eq!(text.contains("refused hawkgate's client"), client, "{text}");
+        // Only a refused client is left alone as a whole.
+        let FetchError::Misconfigured { retry_after, .. } = error else {
+            panic!("{text}");
+        };
+        assert_eq!(retry_after.is_some(), client, "{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_web_page_is_named_as_such() {
+    let declared = [("Content-Type", "text/html; charset=utf-8")];
+    for (reply, status) in [
+        (Reply::new(200, &declared, "hunter2"), "the response is"),
+        (
+            Reply::new(403, &[], " <!DOCTYPE html><title>hunter2"),
+            "403",
+        ),
+        (Reply::new(403, &declared, "<html>hunter2"), "403"),
+        (Reply::new(401, &declared, "<html>hunter2"), "401"),
+    ] {
+        let error = grant_result(reply, OnBehalfOf::Client).await.unwrap_err();
+        let text = error.to_string();
+        assert!(
+            text.contains("an HTML page, not JSON") && text.contains(status),
+            "{text}"
+        );
+        assert!(!text.contains("hunter2"), "{text}");
+    }
 }

@@ -12,6 +12,7 @@ use super::login_store::{LoginKey, PendingChallenge};
 use super::mfa::MfaStep;
 use crate::credential::{FetchError, SignInProblem};
 use crate::remote::oauth::{ErrorResponse, Failure, OnBehalfOf, TokenResponse};
+use crate::remote::retry::DEFAULT_DELAY;
 use crate::secret::SecretString;
 use crate::token::BasicCredentials;
 
@@ -299,11 +300,11 @@ fn classify(error: ErrorResponse, factor: Factor) -> SignInError {
         // A 401 with this code concerns hawkgate's own client.
         Some("access_denied" | "unauthorized") if error.status == StatusCode::UNAUTHORIZED => {
             let cause = format!(
-                "{cause}: hawkgate's own client was rejected; check client_id and its secret or key"
+                "the identity provider refused hawkgate's client: {cause}; check client_id and its secret or key"
             );
-            SignInError::Other(FetchError::Unavailable {
+            SignInError::Other(FetchError::Misconfigured {
                 cause,
-                retry_after: None,
+                retry_after: Some(DEFAULT_DELAY),
             })
         }
         Some("invalid_grant" | "password_leaked" | "access_denied" | "unauthorized") => {

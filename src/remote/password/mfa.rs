@@ -13,7 +13,7 @@ use crate::clock::SharedClock;
 use crate::credential::{FetchError, SignInProblem};
 use crate::remote::credential_source::unreachable;
 use crate::remote::http_client::{HttpClient, HttpResponse};
-use crate::remote::oauth::{Endpoint, ErrorResponse, Failure, OnBehalfOf};
+use crate::remote::oauth::{Endpoint, ErrorResponse, Failure, OnBehalfOf, not_json};
 use crate::remote::settings::{ClientProof, OauthClient};
 use crate::secret::SecretString;
 
@@ -165,7 +165,7 @@ fn read<T: serde::de::DeserializeOwned>(
     path: &str,
 ) -> Result<T, SignInError> {
     if !response.is_json() {
-        return Err(bad(&format!("{path}: the response is not JSON")));
+        return Err(bad(&format!("{path}: {}", not_json(&response))));
     }
     // serde's own message may quote the body.
     serde_json::from_slice(&response.body).map_err(|_| {

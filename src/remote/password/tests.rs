@@ -178,6 +178,7 @@ fn classify(error: &FetchError) -> (&'static str, String) {
         FetchError::Refused(_) => "refused",
         FetchError::NotEntitled(_) => "not entitled",
         FetchError::Unavailable { .. } => "unavailable",
+        FetchError::Misconfigured { .. } => "misconfigured",
         FetchError::BadAnswer(_) => "bad answer",
         FetchError::TooLarge(_) => "too large",
         FetchError::SignIn { problem, .. } => match problem {
@@ -361,24 +362,24 @@ async fn operator_errors_are_classified() {
     assert_classified([
         (
             denied(403, "unauthorized_client"),
-            "unavailable",
-            "its allowed grants",
+            "misconfigured",
+            "allow this client the grant type",
         ),
-        (denied(401, "invalid_client"), "unavailable", "client_id"),
-        (denied(401, "access_denied"), "unavailable", "client_id"),
+        (denied(401, "invalid_client"), "misconfigured", "client_id"),
+        (denied(401, "access_denied"), "misconfigured", "client_id"),
         (
             denied(400, "unsupported_grant_type"),
-            "bad answer",
+            "misconfigured",
             "400 (unsupported_grant_type)",
         ),
         (
             denied(400, "invalid_request"),
-            "bad answer",
+            "misconfigured",
             "400 (invalid_request)",
         ),
         (
             denied(400, "invalid_scope"),
-            "bad answer",
+            "misconfigured",
             "400 (invalid_scope)",
         ),
         (denied(400, "Hunter2 hunter2"), "bad answer", "status 400"),
@@ -534,9 +535,9 @@ async fn code_errors_are_classified() {
         (denied(429, "too_many_attempts"), "too many attempts"),
         (denied(400, "unsupported_challenge_type"), "no factor"),
         (denied(400, "association_required"), "no factor"),
-        (denied(401, "invalid_client"), "unavailable"),
-        (denied(403, "unauthorized_client"), "unavailable"),
-        (denied(400, "invalid_request"), "bad answer"),
+        (denied(401, "invalid_client"), "misconfigured"),
+        (denied(403, "unauthorized_client"), "misconfigured"),
+        (denied(400, "invalid_request"), "misconfigured"),
         (denied(500, "x"), "unavailable"),
         (Reply::json(200, "{}"), "bad answer"),
     ] {
@@ -795,8 +796,8 @@ async fn mfa_api_errors_are_classified() {
         (denied(400, "association_required"), "no factor"),
         (denied(401, "expired_token"), "code refused"),
         (denied(401, "invalid_grant"), "code refused"),
-        (denied(401, "invalid_client"), "unavailable"),
-        (denied(403, "insufficient_scope"), "bad answer"),
+        (denied(401, "invalid_client"), "misconfigured"),
+        (denied(403, "insufficient_scope"), "misconfigured"),
         (denied(429, "too_many_requests"), "unavailable"),
         (denied(500, "x"), "unavailable"),
         (
@@ -876,8 +877,8 @@ async fn refresh_tokens_replace_the_password_and_rotate() {
 async fn a_refresh_that_fails_otherwise_does_not_fall_back_to_the_password() {
     for (reply, kind) in [
         (denied(500, "x"), "unavailable"),
-        (denied(401, "invalid_client"), "unavailable"),
-        (denied(400, "invalid_request"), "bad answer"),
+        (denied(401, "invalid_client"), "misconfigured"),
+        (denied(400, "invalid_request"), "misconfigured"),
     ] {
         let mut fixture = fixture(move |received| match received.grant() {
             "password" => granted_with("t", r#","refresh_token":"hunter2""#),

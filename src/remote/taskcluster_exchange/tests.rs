@@ -210,7 +210,11 @@ fn error_kind(error: &FetchError) -> ErrorKind {
         }
         FetchError::BadAnswer(_) => ErrorKind::BadAnswer,
         FetchError::TooLarge(_) => ErrorKind::TooLarge,
-        FetchError::NotEntitled(_) | FetchError::SignIn { .. } => panic!("{error}"),
+        FetchError::NotEntitled(_)
+        | FetchError::SignIn { .. }
+        | FetchError::Misconfigured { .. } => {
+            panic!("{error}")
+        }
     }
 }
 

@@ -354,8 +354,13 @@ async fn tokens_that_the_issuer_rejects_affect_no_other_and_are_never_called_bad
         let before = fixture.script.calls();
         for n in 0..200 {
             let token = format!("{prefix}{n}");
-            assert_eq!(fixture.error(&token).await, wait(10));
-            assert_eq!(fixture.error(&token).await, wait(10));
+            let retry_after = Duration::from_secs(10);
+            let expected = match fault {
+                IntrospectionFault::Client => TokenError::ClientRefused { retry_after },
+                _ => wait(10),
+            };
+            assert_eq!(fixture.error(&token).await, expected);
+            assert_eq!(fixture.error(&token).await, expected);
         }
         assert_eq!(fixture.script.calls() - before, 200, "each is remembered");
         fixture.script.respond(active(&json!({})));

@@ -2,12 +2,11 @@
 
 use std::future::Future;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, MutexGuard};
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::{
     FetchCoordinator, FetchResult, Generation, InFlight, Lease, LeaseError, NegativeEntry,
-    rejected_lease,
 };
 use crate::circuit_breaker::{Call, Outcome, Rejected};
 use crate::clock::Now;
@@ -63,7 +62,8 @@ impl FetchCoordinator {
     ) -> Result<Call<Identity>, LeaseError> {
         let attempt = self.attempt(identity, request);
         self.check(&attempt, now)?;
-        self.breaker.begin(attempt).map_err(rejected_lease)
+        let call = self.breaker.begin(attempt);
+        call.map_err(|rejected| self.rejected_lease(rejected))
     }
 
     /// Runs an exchange within the span that is active now, because a spawned task does not
@@ -90,7 +90,7 @@ impl FetchCoordinator {
         let fetched = call.run(repeatable, |left| self.fetch(request, left), outcome);
         match fetched.await {
             Ok(fetched) => Exchange::Ended(fetched),
-            Err(rejected) => Exchange::NotAttempted(not_attempted(rejected)),
+            Err(rejected) => Exchange::NotAttempted(self.not_attempted(rejected)),
         }
     }
 
@@ -103,13 +103,49 @@ impl FetchCoordinator {
         };
         let fetched =
             trace::with_span("exchange", kind, fetching, |end| self.span_attributes(end)).await;
-        fetched.unwrap_or_else(|_| {
+        let fetched = fetched.unwrap_or_else(|_| {
             let timeout = self.options.timeout.as_millis();
             Err(FetchError::Unavailable {
                 cause: format!("no answer within {timeout} ms"),
                 retry_after: None,
             })
+        });
+        fetched.map_err(|error| match error {
+            FetchError::Misconfigured { cause, retry_after } => FetchError::Misconfigured {
+                cause: format!("source {:?}: {cause}", &*self.name),
+                retry_after,
+            },
+            other => other,
         })
+    }
+
+    /// Records whether the source refuses hawkgate's own client, and logs it if so.
+    fn note_refusal(&self, fetched: &Result<Issued, FetchError>) {
+        let cause = match fetched {
+            Err(FetchError::Misconfigured { cause, .. }) => {
+                tracing::error!(source = &*self.name, "{cause}");
+                Some(cause.clone())
+            }
+            _ => None,
+        };
+        *self.refusal.lock().unwrap_or_else(PoisonError::into_inner) = cause;
+    }
+
+    /// The error if the source is not contacted. If it is left alone because it refuses hawkgate's own
+    /// client, the error says that instead of that it cannot be reached.
+    pub(super) fn not_attempted(&self, rejected: Rejected) -> FetchError {
+        let retry_after = Some(rejected.retry_after());
+        let refusal = self.refusal.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*refusal {
+            Some(cause) if rejected != Rejected::Overloaded => FetchError::Misconfigured {
+                cause: cause.clone(),
+                retry_after,
+            },
+            _ => FetchError::Unavailable {
+                cause: rejected.to_string(),
+                retry_after,
+            },
+        }
     }
 
     /// The attributes and the error recorded in the exchange's span.
@@ -131,6 +167,9 @@ impl FetchCoordinator {
     /// Records the result of an exchange and ends its flight, in one step under the lock.
     fn complete(&self, identity: Identity, exchange: Exchange) -> FetchResult {
         let now = self.now();
+        if let Exchange::Ended(fetched) = &exchange {
+            self.note_refusal(fetched);
+        }
         let mut in_flight = self.in_flight();
         in_flight.remove(&identity);
         match exchange {
@@ -201,7 +240,13 @@ impl FetchCoordinator {
 fn outcome(fetched: &Result<Issued, FetchError>) -> Outcome {
     match fetched {
         Ok(_) => Outcome::Accepted,
-        Err(FetchError::Unavailable { retry_after, .. }) => Outcome::Failed {
+        Err(
+            FetchError::Unavailable { retry_after, .. }
+            | FetchError::Misconfigured {
+                retry_after: retry_after @ Some(_),
+                ..
+            },
+        ) => Outcome::Failed {
             retry_after: *retry_after,
         },
         Err(_) => Outcome::Responded,
@@ -214,15 +259,12 @@ pub(super) fn renewal_pause(error: &FetchError) -> Duration {
         FetchError::Unavailable {
             retry_after: Some(left),
             ..
+        }
+        | FetchError::Misconfigured {
+            retry_after: Some(left),
+            ..
         } => *left,
         _ => RENEWAL_PAUSE,
-    }
-}
-
-pub(super) fn not_attempted(rejected: Rejected) -> FetchError {
-    FetchError::Unavailable {
-        cause: rejected.to_string(),
-        retry_after: Some(rejected.retry_after()),
     }
 }
 
