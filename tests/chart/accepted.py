@@ -50,7 +50,8 @@ def one(file):
     resources, before = documents(rendered.stdout), len(failures)
     for resource in resources:
         validate(resource, where)
-        expect(resource["metadata"]["namespace"] == "builds", f"{where}: {label(resource)}: not in the release's namespace")
+        allowed = {"builds", EXPECTED[where].get("elsewhere", {}).get(resource["kind"])}
+        expect(resource["metadata"]["namespace"] in allowed, f"{where}: {label(resource)}: not in the release's namespace")
     configuration(resources, values, where)
     if values.get("mode") != "sidecar" and len(failures) == before:
         invariants.gateway(resources, where)
@@ -62,6 +63,13 @@ def one(file):
         kind, path = place.split(" ")
         found = [at(resource, path) for resource in resources if resource["kind"] == kind]
         expect(value in found, f"{where}: {place} is {found}, not {value!r}")
+    for kind, namespace in expected.get("elsewhere", {}).items():
+        found = [resource["metadata"]["namespace"] for resource in resources if resource["kind"] == kind]
+        expect(namespace in found, f"{where}: {kind} is in {found}, not {namespace}")
+    if "listener" in expected:
+        texts = [at(resource, "data.hawkgate~toml") for resource in resources]
+        listen = tomllib.loads(next(text for text in texts if text))["server"]["listen"]
+        expect(listen == [expected["listener"]], f"{where}: server.listen is {listen}")
     return len(resources)
 
 

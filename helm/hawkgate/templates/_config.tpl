@@ -14,22 +14,38 @@ is not known here.
 
 {{/* The configuration with defaults that depend on the chart's values. */}}
 {{- define "hawkgate.config.withDefaults" -}}
-{{- $address := printf "%s:%d" (ternary "127.0.0.1" "0.0.0.0" (eq .Values.mode "sidecar")) (int .Values.ports.http) -}}
-{{- $listen := $address -}}
+{{- $any := include "hawkgate.anyAddress" . -}}
+{{- $address := printf "%s:%d" (ternary "127.0.0.1" $any (eq .Values.mode "sidecar")) (int .Values.ports.http) -}}
+{{- $listener := dict "address" $address -}}
 {{- if .Values.tls.existingSecret -}}
   {{- $files := dict "cert" "/run/secrets/hawkgate-tls/tls.crt" "key" "/run/secrets/hawkgate-tls/tls.key" -}}
   {{- if .Values.tls.clientCA -}}
     {{- $_ := set $files "client_ca" "/run/secrets/hawkgate-tls/ca.crt" -}}
   {{- end -}}
-  {{- $listen = dict "address" $address "tls" $files -}}
+  {{- $_ := set $listener "tls" $files -}}
 {{- end -}}
-{{- $server := dict "listen" (list $listen) "admin" (printf "0.0.0.0:%d" (int .Values.ports.admin)) -}}
+{{- with .Values.trustedProxies -}}
+  {{- $_ := set $listener "trusted_proxies" . -}}
+{{- end -}}
+{{- $listen := ternary $address $listener (eq (len $listener) 1) -}}
+{{- $server := dict "listen" (list $listen) "admin" (printf "%s:%d" $any (int .Values.ports.admin)) -}}
 {{- if eq .Values.mode "gateway" -}}
   {{- $_ := set $server "drain_delay" "5s" -}}
 {{- end -}}
 {{- $config := deepCopy .Values.config -}}
 {{- $_ := set $config "server" (mergeOverwrite $server ($config.server | default dict)) -}}
 {{- toJson $config -}}
+{{- end -}}
+
+{{/* "true" if a listener of the configuration trusts proxies. */}}
+{{- define "hawkgate.trustsProxies" -}}
+{{- $found := false -}}
+{{- range ((include "hawkgate.config" . | fromJson).server | default dict).listen -}}
+  {{- if kindIs "map" . -}}
+    {{- if .trusted_proxies -}}{{- $found = true -}}{{- end -}}
+  {{- end -}}
+{{- end -}}
+{{- $found -}}
 {{- end -}}
 
 {{/* The configuration file: a text as it is, a map as TOML. */}}

@@ -53,6 +53,49 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- ternary "https" "http" (not (empty .Values.tls.existingSecret)) -}}
 {{- end -}}
 
+{{/* The address families of both Services. */}}
+{{- define "hawkgate.service.ipFamilies" -}}
+{{- with .Values.service.ipFamilyPolicy }}
+  ipFamilyPolicy: {{ . }}
+{{- end }}
+{{- with .Values.service.ipFamilies }}
+  ipFamilies: {{ toJson . }}
+{{- end }}
+{{- end -}}
+
+{{/* All addresses of the pod. `[::]` takes IPv4 as well, but needs a node with IPv6. */}}
+{{- define "hawkgate.anyAddress" -}}
+{{- $dual := has .Values.service.ipFamilyPolicy (list "PreferDualStack" "RequireDualStack") -}}
+{{- ternary "[::]" "0.0.0.0" (or $dual (has "IPv6" .Values.service.ipFamilies)) -}}
+{{- end -}}
+
+{{/*
+The Deployment's own annotations, and which of kube-score's checks it fails on purpose:
+- there is no CPU limit, which would stop a proxy for parts of each period exactly under load; memory is limited;
+- images are pulled if absent, because a tag is a version and pods must start while the registry is down;
+- pods are spread by topologySpreadConstraints instead of anti-affinity;
+- egress is open until networkPolicy.egress says where issuers, sources and upstreams are.
+*/}}
+{{- define "hawkgate.deploymentAnnotations" -}}
+{{- $ignored := list -}}
+{{- if not (dig "limits" "cpu" "" .Values.resources) -}}
+  {{- $ignored = append $ignored "container-resources" -}}
+{{- end -}}
+{{- if ne .Values.image.pullPolicy "Always" -}}
+  {{- $ignored = append $ignored "container-image-pull-policy" -}}
+{{- end -}}
+{{- if .Values.topologySpreadConstraints -}}
+  {{- $ignored = append $ignored "deployment-has-host-podantiaffinity" -}}
+{{- end -}}
+{{- if not (and .Values.networkPolicy.enabled .Values.networkPolicy.egress) -}}
+  {{- $ignored = append $ignored "pod-networkpolicy" -}}
+{{- end -}}
+{{- $own := empty $ignored | ternary (dict) (dict "kube-score/ignore" (join "," $ignored)) -}}
+{{- with merge (deepCopy .Values.deploymentAnnotations) $own -}}
+{{- toYaml . -}}
+{{- end -}}
+{{- end -}}
+
 {{- define "hawkgate.servicePort" -}}
 {{- default (ternary 443 80 (not (empty .Values.tls.existingSecret))) .Values.service.port -}}
 {{- end -}}

@@ -4,6 +4,13 @@
 {{- include "hawkgate.refuse.mode" . -}}
 {{- include "hawkgate.refuse.availability" . -}}
 {{- include "hawkgate.refuse.monitoring" . -}}
+{{- include "hawkgate.refuse.service" . -}}
+{{- if and .Values.trustedProxies (or .Values.existingConfig (not (kindIs "map" .Values.config))) -}}
+{{- fail "trustedProxies needs config as a map: write trusted_proxies at the listener in your own file instead, listen = [{ address = \"0.0.0.0:8080\", trusted_proxies = [\"10.1.2.0/24\"] }]" -}}
+{{- end -}}
+{{- if and .Values.trustedProxies (dig "server" "listen" list .Values.config) -}}
+{{- fail "trustedProxies and config.server.listen are both set: write trusted_proxies at the listener, [{ address: …, trusted_proxies: […] }]" -}}
+{{- end -}}
 {{- if and .Values.ca.key (not .Values.ca.existingConfigMap) (ne .Values.ca.key "ca.crt") -}}
 {{- fail "ca.key is set without ca.existingConfigMap: name the ConfigMap that has it" -}}
 {{- end -}}
@@ -58,6 +65,14 @@
 {{- if or .Values.extraContainers .Values.extraInitContainers -}}
 {{- fail "extraContainers and extraInitContainers with mode: sidecar: put them into the pod that has the sidecar" -}}
 {{- end -}}
+{{- range $what := list "hostAliases" "dnsPolicy" "dnsConfig" -}}
+  {{- if get $values $what -}}
+    {{- fail (printf "%s with mode: sidecar: put it into the pod that has the sidecar" $what) -}}
+  {{- end -}}
+{{- end -}}
+{{- if .Values.trustedProxies -}}
+{{- fail "trustedProxies with mode: sidecar: only the pod's own containers call the sidecar" -}}
+{{- end -}}
 {{- else -}}
 {{- if .Values.podMonitor.enabled -}}
 {{- fail "podMonitor.enabled with mode: gateway: use serviceMonitor" -}}
@@ -73,6 +88,58 @@
     {{- fail (printf "route %q has %s: anyone who reaches the Service would act as this workload. Use it with mode: sidecar" (toString .name) (ternary "workload_token" "anonymous" (not (empty .workload_token)))) -}}
   {{- end -}}
 {{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Keys that a Service of this type cannot have. */}}
+{{- define "hawkgate.refuse.service" -}}
+{{- $service := .Values.service -}}
+{{- $type := $service.type -}}
+{{- if eq $type "ClusterIP" -}}
+  {{- range $key := list "nodePort" "externalTrafficPolicy" -}}
+    {{- if get $service $key -}}
+      {{- fail (printf "service.%s with service.type: ClusterIP: set service.type to NodePort or LoadBalancer" $key) -}}
+    {{- end -}}
+  {{- end -}}
+{{- end -}}
+{{- if ne $type "LoadBalancer" -}}
+  {{- range $key := list "loadBalancerIP" "loadBalancerClass" "loadBalancerSourceRanges" "healthCheckNodePort" -}}
+    {{- if get $service $key -}}
+      {{- fail (printf "service.%s with service.type: %s: set service.type to LoadBalancer" $key $type) -}}
+    {{- end -}}
+  {{- end -}}
+  {{- if not (kindIs "invalid" $service.allocateLoadBalancerNodePorts) -}}
+    {{- fail (printf "service.allocateLoadBalancerNodePorts with service.type: %s: set service.type to LoadBalancer" $type) -}}
+  {{- end -}}
+{{- end -}}
+{{- if and $service.healthCheckNodePort (ne $service.externalTrafficPolicy "Local") -}}
+{{- fail "service.healthCheckNodePort without service.externalTrafficPolicy: Local: Kubernetes checks nodes only then" -}}
+{{- end -}}
+{{- if and $service.sessionAffinityConfig (ne $service.sessionAffinity "ClientIP") -}}
+{{- fail "service.sessionAffinityConfig without service.sessionAffinity: ClientIP has no effect" -}}
+{{- end -}}
+{{- if and (eq (len $service.ipFamilies) 2) (not (has $service.ipFamilyPolicy (list "PreferDualStack" "RequireDualStack"))) -}}
+{{- fail "service.ipFamilies has two families: set service.ipFamilyPolicy to PreferDualStack or RequireDualStack" -}}
+{{- end -}}
+{{- if and (eq .Values.dnsPolicy "None") (not .Values.dnsConfig.nameservers) -}}
+{{- fail "dnsPolicy: None without dnsConfig.nameservers: the pods could resolve no name" -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Each document of an entry of extraObjects. Values are stored in the release, where many can read them. */}}
+{{- define "hawkgate.refuse.object" -}}
+{{- $number := .number -}}
+{{- range regexSplit "(?m)^---.*$" .text -1 -}}
+  {{- $object := fromYaml . -}}
+  {{- if hasKey $object "Error" -}}
+    {{- fail (printf "extraObjects[%d] is not a YAML map: %s" $number $object.Error) -}}
+  {{- end -}}
+  {{- if and $object (not (and $object.apiVersion $object.kind (dig "metadata" "name" "" $object))) -}}
+    {{- fail (printf "extraObjects[%d] is not a manifest: it needs apiVersion, kind and metadata.name" $number) -}}
+  {{- end -}}
+  {{- if and (eq (toString $object.kind) "Secret") (or $object.data $object.stringData) -}}
+    {{- fail (printf "extraObjects[%d] is the Secret %q with its content: secrets are no values. Create it with kubectl, or with an ExternalSecret or a SealedSecret" $number (toString $object.metadata.name)) -}}
+  {{- end -}}
 {{- end -}}
 {{- end -}}
 
