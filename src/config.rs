@@ -31,6 +31,7 @@ mod schema;
 mod server;
 mod session;
 mod source;
+mod static_source;
 mod taskcluster_proxy;
 mod trace;
 mod units;
