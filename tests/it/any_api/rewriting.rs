@@ -208,7 +208,7 @@ set = { "Strict-Transport-Security" = "max-age=63072000", "X-Frame-Options" = "D
 add = { "Vary" = "Cookie" }
 remove = ["Server"]
 "#;
-    let trace = "[trace]\nendpoint = \"http://127.0.0.1:9\"\n";
+    let trace = "[trace]\nendpoint = \"http://127.0.0.1:9/v1/traces\"\n";
     for sections in [STATIC.to_owned(), format!("{STATIC}{trace}")] {
         let gateway = gateway(ConfigDir::new(), &upstream.url(), keys, &sections).await;
         let target = format!("/{}", sections.len());
