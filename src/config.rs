@@ -32,6 +32,7 @@ mod schema;
 mod server;
 mod session;
 mod source;
+mod static_source;
 mod taskcluster_proxy;
 mod trace;
 mod units;

@@ -9,6 +9,7 @@ mod inject;
 mod local;
 mod outcome;
 mod source;
+pub mod static_secret;
 pub mod taskcluster_mint;
 pub mod taskcluster_static;
 
@@ -36,6 +37,13 @@ pub enum Credential {
     },
     /// Sent as a bearer token.
     Bearer(SecretString),
+    /// Sent as `Authorization: Basic` (RFC 7617).
+    Basic {
+        /// Username and password in base64.
+        encoded: SecretString,
+        /// The one of the two that is secret.
+        secret: SecretString,
+    },
 }
 
 impl Credential {
@@ -50,6 +58,16 @@ impl Credential {
         })
     }
 
+    /// Whether it is sent in the same way as `other`, with the same secret. Never true of
+    /// Taskcluster credentials, whose signatures differ each time.
+    pub fn is_sent_like(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Bearer(own), Self::Bearer(other)) => own == other,
+            (Self::Basic { encoded: own, .. }, Self::Basic { encoded: other, .. }) => own == other,
+            _ => false,
+        }
+    }
+
     /// The heap memory that it takes, in bytes.
     fn heap_size(&self) -> usize {
         match self {
@@ -57,6 +75,9 @@ impl Credential {
                 heap_size::string(client_id) + signer.heap_size()
             }
             Self::Bearer(token) => heap_size::string(token.expose()),
+            Self::Basic { encoded, secret } => {
+                heap_size::string(encoded.expose()) + heap_size::string(secret.expose())
+            }
         }
     }
 }
@@ -68,6 +89,7 @@ impl std::fmt::Debug for Credential {
                 write!(f, "Taskcluster({client_id:?}, [redacted])")
             }
             Self::Bearer(_) => f.write_str("Bearer([redacted])"),
+            Self::Basic { .. } => f.write_str("Basic([redacted])"),
         }
     }
 }

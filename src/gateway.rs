@@ -9,12 +9,14 @@ pub mod compat;
 pub mod cors;
 #[cfg(fuzzing)]
 pub mod fuzzing;
+pub mod header_edits;
 pub mod host;
 pub mod local_response;
 pub mod login;
 mod observability;
 pub mod outcome;
 mod path;
+pub mod path_rewrite;
 mod preflight;
 pub mod rate_limit;
 pub mod reason;
@@ -47,7 +49,7 @@ use std::sync::Arc;
 use http::{HeaderName, HeaderValue, Method};
 
 use crate::clock::{Now, SharedClock};
-use crate::credential::{Credential, Lease};
+use crate::credential::{Credential, Inject, Lease};
 use crate::hawk::{self, HawkError, SignedRequest};
 use crate::header_fields::HeaderFields;
 use crate::session::SessionMemo;
@@ -57,7 +59,7 @@ use client_certificate::ClientCertificate;
 use reason::Reason;
 use rejection::Rejection;
 use resource_isolation::{IsolationPolicy, Transport};
-use route::{NoRoute, Route, RouteTable};
+use route::{Isolation, NoRoute, Route, RouteTable};
 use rule::RequestAttributes;
 use session::{Session, SessionTable};
 
@@ -167,6 +169,16 @@ pub struct RouteMatch<'a> {
     pub route: &'a Arc<Route>,
     /// The expanded target, if the request used the short form of a path.
     expanded: Option<String>,
+    /// The target to send, if the route rewrites paths. Everything before the upstream goes by the
+    /// path that the caller sent.
+    rewritten: Option<String>,
+}
+
+impl RouteMatch<'_> {
+    /// The target to send, if it differs from the one received.
+    fn into_target(self) -> Option<String> {
+        self.rewritten.or(self.expanded)
+    }
 }
 
 impl Gateway {
@@ -184,8 +196,20 @@ impl Gateway {
     /// # Errors
     /// If no route matches or the path is ambiguous.
     pub fn match_route(&self, head: Head<'_>) -> Result<RouteMatch<'_>, Box<AdmissionError>> {
-        let (route, expanded) = self.find_route(head)?;
-        Ok(RouteMatch { route, expanded })
+        let before = |rejection| Box::new(AdmissionError::before_routing(rejection));
+        let (route, expanded) = self.route(head).map_err(before)?;
+        let rewritten = match &route.rewrite {
+            None => None,
+            Some(rewrite) => {
+                let rewritten = rewrite.apply(expanded.as_deref().unwrap_or(head.target));
+                Some(rewritten.map_err(|ambiguity| before(ambiguity.into()))?)
+            }
+        };
+        Ok(RouteMatch {
+            route,
+            expanded,
+            rewritten,
+        })
     }
 
     /// The remaining steps of [`Gateway::admit`], at `now`.
@@ -213,11 +237,10 @@ impl Gateway {
         now: Now,
         memo: &mut CallerMemo,
     ) -> Result<Admission, Box<AdmissionError>> {
-        let RouteMatch { route, expanded } = found;
-        let target = expanded.as_deref().unwrap_or(head.target);
+        let target = found.expanded.as_deref().unwrap_or(head.target);
         let head = Head { target, ..head };
-        let mut admission = self.admit_on(route, head, now, memo).await?;
-        admission.target = expanded;
+        let mut admission = self.admit_on(found.route, head, now, memo).await?;
+        admission.target = found.into_target();
         Ok(admission)
     }
 
@@ -226,21 +249,13 @@ impl Gateway {
     /// # Errors
     /// If the request is refused.
     pub async fn authorize(&self, head: Head<'_>) -> Result<Admission, Box<AdmissionError>> {
-        let (route, expanded) = self.find_route(head)?;
-        let target = expanded.as_deref().unwrap_or(head.target);
+        let found = self.match_route(head)?;
+        let target = found.expanded.as_deref().unwrap_or(head.target);
         let (now, mut memo) = (Now::read(&*self.clock), CallerMemo::default());
         let head = Head { target, ..head };
-        let mut admission = self.authorize_on(route, head, now, &mut memo).await?;
-        admission.target = expanded;
+        let mut admission = self.authorize_on(found.route, head, now, &mut memo).await?;
+        admission.target = found.into_target();
         Ok(admission)
-    }
-
-    fn find_route(
-        &self,
-        head: Head<'_>,
-    ) -> Result<(&Arc<Route>, Option<String>), Box<AdmissionError>> {
-        self.route(head)
-            .map_err(|rejection| Box::new(AdmissionError::before_routing(rejection)))
     }
 
     /// The route, and the expanded target if the request used a short path. Such a request is
@@ -297,7 +312,10 @@ impl Gateway {
 
     /// Refuses requests of web pages to a route that needs no credentials.
     fn check_isolation(&self, route: &Route, head: Head<'_>) -> Result<(), Rejection> {
-        let (is_configured, cors) = (route.host.is_some(), route.cors.as_ref());
+        if route.isolation == Isolation::Off {
+            return Ok(());
+        }
+        let (is_configured, cors) = (route.names_host(head.host), route.cors.as_ref());
         self.isolation
             .check_route(route.isolation, is_configured, cors, head)
     }
@@ -408,6 +426,12 @@ impl Gateway {
                 let secret = inject.token_in(&value);
                 (inject.header().clone(), value, secret)
             }
+            Credential::Basic { encoded, .. } => {
+                let inject = Inject::basic();
+                let value = inject.value(encoded.expose()).ok_or_else(unusable)?;
+                let secret = inject.token_in(&value);
+                (inject.header().clone(), value, secret)
+            }
         };
         Ok(Some(CredentialHeader {
             name,
@@ -430,9 +454,10 @@ fn cookie_session<'r>(route: &'r Route, head: Head<'_>) -> Option<&'r Arc<Sessio
 pub struct CredentialHeader {
     /// `Authorization`, or the header of the source's `inject`.
     pub name: HeaderName,
-    /// A Hawk signature or a bearer token.
+    /// A Hawk signature, a bearer token, or a username and password.
     pub value: HeaderValue,
-    /// Where in `value` the secret is that belongs to this attempt: the MAC or the token.
+    /// Where in `value` the secret is that belongs to this attempt: the MAC, the token, or the
+    /// encoded username and password.
     secret: Range<usize>,
     lease: Lease,
 }
@@ -443,6 +468,7 @@ impl CredentialHeader {
         let own = self.value.as_bytes().get(self.secret.clone());
         let ext = match self.lease.credential() {
             Credential::Taskcluster { signer, .. } => signer.ext_secrets(),
+            Credential::Basic { secret, .. } => std::slice::from_ref(secret),
             Credential::Bearer(_) => &[],
         };
         let ext = ext.iter().map(|secret| secret.expose().as_bytes());

@@ -252,7 +252,10 @@ pub(crate) fn gateway(count: usize, issuer: Option<Arc<Issuer>>) -> Gateway {
         };
         Arc::new(Route {
             name: format!("route{at}").into(),
-            host: None,
+            hosts: vec![],
+            rewrite: None,
+            request_headers: hawkgate::gateway::header_edits::HeaderEdits::default(),
+            response_headers: hawkgate::gateway::header_edits::HeaderEdits::default(),
             path,
             case_insensitive_path: false,
             methods: None,

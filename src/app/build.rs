@@ -12,6 +12,7 @@ use super::local_sources::{self, Updatable};
 use super::observe::observe;
 use crate::clock::SharedClock;
 use crate::config::{self, Config, IssuerKind, SourceKind};
+use crate::credential::static_secret::StaticSecretSource;
 use crate::credential::{CacheLimits, CachedSource, CredentialSource, SourceOptions};
 use crate::gateway::cors::{Cors, CorsPolicy};
 use crate::gateway::login::Login;
@@ -142,7 +143,7 @@ impl Builder<'_> {
         }
         let hosts: Vec<_> = routes
             .iter()
-            .filter_map(|route| Some((route.session.as_ref()?, route.host.as_deref())))
+            .filter_map(|route| Some((route.session.as_ref()?, route.hosts.as_slice())))
             .collect();
         Ok(Built {
             gateway: Gateway {
@@ -357,6 +358,7 @@ impl Builder<'_> {
             SourceKind::Password(settings) => {
                 Arc::new(PasswordSource::new(settings, client(source)?, clock)?)
             }
+            SourceKind::Static(settings) => Arc::new(StaticSecretSource::new(settings.clone())),
         })
     }
 }
@@ -480,15 +482,18 @@ fn build_route(
         .map(|cors| Cors::new(cors, route.methods.as_deref(), takes_password));
     Route {
         name: route.name.clone(),
-        host: route.host.clone(),
+        hosts: route.hosts.clone(),
         path: route.path.clone(),
         case_insensitive_path: route.case_insensitive_path,
         methods: route.methods.clone(),
+        rewrite: route.rewrite.clone(),
         upstream,
         issuers: issuers.cloned().collect(),
         session: None,
         source,
         stripped_headers: route.stripped_headers.clone(),
+        request_headers: route.request_headers.clone(),
+        response_headers: route.response_headers.clone(),
         require_scopes: route.require_scopes.clone(),
         passes_401: route.passes_401.clone(),
         refused_scopes: RefusalLog::default(),

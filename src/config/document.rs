@@ -71,6 +71,7 @@ pub(super) fn read(reader: &mut Reader<'_>, document: &DeTable<'_>) -> Option<Co
         rule::read(reader, table, context)
     });
     refuse_duplicates(reader, "rule", &rules);
+    route::refuse_headers_of_rules(reader, &routes, &rules);
     route::refuse_shadowed_by_bewit(reader, &routes);
     if !document.contains_key("route") && !document.contains_key("login") {
         let problem = "no [[route]]: every request would be answered with 404";

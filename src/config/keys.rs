@@ -40,6 +40,7 @@ pub const TABLES: &[KeyTable] = &[
     of_source(6, 0),
     of_source(7, 0),
     of_source(7, 1),
+    of_source(8, 0),
     table::<session::Session>("session", true, None),
     table::<session::OidcSession>("session", true, Some("oidc")),
     table::<oauth_client::ClientKeys>("session", true, Some("oidc")),

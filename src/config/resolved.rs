@@ -9,6 +9,7 @@ use url::Url;
 
 use super::diagnostic::quoted;
 use super::named_file::NamedFile;
+use crate::credential::static_secret::StaticSecretSettings;
 use crate::credential::{CacheLimits, Inject};
 use crate::gateway::cors::{AllowedOrigins, CorsSettings};
 use crate::gateway::rate_limit::Rate;
@@ -21,6 +22,9 @@ use crate::remote::settings::{
 use crate::token::settings::{IntrospectionIssuer, OidcIssuer, SharedSecretIssuer};
 use crate::trace::settings::Trace;
 
+use crate::gateway::header_edits::HeaderEdits;
+use crate::gateway::host::HostPattern;
+use crate::gateway::path_rewrite::PathRewrite;
 use crate::gateway::request_headers::StrippedHeaders;
 use crate::gateway::route::UpstreamTimeouts;
 use crate::gateway::route::{Compat, UpgradeExpiry};
@@ -227,6 +231,8 @@ pub enum SourceKind {
     Auth0Identity(Box<Auth0Identity>),
     /// A token obtained with the caller's username and password.
     Password(Box<PasswordGrant>),
+    /// One fixed secret.
+    Static(StaticSecretSettings),
 }
 
 /// `[[session]]`
@@ -267,14 +273,16 @@ pub enum SessionProvider {
 pub struct Route {
     /// Unique among routes.
     pub name: Arc<str>,
-    /// In lower case, without a port; any host when `None`.
-    pub host: Option<String>,
+    /// The hosts that it is for; any when empty.
+    pub hosts: Vec<HostPattern>,
     /// The path prefix, which begins with `/`.
     pub path: String,
     /// Whether the upstream ignores the case of paths.
     pub case_insensitive_path: bool,
     /// Any method except TRACE and CONNECT when `None`.
     pub methods: Option<Vec<Method>>,
+    /// How the path is changed that is sent upstream.
+    pub rewrite: Option<PathRewrite>,
     /// Where requests go.
     pub upstream: Upstream,
     /// Indices into [`Config::issuers`].
@@ -285,6 +293,10 @@ pub struct Route {
     pub session: Option<usize>,
     /// The caller's headers that are not forwarded.
     pub stripped_headers: StrippedHeaders,
+    /// What is changed in requests' headers.
+    pub request_headers: HeaderEdits,
+    /// What is changed in responses' headers.
+    pub response_headers: HeaderEdits,
     /// The scopes that the token must have.
     pub require_scopes: Vec<String>,
     /// Path prefixes whose 401s are the upstream's own.

@@ -2,8 +2,11 @@
 
 mod access;
 mod bewit;
+mod header_edits;
 mod headers;
+mod hosts;
 mod passes_401;
+mod rewrite;
 mod session;
 mod upstream;
 
@@ -16,7 +19,6 @@ use url::Url;
 
 use super::cors::{self, CorsValue};
 use super::diagnostic::quoted;
-use super::host;
 use super::rate::{self, Rate};
 use super::reader::{Reader, Section, Table, section};
 use super::references::Declaration;
@@ -29,12 +31,14 @@ use crate::proxy::settings::Listener;
 
 section! {
     /// Which requests go to which upstream, and what they must present. A route with a host takes
-    /// precedence over one without, then the longer path, then a route with methods.
+    /// precedence over one without, and a name over a wildcard; then the longer path, then a route with
+    /// methods.
     pub(super) struct Route {
         /// Unique among routes; a metric label.
         name: Arc<str> = [required],
-        /// Only requests to this host (lower case, without a port); any when left out.
-        host: String = [optional],
+        /// Only requests to this host (lower case, without a port), or to one of these; any when left out.
+        /// "*.example.com" stands for every name below a domain, of any depth, but not for the domain itself.
+        host: Hosts = [optional],
         /// Only paths with this prefix, by whole segments; compared without decoding.
         path: String = [default "'/'"],
         /// Whether the upstream ignores the case of paths. Then the prefix matches in any case, and rules
@@ -42,7 +46,13 @@ section! {
         case_insensitive_path: bool = [default "false"],
         /// Only these methods; any except TRACE and CONNECT when left out.
         methods: List<Method> = [optional],
-        /// Scheme, host and port of the upstream. The request's path is kept.
+        /// Removes this prefix from the path that is sent upstream, by whole segments; `path` must begin with
+        /// it. Rules, logs and this route's `path` go by the path that the caller sent.
+        strip_prefix: String = [optional],
+        /// Puts this prefix before the path that is sent upstream, after `strip_prefix`.
+        add_prefix: String = [optional],
+        /// Scheme, host and port of the upstream. The request's path is kept, except as `strip_prefix` and
+        /// `add_prefix` say.
         upstream: Url = [required],
         /// Names of the issuers whose tokens are accepted.
         issuers: List<String> = [default "[]"],
@@ -60,6 +70,11 @@ section! {
         strip_headers: List<HeaderPattern> = [default "[]"],
         /// Headers of that list that are forwarded anyway.
         keep_headers: List<HeaderPattern> = [default "[]"],
+        /// Headers to change in requests, after those of callers that are not forwarded are removed, and
+        /// before rules and the source set theirs. Not for secrets: a source sends those.
+        request_headers: Nested<HeaderEditKeys> = [optional],
+        /// Headers to change in the upstream's responses; hawkgate's own stay as they are.
+        response_headers: Nested<HeaderEditKeys> = [optional],
         /// Paths below this route's whose 401s are the upstream's own: passed on, without new credentials and
         /// without a replay. Prefixes, by whole segments, of the path that is sent upstream.
         passes_401: List<String> = [default "[]"],
@@ -149,6 +164,9 @@ impl Choice for UpgradeExpiry {
 }
 
 pub(super) use bewit::refuse_shadowed as refuse_shadowed_by_bewit;
+use header_edits::HeaderEditKeys;
+pub(super) use header_edits::refuse_headers_of_rules;
+use hosts::Hosts;
 
 /// What the checks of a route depend on.
 #[derive(Clone, Copy, Debug)]
@@ -186,6 +204,7 @@ impl Route {
     fn resolve(self, reader: &mut Reader<'_>, context: Context<'_>) -> Option<resolved::Route> {
         self.check_host(reader);
         self.check_path(reader);
+        self.check_rewrite(reader);
         if let Some(methods) = &self.methods.value
             && methods.is_empty()
         {
@@ -202,15 +221,22 @@ impl Route {
         self.check_bewit(reader, context);
         let access = self.resolve_access(reader, context);
         let upstream = self.resolve_upstream(reader, context);
+        let rewrite = self.rewrite();
+        let request_headers = self.resolve_request_headers(reader, context);
+        let response_headers = self.resolve_response_headers(reader);
         let needs_no_token = self.needs_no_token(context);
         let cors = cors::resolve(reader, self.cors, needs_no_token);
         let access = access?;
         Some(resolved::Route {
             name: self.name.value?,
-            host: self.host.optional()?,
+            hosts: self
+                .host
+                .optional()?
+                .map_or_else(Vec::new, Hosts::into_patterns),
             path: self.path.value?,
             case_insensitive_path: self.case_insensitive_path.value?,
             methods: self.methods.optional()?.map(List::into_values),
+            rewrite,
             upstream: upstream?,
             issuers: access.issuers,
             source: access.source,
@@ -219,6 +245,8 @@ impl Route {
                 also: self.strip_headers.value?.into_values(),
                 kept: self.keep_headers.value?.into_values(),
             },
+            request_headers: request_headers?,
+            response_headers: response_headers?,
             require_scopes: self.require_scopes.value?.into_values(),
             passes_401: self.passes_401.value?.into_values(),
             anonymous: self.anonymous.value?,
@@ -238,14 +266,6 @@ impl Route {
                 headers: self.taskcluster_headers.value?,
             },
         })
-    }
-
-    fn check_host(&self, reader: &mut Reader<'_>) {
-        const WILDCARD: &str = "write one route for each host, or leave the key out for any";
-        let Some(host) = &self.host.value else { return };
-        if let Some((problem, remedy)) = host::problem(host, WILDCARD) {
-            reader.error(&self.host.at, problem, remedy);
-        }
     }
 
     fn check_path(&self, reader: &mut Reader<'_>) {
@@ -354,7 +374,9 @@ fn overlap(a: &resolved::Route, b: &resolved::Route) -> bool {
     } else {
         a.path == b.path
     };
-    methods && a.host == b.host && paths
+    let no_host = a.hosts.is_empty() && b.hosts.is_empty();
+    let hosts = no_host || a.hosts.iter().any(|host| b.hosts.contains(host));
+    methods && hosts && paths
 }
 
 /// Refuses routes to one upstream that differ in `case_insensitive_path`: a path in other case

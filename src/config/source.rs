@@ -14,6 +14,7 @@ use super::oauth_source::{ClientCredentials, InjectKeys, TokenExchange, resolve_
 use super::reader::{Field, Key, Reader, Section, Table, section};
 use super::references::Declaration;
 use super::resolved::{self, SourceKind};
+use super::static_source::StaticSecret;
 use super::units::show_duration;
 use super::value::{Choice, List, Nested};
 use crate::credential::taskcluster_mint::{MintSettings, NameTemplate, TemplateError};
@@ -108,6 +109,7 @@ pub(super) enum Kind {
     TokenExchange,
     Auth0Identity,
     Password,
+    StaticSecret,
 }
 
 /// A kind's name, the kind, its documentation, and its keys in one or two lists.
@@ -158,6 +160,12 @@ pub(super) const KINDS: &[KindEntry] = &[
         Password::ABOUT,
         &[Password::KEYS, ClientKeys::KEYS],
     ),
+    (
+        "static",
+        Kind::StaticSecret,
+        StaticSecret::ABOUT,
+        &[StaticSecret::KEYS],
+    ),
 ];
 
 impl Choice for Kind {
@@ -194,7 +202,7 @@ impl Source {
         }
         let kind = self.kind.value?;
         refuse_unknown(reader, table, kind);
-        if self.ca.given && matches!(kind, Kind::Mint | Kind::Static) {
+        if self.ca.given && matches!(kind, Kind::Mint | Kind::Static | Kind::StaticSecret) {
             reader.warn(
                 &self.ca.at,
                 "has no effect: sources of this kind make no requests",
@@ -203,13 +211,16 @@ impl Source {
         }
         let bearer = matches!(
             kind,
-            Kind::ClientCredentials | Kind::TokenExchange | Kind::Auth0Identity | Kind::Password
+            Kind::ClientCredentials
+                | Kind::TokenExchange
+                | Kind::Auth0Identity
+                | Kind::Password
+                | Kind::StaticSecret
         );
         if self.inject.given && !bearer {
             let problem = "has no effect: Hawk always uses the header Authorization";
             reader.error(&self.inject.at, problem, "remove it");
         }
-        let inject = resolve_inject(reader, self.inject);
         let kind_name = KINDS.iter().find(|k| k.1 == kind).map_or("", |k| k.0);
         let kind = match kind {
             Kind::Login => Login::read(reader, table).resolve(reader),
@@ -222,7 +233,9 @@ impl Source {
             Kind::TokenExchange => TokenExchange::read(reader, table).resolve(reader, table),
             Kind::Auth0Identity => Auth0Identity::read(reader, table).resolve(reader),
             Kind::Password => Password::read(reader, table).resolve(reader, table),
+            Kind::StaticSecret => StaticSecret::read(reader, table).resolve(reader, &self.inject),
         };
+        let inject = resolve_inject(reader, self.inject);
         Some(resolved::Source {
             name: self.name.value?,
             kind_name,

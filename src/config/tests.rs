@@ -1,6 +1,7 @@
 use super::*;
 
 mod accepted;
+mod api;
 mod auth0;
 mod examples;
 mod hostile;

@@ -221,6 +221,11 @@ impl CachedSource {
         self.coordinator.inner().is_local()
     }
 
+    /// See [`CredentialSource::is_fixed`].
+    pub fn is_fixed(&self) -> bool {
+        self.coordinator.inner().is_fixed()
+    }
+
     /// See [`CredentialSource::takes_token`].
     pub fn takes_token(&self) -> bool {
         self.coordinator.inner().takes_token()

@@ -47,6 +47,14 @@ impl Default for Inject {
 }
 
 impl Inject {
+    /// `Authorization: Basic {token}` (RFC 7617 §2), where the token is the encoded pair.
+    pub fn basic() -> Self {
+        Self {
+            before: "Basic ".to_owned(),
+            ..Self::default()
+        }
+    }
+
     /// Takes a header name in any case and a format that contains `{token}` once.
     ///
     /// # Errors

@@ -170,6 +170,12 @@ pub trait CredentialSource: Send + Sync + std::fmt::Debug {
         false
     }
 
+    /// Whether a fetch gives the same credential as before unless an operator has replaced it, so
+    /// that a request is replayed only if it is another one. Decorators must forward it.
+    fn is_fixed(&self) -> bool {
+        false
+    }
+
     /// Whether callers authenticate with a username and password ([`Caller::Password`])
     /// instead of a token. [`Self::fetch`] then verifies them.
     fn takes_password(&self) -> bool {

@@ -47,10 +47,7 @@ pub(super) fn explain(
     for route in others {
         let why = match route.mismatch(&host, path, &question.method) {
             Some(Mismatch::Host) => {
-                format!(
-                    "is for host {:?}",
-                    route.host.as_deref().unwrap_or_default()
-                )
+                format!("is for host {}", hosts(route))
             }
             Some(Mismatch::Path) => format!("is for paths below {:?}", route.path),
             Some(Mismatch::Method) => format!("is for {} only", methods(route)),
@@ -66,15 +63,22 @@ pub(super) fn explain(
 }
 
 fn describe(route: &Route) -> String {
-    let host = match &route.host {
-        Some(host) => format!("host {host:?}"),
-        None => "any host".to_owned(),
+    let host = if route.hosts.is_empty() {
+        "any host".to_owned()
+    } else {
+        format!("host {}", hosts(route))
     };
     let methods = match &route.methods {
         Some(_) => methods(route),
         None => "any method".to_owned(),
     };
     format!("matches {host}, paths below {:?}, {methods}", route.path)
+}
+
+fn hosts(route: &Route) -> String {
+    let named = route.hosts.iter();
+    let named = named.map(|host| format!("{:?}", host.as_str()));
+    named.collect::<Vec<_>>().join(" or ")
 }
 
 fn methods(route: &Route) -> String {

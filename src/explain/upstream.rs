@@ -1,5 +1,7 @@
 //! Explains what happens after the decision: the credential and the forwarded request.
 
+use http::header::AUTHORIZATION;
+
 use super::Question;
 use super::report::{Report, Stage};
 use crate::config::{Config, TABLES};
@@ -60,6 +62,13 @@ pub(super) fn explain_source(
             }
         }
         Credential::Bearer(_) => report.note(Stage::Source, "credential", "a bearer token"),
+        Credential::Basic { .. } => {
+            report.note(
+                Stage::Source,
+                "credential",
+                "a username and password (Basic)",
+            );
+        }
     }
     let until = lease.usable_until().to_rfc3339();
     report.note(Stage::Source, "used until", until);
@@ -77,6 +86,15 @@ fn explain_own(report: &mut Report, caller: &Caller) {
     report.note(Stage::Source, "clientId", client.client_id());
     let until = client.accepted_until().to_rfc3339();
     report.note(Stage::Source, "used until", until);
+}
+
+/// The header that carries the credential, without it.
+fn credential_header(admission: &Admission) -> String {
+    let source = admission.route.source.as_ref();
+    match source.map(|source| source.inject().header()) {
+        Some(header) if *header != AUTHORIZATION => format!("{header}: [redacted]"),
+        _ => "[redacted]".to_owned(),
+    }
 }
 
 /// The scopes that a request is narrowed to although its certificate does not contain them.
@@ -117,7 +135,8 @@ pub(super) fn explain(
     let own = admission
         .decision()
         .map_or(&[][..], |ruling| ruling.headers());
-    match preview::headers(upstream, question.client, gateway, own) {
+    let edits = &admission.route.request_headers;
+    match preview::headers(upstream, question.client, gateway, edits, own) {
         Ok(headers) => {
             for (name, value) in headers {
                 report.note(Stage::Upstream, name, value);
@@ -128,6 +147,6 @@ pub(super) fn explain(
     let own = matches!(admission.caller, Caller::Client(_));
     if (own || admission.route.source.is_some()) && !has_bewit(target) {
         let what = "the credential's own header";
-        report.note(Stage::Upstream, what, "[redacted]");
+        report.note(Stage::Upstream, what, credential_header(admission));
     }
 }

@@ -270,15 +270,15 @@ impl Admission {
     pub fn client_id(&self) -> Option<&str> {
         match self.lease.as_ref()?.credential() {
             Credential::Taskcluster { client_id, .. } => Some(client_id),
-            Credential::Bearer(_) => None,
+            Credential::Bearer(_) | Credential::Basic { .. } => None,
         }
     }
 
-    /// The bearer token sent upstream, which must not appear in any response.
-    pub fn injected(&self) -> Option<&SecretString> {
-        match self.lease.as_ref()?.credential() {
-            Credential::Bearer(token) => Some(token),
-            Credential::Taskcluster { .. } => None,
+    /// Whether the credential is sent as it is. A signature contains a time, which may be wrong.
+    pub(super) fn is_unsigned(&self) -> bool {
+        match self.lease.as_ref().map(Lease::credential) {
+            Some(Credential::Bearer(_) | Credential::Basic { .. }) => true,
+            Some(Credential::Taskcluster { .. }) | None => false,
         }
     }
 

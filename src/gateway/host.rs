@@ -23,6 +23,39 @@ pub fn host_name(host: &str) -> Cow<'_, str> {
     }
 }
 
+/// A host that a route is for: one name or address, or every name below a domain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostPattern(Box<str>);
+
+impl HostPattern {
+    /// `written` is a name in lower case or an address, as [`host_name`] returns it, or a name after
+    /// `*.`, which stands for one or more labels.
+    pub fn new(written: &str) -> Self {
+        Self(written.into())
+    }
+
+    /// As written.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The name or address; `None` if this is a wildcard.
+    pub fn exact(&self) -> Option<&str> {
+        (!self.0.starts_with('*')).then_some(&*self.0)
+    }
+
+    /// Whether `host`, from [`host_name`], is one that this stands for. A wildcard stands for names of
+    /// any depth below its domain, as in the Gateway API (`HTTPRoute.hostnames`), nginx and Envoy, but
+    /// not for the domain itself.
+    pub fn covers(&self, host: &str) -> bool {
+        let Some(domain) = self.0.strip_prefix('*') else {
+            return *self.0 == *host;
+        };
+        let labels = host.strip_suffix(domain);
+        labels.is_some_and(|labels| labels.split('.').all(|label| !label.is_empty()))
+    }
+}
+
 /// Whether `name` means this machine for every browser, without DNS. Names below `localhost` are
 /// left to DNS by some resolvers. Of the addresses that lead here, browsers send `Sec-Fetch-Site`
 /// only to 127.0.0.0/8 and ::1 (<https://w3c.github.io/webappsec-secure-contexts/>, "potentially

@@ -31,6 +31,8 @@ labels! {
         ClockSkew = "clock_skew",
         /// Fresh credentials were rejected too, for this request or for an earlier one.
         StillUnauthorized = "still_unauthorized",
+        /// The source is of kind `static`, and its secret is still the one that was rejected.
+        SameCredentials = "same_credentials",
         /// The route's `passes_401` covers the path.
         UpstreamOwn = "upstream_own",
         /// The client does not hold the scopes that the request was narrowed to.

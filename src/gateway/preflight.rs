@@ -54,7 +54,7 @@ impl Gateway {
             None if has_body => Ok(None),
             None => {
                 let mut admission = self.admit_preflight(found.route, head, now)?;
-                admission.target = found.expanded;
+                admission.target = found.into_target();
                 Ok(Some(Preflight::Forward(Box::new(admission))))
             }
         }

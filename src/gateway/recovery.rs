@@ -10,6 +10,7 @@
 //! | the credentials are those of the caller's own session, which has ended | – | refused |
 //! | the credentials are fresh: replaced for this request, or because of this caller's 401 in the last 30 seconds | kept | passed through, or refused if the user has to sign in again |
 //! | the request cannot be replayed | replaced by the next request | passed through |
+//! | a source of kind `static` still has the same secret | kept | passed through |
 //! | anything else | replaced | replayed; refused if there are no others |
 //!
 //! So a request is replayed at most twice: once with another time, and once with other credentials.
@@ -26,7 +27,7 @@ use super::route::Upstream;
 use super::upstream_clock::{MIN_SKEW, PeerTime};
 use super::{Admission, Gateway};
 use crate::clock::{Now, UnixMillis};
-use crate::credential::{Credential, Lease, Replacement};
+use crate::credential::{Credential, Lease, Leased, Replacement};
 use crate::token::Caller;
 
 /// The upstream's 401 response, and the request that it answers.
@@ -219,7 +220,7 @@ impl Admission {
     pub fn sends_authorized_scopes(&self) -> bool {
         match self.lease.as_ref().map(Lease::credential) {
             Some(Credential::Taskcluster { signer, .. }) => signer.has_authorized_scopes(),
-            Some(Credential::Bearer(_)) | None => false,
+            Some(Credential::Bearer(_) | Credential::Basic { .. }) | None => false,
         }
     }
 
@@ -271,7 +272,7 @@ fn skew(admission: &Admission, response: UnauthorizedResponse<'_>, now: Now) -> 
     let date = response.date.filter(|date| date.is_credible())?;
     let clock = &admission.route.upstream.clock;
     let (caller, path) = pause_keys(admission, response.target);
-    if admission.injected().is_some() || clock.is_paused(caller, path, now.monotonic) {
+    if admission.is_unsigned() || clock.is_paused(caller, path, now.monotonic) {
         return None;
     }
     let signed = now.wall.offset_by(clock.offset(now));
@@ -343,6 +344,11 @@ async fn replace(admission: &mut Admission, rejected: &Lease) -> Recovery {
         return Recovery::PassThrough(Reason::NotSigned);
     };
     let replaced = match source.replace(&admission.swap_request(), rejected).await {
+        Ok(Replacement::New(Leased { lease, .. }))
+            if source.is_fixed() && lease.credential().is_sent_like(rejected.credential()) =>
+        {
+            return Recovery::PassThrough(Reason::SameCredentials);
+        }
         Ok(Replacement::New(leased)) => Ok(leased),
         Ok(Replacement::StillRejected) if source.needs_sign_in() => return sign_in_again(),
         Ok(Replacement::StillRejected) => return Recovery::PassThrough(Reason::StillUnauthorized),

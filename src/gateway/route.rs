@@ -1,6 +1,7 @@
-//! Routes and the route table.
+//! Routes.
 
-use std::collections::HashMap;
+mod table;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,8 +9,10 @@ use http::header::AUTHORIZATION;
 use http::{HeaderValue, Method};
 
 use super::cors::Cors;
-use super::host::host_name;
-use super::path::{self, Ambiguity};
+use super::header_edits::HeaderEdits;
+use super::host::{HostPattern, host_name};
+use super::path;
+use super::path_rewrite::PathRewrite;
 use super::rate_limit::RateLimiters;
 use super::rejection::Rejection;
 use super::request_headers::StrippedHeaders;
@@ -21,6 +24,7 @@ use super::upstream_clock::UpstreamClock;
 use crate::credential::CachedSource;
 use crate::header_fields::HeaderFields;
 use crate::token::{Issuer, WorkloadToken};
+pub use table::{NoRoute, RouteTable};
 
 /// The upstream of a route.
 #[derive(Debug)]
@@ -113,14 +117,16 @@ impl Isolation {
 pub struct Route {
     /// The configured name.
     pub name: Arc<str>,
-    /// Matches only this host (in lower case, without port); `None` matches any.
-    pub host: Option<String>,
+    /// Matches only these hosts; any if empty.
+    pub hosts: Vec<HostPattern>,
     /// Path prefix beginning with `/`; matches whole segments.
     pub path: String,
     /// Whether the upstream ignores the case of paths, so that the prefix matches in any case.
     pub case_insensitive_path: bool,
     /// Matches only these methods; `None` matches any.
     pub methods: Option<Vec<Method>>,
+    /// How the path is changed that is sent upstream; `None` if it is sent as received.
+    pub rewrite: Option<PathRewrite>,
     /// The upstream.
     pub upstream: Arc<Upstream>,
     /// The issuers whose tokens are accepted.
@@ -131,6 +137,10 @@ pub struct Route {
     pub source: Option<Arc<CachedSource>>,
     /// The caller's headers that are not forwarded.
     pub stripped_headers: StrippedHeaders,
+    /// What is changed in the headers that are forwarded upstream.
+    pub request_headers: HeaderEdits,
+    /// What is changed in the headers of the upstream's responses.
+    pub response_headers: HeaderEdits,
     /// Scopes that the token must have.
     pub require_scopes: Vec<String>,
     /// Path prefixes whose 401s are the upstream's own; they match whole segments.
@@ -192,14 +202,17 @@ impl Route {
         matches && (rest.is_empty() || prefix.ends_with('/') || rest.starts_with(b"/"))
     }
 
+    /// Whether the route names this host, which may have a port. A wildcard names none: whoever owns
+    /// a name below its domain may let it resolve to this machine.
+    pub(super) fn names_host(&self, host: &str) -> bool {
+        let name = host_name(host);
+        self.hosts.iter().any(|own| own.exact() == Some(&*name))
+    }
+
     /// Why the route does not match a request; `None` if it does. `host` comes from [`host_name`];
     /// `path` has no query.
     pub fn mismatch(&self, host: &str, path: &str, method: &Method) -> Option<Mismatch> {
-        if self
-            .host
-            .as_deref()
-            .is_some_and(|expected| expected != host)
-        {
+        if !self.hosts.is_empty() && !self.hosts.iter().any(|own| own.covers(host)) {
             Some(Mismatch::Host)
         } else if !self.covers(path) {
             Some(Mismatch::Path)
@@ -251,134 +264,6 @@ pub enum Mismatch {
     Path,
     /// The route is for other methods.
     Method,
-}
-
-/// All routes, matched by host, path and method.
-#[derive(Debug, Default)]
-pub struct RouteTable {
-    by_host: HashMap<String, Vec<Arc<Route>>>,
-    any_host: Vec<Arc<Route>>,
-    /// The weakest isolation of all routes with `bewit = true`; `None` if there are none.
-    bewit_isolation: Option<Isolation>,
-    /// Whether any route has `cors`.
-    have_cors: bool,
-}
-
-/// Why no route was found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NoRoute {
-    /// No route matches the host, path and method.
-    Unmatched,
-    /// An upstream could read the path as one that matches another route, or as one that no route
-    /// accepts.
-    Ambiguous(Ambiguity),
-}
-
-impl RouteTable {
-    /// Sorts `routes` for matching: longer prefixes first, then routes with methods.
-    pub fn new(mut routes: Vec<Arc<Route>>) -> Self {
-        routes.sort_by_key(|r| (std::cmp::Reverse(r.path.len()), r.methods.is_none()));
-        let mut table = Self {
-            bewit_isolation: weakest_isolation(&routes),
-            have_cors: routes.iter().any(|route| route.cors.is_some()),
-            ..Self::default()
-        };
-        for route in routes {
-            match &route.host {
-                Some(host) => table.by_host.entry(host.clone()).or_default().push(route),
-                None => table.any_host.push(route),
-            }
-        }
-        table
-    }
-
-    /// The route for a request: routes for its host take precedence over those for any host,
-    /// then the longest prefix wins. `host` may have a port; `target` is the raw path and query.
-    ///
-    /// # Errors
-    /// If no route matches. [`NoRoute::Ambiguous`] prevents callers from reaching a path through
-    /// a more permissive route by spelling it differently (`/api/%73ecrets` for `/api/secrets`).
-    pub fn find(&self, host: &str, target: &str, method: &Method) -> Result<&Arc<Route>, NoRoute> {
-        self.find_if(host, target, |route, host, path| {
-            route.mismatch(host, path, method).is_none()
-        })
-    }
-
-    /// Like [`RouteTable::find`], whatever the method is.
-    ///
-    /// # Errors
-    /// As for [`RouteTable::find`].
-    pub(super) fn find_for_any_method(
-        &self,
-        host: &str,
-        target: &str,
-    ) -> Result<&Arc<Route>, NoRoute> {
-        self.find_if(host, target, |route, host, path| {
-            let mismatch = route.mismatch(host, path, &Method::OPTIONS);
-            matches!(mismatch, None | Some(Mismatch::Method))
-        })
-    }
-
-    fn find_if(
-        &self,
-        host: &str,
-        target: &str,
-        matches: impl Fn(&Route, &str, &str) -> bool,
-    ) -> Result<&Arc<Route>, NoRoute> {
-        let host = host_name(host);
-        let raw = path::without_query(target);
-        let found = self.lookup(&host, raw, &matches);
-        for reading in path::readings(raw).map_err(NoRoute::Ambiguous)? {
-            let other = self.lookup(&host, &reading, &matches);
-            if found.map(Arc::as_ptr) != other.map(Arc::as_ptr) {
-                return Err(NoRoute::Ambiguous(Ambiguity::OtherRoute));
-            }
-        }
-        found.ok_or(NoRoute::Unmatched)
-    }
-
-    fn lookup(
-        &self,
-        host: &str,
-        path: &str,
-        matches: impl Fn(&Route, &str, &str) -> bool,
-    ) -> Option<&Arc<Route>> {
-        let for_host = self.by_host.get(host).map_or(&[][..], Vec::as_slice);
-        for_host
-            .iter()
-            .chain(&self.any_host)
-            .find(|route| matches(route, host, path))
-    }
-
-    /// Whether any route has `cors`.
-    pub(super) fn have_cors(&self) -> bool {
-        self.have_cors
-    }
-
-    /// Whether any route has `bewit = true`.
-    pub fn has_bewit_route(&self) -> bool {
-        self.bewit_isolation.is_some()
-    }
-
-    /// Which requests to `/bewit` are refused if a web page sent them, whatever they ask for.
-    pub(super) fn bewit_isolation(&self) -> Isolation {
-        self.bewit_isolation.unwrap_or_default()
-    }
-
-    /// Whether any route is for this host, which may have a port.
-    pub(super) fn names_host(&self, host: &str) -> bool {
-        self.by_host.contains_key(&*host_name(host))
-    }
-
-    /// All routes, in no particular order.
-    pub fn iter(&self) -> impl Iterator<Item = &Arc<Route>> {
-        self.by_host.values().flatten().chain(&self.any_host)
-    }
-}
-
-fn weakest_isolation(routes: &[Arc<Route>]) -> Option<Isolation> {
-    let bewit = routes.iter().filter(|route| route.compat.bewit);
-    bewit.map(|route| route.isolation).min()
 }
 
 #[cfg(test)]
@@ -435,15 +320,18 @@ pub(crate) mod tests {
     ) -> Route {
         Route {
             name: name.into(),
-            host: host.map(Into::into),
+            hosts: host.into_iter().map(HostPattern::new).collect(),
             path: path.into(),
             case_insensitive_path: false,
             methods: methods.map(<[_]>::to_vec),
+            rewrite: None,
             upstream: Arc::new(upstream()),
             issuers: vec![],
             session: None,
             source: None,
             stripped_headers: StrippedHeaders::default(),
+            request_headers: HeaderEdits::default(),
+            response_headers: HeaderEdits::default(),
             require_scopes: vec![],
             passes_401: vec![],
             refused_scopes: RefusalLog::default(),
@@ -456,111 +344,5 @@ pub(crate) mod tests {
             upgrade_expiry: UpgradeExpiry::default(),
             compat: Compat::default(),
         }
-    }
-
-    fn table() -> RouteTable {
-        RouteTable::new(
-            [
-                route("root", None, "/", None),
-                route("api", None, "/api", None),
-                route("secrets", None, "/api/secrets/", None),
-                route(
-                    "read",
-                    None,
-                    "/api/queue/",
-                    Some(&[Method::GET, Method::HEAD]),
-                ),
-                route("hosted", Some("tc.example.com"), "/", None),
-            ]
-            .map(Arc::new)
-            .to_vec(),
-        )
-    }
-
-    fn found(host: &str, target: &str, method: &Method) -> Result<String, NoRoute> {
-        table()
-            .find(host, target, method)
-            .map(|r| r.name.to_string())
-    }
-
-    #[test]
-    fn the_longest_path_prefix_wins_at_a_segment_boundary() {
-        for (target, expected) in [
-            ("/", "root"),
-            ("/api", "api"),
-            ("/api?x=/api/secrets/", "api"),
-            ("/apix", "root"),
-            ("/api/secrets", "api"),
-            ("/api/secrets/", "secrets"),
-            ("/api/secrets/a%2Fb?c", "secrets"),
-            ("/api/queue/v1/ping", "read"),
-        ] {
-            assert_eq!(
-                found("x", target, &Method::GET).unwrap(),
-                expected,
-                "{target}"
-            );
-        }
-        assert_eq!(
-            found("x", "/api/queue/v1/ping", &Method::POST).unwrap(),
-            "api"
-        );
-        let lower_case = Method::from_bytes(b"get").unwrap();
-        assert_eq!(
-            found("x", "/api/queue/v1/ping", &lower_case).unwrap(),
-            "read"
-        );
-    }
-
-    #[test]
-    fn routes_for_a_host_take_precedence_and_match_any_case_port_and_trailing_dot() {
-        for host in ["tc.example.com", "TC.example.COM:8080", "tc.example.com."] {
-            assert_eq!(
-                found(host, "/api/secrets/x", &Method::GET).unwrap(),
-                "hosted"
-            );
-        }
-        assert_eq!(found("[::1]:80", "/", &Method::GET).unwrap(), "root");
-        for host in ["[::1]", "[::1]:80", "[0:0:0:0:0:0:0:1]", "[::0001]"] {
-            assert_eq!(host_name(host), "::1");
-        }
-    }
-
-    #[test]
-    fn a_path_that_matches_another_route_when_decoded_is_ambiguous() {
-        for target in [
-            "/api/%73ecrets/x",
-            "/%61pi/secrets/x",
-            "/api//secrets/x",
-            "/api%2Fsecrets%2Fx",
-            "/api/x%2F..%2Fsecrets/y",
-            "/api/%2e%2E/x",
-            "/api%5csecrets/x",
-        ] {
-            let found = found("x", target, &Method::GET);
-            assert!(matches!(found, Err(NoRoute::Ambiguous(_))), "{target}");
-        }
-        for target in [
-            "/api/queue/v1/task%2Fx",
-            "/api/secrets/a//b",
-            "/api/secrets/100%25",
-            "/api/%zz",
-        ] {
-            assert!(found("x", target, &Method::GET).is_ok(), "{target}");
-        }
-    }
-
-    #[test]
-    fn a_request_that_no_route_matches_is_unmatched() {
-        let table = RouteTable::new(vec![Arc::new(route("api", None, "/api/", None))]);
-        assert_eq!(
-            table.find("x", "/", &Method::GET).unwrap_err(),
-            NoRoute::Unmatched
-        );
-        assert_eq!(
-            table.find("x", "/api", &Method::GET).unwrap_err(),
-            NoRoute::Unmatched
-        );
-        assert_eq!(table.iter().count(), 1);
     }
 }

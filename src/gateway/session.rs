@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Head;
-use super::host::{host_name, is_loopback};
+use super::host::{HostPattern, host_name, is_loopback};
 use super::path;
 use super::rate_limit::{Rate, RateBy, RateLimiter, RateLimiters};
 use super::reason::Reason;
@@ -217,22 +217,23 @@ pub struct SessionTable(Vec<Placed>);
 struct Placed {
     session: Arc<Session>,
     /// The hosts that have a route with the session; `None` if a route with it has no host.
-    hosts: Option<Vec<String>>,
+    hosts: Option<Vec<HostPattern>>,
 }
 
 impl SessionTable {
     /// The endpoints of `sessions` exist on every host that has a route with that session, and on
-    /// every host if such a route has none. `routes` are the session and the host of each route.
-    pub fn new(sessions: Vec<Arc<Session>>, routes: &[(&Arc<Session>, Option<&str>)]) -> Self {
+    /// every host if such a route has none. `routes` are the session and the hosts of each route.
+    pub fn new(sessions: Vec<Arc<Session>>, routes: &[(&Arc<Session>, &[HostPattern])]) -> Self {
         let placed = |session: Arc<Session>| {
-            let own = routes
+            let own: Vec<&[HostPattern]> = routes
                 .iter()
                 .filter(|(of, _)| Arc::ptr_eq(of, &session))
-                .map(|(_, host)| host.map(str::to_owned));
+                .map(|(_, hosts)| *hosts)
+                .collect();
             // Without any route, too, so that they can be tried.
-            let hosts: Option<Vec<String>> = own.collect();
+            let everywhere = own.is_empty() || own.iter().any(|hosts| hosts.is_empty());
             Placed {
-                hosts: hosts.filter(|hosts| !hosts.is_empty()),
+                hosts: (!everywhere).then(|| own.concat()),
                 session,
             }
         };
@@ -250,7 +251,10 @@ impl SessionTable {
             let rest = path.strip_prefix(placed.session.prefix.as_str())?;
             let here = match &placed.hosts {
                 None => true,
-                Some(hosts) => hosts.iter().any(|own| **own == *host_name(host)),
+                Some(hosts) => {
+                    let name = host_name(host);
+                    hosts.iter().any(|own| own.covers(&name))
+                }
             };
             here.then_some((&placed.session, rest))
         })

@@ -72,6 +72,10 @@ impl CredentialSource for MeteredSource {
         self.inner.retries_are_safe()
     }
 
+    fn is_fixed(&self) -> bool {
+        self.inner.is_fixed()
+    }
+
     fn is_shared(&self) -> bool {
         self.inner.is_shared()
     }

@@ -9,6 +9,7 @@
 mod cookies;
 mod cors;
 mod echo;
+mod edits;
 mod policy;
 #[cfg(test)]
 mod tests;
@@ -20,6 +21,7 @@ use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, StatusCode, Version};
 
 use crate::gateway::OTP;
+use crate::gateway::header_edits::HeaderEdits;
 use crate::gateway::request_headers::{StrippedHeaders, is_identity};
 use crate::gateway::reserved_headers::{is_reserved, reads_as};
 use crate::gateway::route::Upstream;
@@ -28,6 +30,7 @@ use crate::session::SetCookie;
 use crate::trace::{self, RequestTrace};
 pub(super) use cors::{keep_preflight_fields, remove_cors_fields, set_cors_fields};
 pub(super) use echo::SentCredentials;
+pub(super) use edits::edit;
 use policy::HeaderAction;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -305,18 +308,20 @@ pub(super) fn response_trailers(
 
 /// Returns the trailers of a request that are forwarded, if any: none with the name of a field
 /// that hawkgate sets or removes in a head, because a recipient may merge both (RFC 9110 §6.5.1).
-/// `rules` are the fields that only rules may set, and `credential` is the one in which hawkgate
-/// sends its credential.
+/// `rules` are the fields that only rules may set, `edits` are those of the route, and `credential`
+/// is the field in which hawkgate sends its credential.
 pub(super) fn request_trailers(
     mut trailers: HeaderMap,
     stripped: &StrippedHeaders,
     rules: &[HeaderName],
+    edits: &HeaderEdits,
     credential: Option<&HeaderName>,
 ) -> Option<HeaderMap> {
     let reserved = |name: &str| {
         let same = |field: &HeaderName| reads_as(name.as_bytes(), field.as_str().as_bytes());
         // A one-time password is for the source only.
-        rules.iter().chain(credential).chain([&OTP]).any(same)
+        let own = rules.iter().chain(edits.names());
+        own.chain(credential).chain([&OTP]).any(same)
     };
     trailers
         .retain(|name, _| {

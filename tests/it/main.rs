@@ -7,6 +7,7 @@
 
 mod absolute_form;
 mod activation;
+mod any_api;
 mod attacks;
 mod audit;
 mod auth0;

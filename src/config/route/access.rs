@@ -275,7 +275,8 @@ impl Route {
             Some(
                 SourceKind::TaskclusterMint { .. }
                 | SourceKind::TaskclusterStatic { .. }
-                | SourceKind::ClientCredentials { .. },
+                | SourceKind::ClientCredentials { .. }
+                | SourceKind::Static(_),
             ) => {
                 let problem = "is a delegated issuer, but the route's source checks no tokens: any token would obtain credentials";
                 reader.error(
@@ -337,7 +338,8 @@ fn requires_caller(source: &SourceKind) -> Option<&'static str> {
         // `check_password` refuses anonymous routes.
         SourceKind::Password(_)
         | SourceKind::TaskclusterStatic { .. }
-        | SourceKind::ClientCredentials { .. } => None,
+        | SourceKind::ClientCredentials { .. }
+        | SourceKind::Static(_) => None,
     }
 }
 

@@ -15,21 +15,21 @@ impl Route {
                 "has no effect without a source: every 401 of this route is passed on as it is";
             reader.error(&self.passes_401.at, problem, "set source, or remove it");
         }
-        let route = self
-            .path
-            .value
-            .as_deref()
-            .filter(|path| prefix_problem(path).is_none());
+        let route = self.upstream_path();
         for item in &list.items {
             let path = &item.value;
             if let Some((problem, remedy)) = prefix_problem(path) {
                 let problem = format!("{} {problem}", quoted(path));
                 reader.error(&item.at, problem, remedy);
-            } else if let Some(route) = route
+            } else if let Some(route) = route.as_deref()
                 && !lies_below(path, route)
             {
+                let sent = match self.rewrite() {
+                    None => "",
+                    Some(_) => ", as it is sent upstream",
+                };
                 let problem = format!(
-                    "{} is not below the route's path {}",
+                    "{} is not below the route's path {}{sent}",
                     quoted(path),
                     quoted(route)
                 );

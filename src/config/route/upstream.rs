@@ -6,6 +6,7 @@ use std::time::Duration;
 use url::{Host, Url};
 
 use super::{Context, Route};
+use crate::config::diagnostic::quoted;
 use crate::config::http_url::{is_loopback, require_origin_only};
 use crate::config::reader::Reader;
 use crate::config::resolved::Upstream;
@@ -59,7 +60,17 @@ impl Route {
 
     fn check_upstream(&self, reader: &mut Reader<'_>, url: &Url, context: Context<'_>) {
         let at = &self.upstream.at;
-        require_origin_only(reader, at, url, "the request's own path is forwarded");
+        if url.path() == "/" || url.query().is_some() {
+            require_origin_only(reader, at, url, "the request's own path is forwarded");
+        } else {
+            let problem = "has a path, but the request's own path is forwarded";
+            let remedy = format!(
+                "write {}, and add_prefix = {} to put that before the request's path",
+                quoted(&url.origin().ascii_serialization()),
+                quoted(url.path().trim_end_matches('/'))
+            );
+            reader.error(at, problem, remedy);
+        }
         let plain = url.scheme() == "http";
         if plain && !is_loopback(url) && self.allow_plaintext.value == Some(false) {
             let host = url.host_str().unwrap_or_default();

@@ -99,10 +99,10 @@ fn a_minimal_file_has_every_default() {
     assert_eq!(
         (
             route.path.as_str(),
-            route.host.as_ref(),
+            route.hosts.as_slice(),
             route.methods.as_ref()
         ),
-        ("/", None, None)
+        ("/", &[][..], None)
     );
     assert!(!route.anonymous && route.workload_token.is_none() && route.require_scopes.is_empty());
     assert_eq!(

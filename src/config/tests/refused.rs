@@ -8,6 +8,7 @@ const CASES: &str = concat!(
     include_str!("refused_session.txt"),
     include_str!("refused_cors.txt"),
     include_str!("refused_diag.txt")
+    include_str!("refused_api.txt")
 );
 
 /// The title, file and errors of each case. `tests/it` validates the same files with the schema.

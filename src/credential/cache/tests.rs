@@ -224,7 +224,7 @@ fn user(subject: &str) -> SwapRequest {
 fn text(leased: &Leased) -> &str {
     match leased.lease.credential() {
         Credential::Bearer(secret) => secret.expose(),
-        Credential::Taskcluster { .. } => panic!("a bearer credential"),
+        Credential::Taskcluster { .. } | Credential::Basic { .. } => panic!("a bearer credential"),
     }
 }
 

@@ -177,7 +177,7 @@ fn body(changes: &Value) -> Vec<u8> {
 fn client_of(issued: &Issued) -> &str {
     match &issued.credential {
         Credential::Taskcluster { client_id, .. } => client_id,
-        Credential::Bearer(_) => panic!("a Taskcluster credential"),
+        Credential::Bearer(_) | Credential::Basic { .. } => panic!("a Taskcluster credential"),
     }
 }
 

@@ -185,8 +185,8 @@ impl RequestBody {
         {
             let (route, rules) = (&policy.route, &policy.gateway.rule_headers);
             let source = route.source.as_ref().map(|source| source.inject().header());
-            let stripped = &route.stripped_headers;
-            self.trailers = headers::request_trailers(received, stripped, rules, source);
+            let (stripped, edits) = (&route.stripped_headers, &route.request_headers);
+            self.trailers = headers::request_trailers(received, stripped, rules, edits, source);
         }
         self.trailers.clone()
     }

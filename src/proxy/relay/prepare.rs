@@ -43,6 +43,7 @@ fn prepare(
     if let Some(trace) = &context.trace {
         headers::set_trace_headers(fields, trace)?;
     }
+    headers::edit(fields, &route.request_headers)?;
     let ruling_headers = admission.decision().map_or(&[][..], Decision::headers);
     headers::set_rule_headers(fields, &context.gateway.rule_headers, ruling_headers)?;
     if let Some(source) = &route.source {
@@ -86,6 +87,9 @@ fn sanitize(
     headers::sanitize_response(fields, status)?;
     let interim = status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS;
     if !interim {
+        if let Some(admission) = &context.admission {
+            headers::edit(fields, &admission.route.response_headers)?;
+        }
         add_taskcluster_proxy_headers(fields, target, context)?;
     }
     headers::remove_echoes(fields, status, &context.sent)?;

@@ -120,7 +120,9 @@ fn of(subject: &str) -> SwapRequest {
 fn token(issued: &Issued) -> &str {
     match &issued.credential {
         Credential::Bearer(token) => token.expose(),
-        Credential::Taskcluster { .. } => panic!("a bearer token is expected"),
+        Credential::Taskcluster { .. } | Credential::Basic { .. } => {
+            panic!("a bearer token is expected")
+        }
     }
 }
 

@@ -163,7 +163,9 @@ fn swap_request_from(
 fn token(issued: &Issued) -> &str {
     match &issued.credential {
         Credential::Bearer(token) => token.expose(),
-        Credential::Taskcluster { .. } => panic!("a bearer token is expected"),
+        Credential::Taskcluster { .. } | Credential::Basic { .. } => {
+            panic!("a bearer token is expected")
+        }
     }
 }
 

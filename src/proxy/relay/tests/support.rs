@@ -247,7 +247,10 @@ fn route(options: &Options, upstream: SocketAddr, source: CachedSource) -> Route
     let host = options.tls.as_ref().map_or("tc.example.com", |tls| tls.0);
     Route {
         name: "tc".into(),
-        host: None,
+        hosts: vec![],
+        rewrite: None,
+        request_headers: crate::gateway::header_edits::HeaderEdits::default(),
+        response_headers: crate::gateway::header_edits::HeaderEdits::default(),
         path: "/".into(),
         case_insensitive_path: false,
         methods: None,
