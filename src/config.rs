@@ -10,6 +10,7 @@ mod cache;
 mod cors;
 mod diagnostic;
 mod document;
+mod forward_auth;
 mod host;
 mod http_url;
 mod issuer;

@@ -21,6 +21,7 @@ mod descriptors;
 mod differences;
 mod docs;
 mod explain;
+mod forward_auth;
 mod grpc;
 mod h2spec;
 mod haproxy;
