@@ -11,6 +11,7 @@ mod cors;
 mod diagnostic;
 mod document;
 mod foreign;
+mod forward_auth;
 mod host;
 mod http_url;
 mod issuer;

@@ -13,7 +13,10 @@ pub mod static_secret;
 pub mod taskcluster_mint;
 pub mod taskcluster_static;
 
-pub use cache::{CacheLimits, CachedSource, Lease, LeaseError, Leased, Replacement, SourceOptions};
+pub use cache::{
+    CacheLimits, CachedSource, Lease, LeaseError, Leased, Receipt, Replacement, Reported,
+    SourceOptions,
+};
 pub use identity::{IdentityHasher, IdentityKey, RandomnessError};
 pub use inject::{Inject, InjectError};
 pub use outcome::{ExchangeResult, Lookup};

@@ -7,6 +7,7 @@ pub mod bewit;
 pub mod client_certificate;
 pub mod compat;
 pub mod cors;
+pub mod forward_auth;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 pub mod header_edits;
@@ -56,6 +57,7 @@ use crate::session::SessionMemo;
 use crate::token::TokenMemo;
 use admission::{bearer, password};
 use client_certificate::ClientCertificate;
+use forward_auth::ForwardAuth;
 use reason::Reason;
 use rejection::Rejection;
 use resource_isolation::{IsolationPolicy, Transport};
@@ -77,6 +79,8 @@ pub struct Gateway {
     /// Every header that any rule sets. The caller's copies are removed on every route, because
     /// upstreams trust these headers.
     pub rule_headers: Vec<HeaderName>,
+    /// Every `[[forward_auth]]`.
+    pub forward_auth: Vec<Arc<ForwardAuth>>,
     /// Which requests without credentials may come from web pages.
     pub isolation: IsolationPolicy,
     /// The audit log and tracing.

@@ -204,7 +204,12 @@ impl Metrics {
         let rejection = outcome.rejection.and_then(|r| series.rejection(r));
         let session = outcome.session.as_deref();
         let session = session.and_then(|record| series.session(record));
-        for count in [lookup, rejection, session].into_iter().flatten() {
+        let forward_auth = outcome.forward_auth.as_deref();
+        let forward_auth = forward_auth.and_then(|record| series.forward_auth(record));
+        for count in [lookup, rejection, session, forward_auth]
+            .into_iter()
+            .flatten()
+        {
             count.inc();
         }
     }

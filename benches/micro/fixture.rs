@@ -283,6 +283,7 @@ pub(crate) fn gateway(count: usize, issuer: Option<Arc<Issuer>>) -> Gateway {
         login: None,
         clock: SystemClock::shared(),
         rule_headers: vec![],
+        forward_auth: vec![],
         isolation: IsolationPolicy::default(),
         observability: Observability::default(),
     }

@@ -15,6 +15,7 @@ use crate::config::{self, Config, IssuerKind, SourceKind};
 use crate::credential::static_secret::StaticSecretSource;
 use crate::credential::{CacheLimits, CachedSource, CredentialSource, SourceOptions};
 use crate::gateway::cors::{Cors, CorsPolicy};
+use crate::gateway::forward_auth::ForwardAuth;
 use crate::gateway::login::Login;
 use crate::gateway::rate_limit::RateLimiters;
 use crate::gateway::resource_isolation::IsolationPolicy;
@@ -152,6 +153,11 @@ impl Builder<'_> {
                 login,
                 clock: self.clock.clone(),
                 rule_headers: rule_headers(&rules),
+                forward_auth: config
+                    .forward_auth
+                    .iter()
+                    .map(|asked| forward_auth(asked, config))
+                    .collect(),
                 isolation: IsolationPolicy::new(config.server.local_hosts.clone()),
                 observability: observe(config, self.clock, self.metrics)?,
             },
@@ -381,7 +387,7 @@ fn reject_exposed_password_routes(config: &Config) -> Result<(), StartError> {
         let source = route.source.and_then(|at| config.sources.get(at));
         source.is_some_and(|s| matches!(s.kind, SourceKind::Password(_)))
     });
-    let local = config.server.listen.iter().all(|l| l.address.is_local());
+    let local = callers(config).all(|l| l.address.is_local());
     match exposed {
         Some(route) if !local => Err(StartError::Unusable(format!(
             "route {:?} accepts passwords, but other machines can connect to it",
@@ -511,12 +517,19 @@ fn build_route(
     }
 }
 
+/// The listeners that serve every route. Those of `[[forward_auth]]` serve the routes that they name,
+/// which all need a token.
+fn callers(config: &Config) -> impl Iterator<Item = &Listener> {
+    let listeners = config.server.listen.iter();
+    listeners.filter(|listener| listener.forward_auth.is_none())
+}
+
 /// Which requests to the route are refused if a web page sent them. A route without tokens and
 /// without a source may serve other machines, under names that hawkgate does not know.
 fn isolation(route: &config::Route, config: &Config) -> Isolation {
     let kind = route.source.and_then(|at| config.sources.get(at));
     let takes_password = kind.is_some_and(|s| matches!(s.kind, SourceKind::Password(_)));
-    let public = route.source.is_none() && !config.server.listen.iter().all(Listener::is_local);
+    let public = route.source.is_none() && !callers(config).all(Listener::is_local);
     if takes_password || (route.anonymous && !public) {
         Isolation::Always
     } else if route.workload_token.is_some() {
@@ -524,6 +537,18 @@ fn isolation(route: &config::Route, config: &Config) -> Isolation {
     } else {
         Isolation::Off
     }
+}
+
+fn forward_auth(written: &config::ForwardAuth, config: &Config) -> Arc<ForwardAuth> {
+    let routes = written
+        .routes
+        .iter()
+        .filter_map(|at| config.routes.get(*at));
+    Arc::new(ForwardAuth {
+        name: written.name.clone(),
+        kind: written.kind,
+        routes: routes.map(|route| route.name.clone()).collect(),
+    })
 }
 
 fn rule(written: &config::Rule) -> Result<Rule, StartError> {

@@ -210,6 +210,7 @@ fn names(config: &Config) -> LabelValues {
             .iter()
             .map(|s| s.settings.name.clone())
             .collect(),
+        forward_auth: config.forward_auth.iter().map(|f| f.name.clone()).collect(),
     }
 }
 

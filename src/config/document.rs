@@ -11,7 +11,8 @@ use super::reader::{Reader, Section, Table};
 use super::references::{Declaration, refuse_duplicates};
 use super::resolved::{Config, Issuer, IssuerKind, Route, Session, Source, SourceKind};
 use super::{
-    cache, issuer, limits, log, login, route, rule, server, session, source, trace, units,
+    cache, forward_auth, issuer, limits, log, login, route, rule, server, session, source, trace,
+    units,
 };
 use crate::suggest::nearest;
 
@@ -55,10 +56,16 @@ pub(super) fn read(reader: &mut Reader<'_>, document: &DeTable<'_>) -> Option<Co
         Some(None)
     };
 
+    let asked = repeated(reader, document, "forward_auth", |reader, table| {
+        forward_auth::read(reader, table, &routes, &sources)
+    });
+    forward_auth::check_listeners(reader, &asked, server.as_ref());
+
     refuse_duplicates(reader, "issuer", &issuers);
     refuse_duplicates(reader, "source", &sources);
     refuse_duplicates(reader, "session", &sessions);
     refuse_duplicates(reader, "route", &routes);
+    refuse_duplicates(reader, "forward_auth", &asked);
     session::refuse_collisions(reader, &sessions, &routes);
     route::refuse_overlapping(reader, &routes);
     route::refuse_mixed_case_sensitivity(reader, &routes);
@@ -83,8 +90,12 @@ pub(super) fn read(reader: &mut Reader<'_>, document: &DeTable<'_>) -> Option<Co
     }
 
     let (limits, rate) = limits?;
+    let (forward_auth, listen) = forward_auth::resolved(&asked)?;
+    let mut server = server?;
+    server.listen.extend(listen);
     let config = Config {
-        server: server?,
+        server,
+        forward_auth,
         issuers: issuers.iter().map(named_issuer).collect::<Option<_>>()?,
         sources: sources
             .iter()

@@ -2,7 +2,8 @@
 
 use super::reader::{Key, Section};
 use super::{
-    cache, issuer, limits, log, login, oauth_client, route, rule, server, session, source, trace,
+    cache, forward_auth, issuer, limits, log, login, oauth_client, route, rule, server, session,
+    source, trace,
 };
 
 /// A table of the file.
@@ -48,6 +49,7 @@ pub const TABLES: &[KeyTable] = &[
     table::<route::Route>("route", true, None),
     table::<rule::Rule>("rule", true, None),
     table::<login::Login>("login", false, None),
+    table::<forward_auth::ForwardAuth>("forward_auth", true, None),
     table::<limits::Limits>("limits", false, None),
     table::<cache::Cache>("cache", false, None),
     table::<log::Log>("log", false, None),

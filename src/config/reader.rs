@@ -224,6 +224,8 @@ impl<'a> Reader<'a> {
     /// to both.
     pub(super) fn all_listeners(&self, written: &[Listener]) -> Vec<Listener> {
         let running = self.running.iter().flat_map(|server| &server.listen);
+        // Those of [[forward_auth]] serve none of the routes that are restricted.
+        let running = running.filter(|listener| listener.forward_auth.is_none());
         running.chain(written).cloned().collect()
     }
 

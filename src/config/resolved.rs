@@ -12,6 +12,7 @@ use super::named_file::NamedFile;
 use crate::credential::static_secret::StaticSecretSettings;
 use crate::credential::{CacheLimits, Inject};
 use crate::gateway::cors::{AllowedOrigins, CorsSettings};
+use crate::gateway::forward_auth::ProxyKind;
 use crate::gateway::rate_limit::Rate;
 use crate::log::settings::Log;
 use crate::proxy::settings::{Address, Limits, Listener};
@@ -49,6 +50,8 @@ pub struct Config {
     pub rules: Vec<Rule>,
     /// `[login]`, if present.
     pub login: Option<Login>,
+    /// `[[forward_auth]]`, in file order. Their listeners are among [`Server::listen`].
+    pub forward_auth: Vec<ForwardAuth>,
     /// `[limits]`
     pub limits: Limits,
     /// `limits.rate`, for each client over all routes together; `None` for no limit.
@@ -89,7 +92,7 @@ impl Config {
 /// `[server]`
 #[derive(Clone, Debug, PartialEq)]
 pub struct Server {
-    /// The listeners for callers; at least one.
+    /// The listeners for callers, of which there is at least one, and then those of `[[forward_auth]]`.
     pub listen: Vec<Listener>,
     /// The address of the admin listener.
     pub admin: Address,
@@ -377,6 +380,17 @@ pub struct Login {
     pub allowed_origins: Option<AllowedOrigins>,
     /// The longest validity of the credentials; 1 minute to 30 days.
     pub lifetime: Duration,
+}
+
+/// `[[forward_auth]]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct ForwardAuth {
+    /// Unique among these tables.
+    pub name: Arc<str>,
+    /// The proxy that asks.
+    pub kind: ProxyKind,
+    /// Indices into [`Config::routes`]; each has issuers and a source.
+    pub routes: Vec<usize>,
 }
 
 impl Upstream {

@@ -251,7 +251,10 @@ fn check_local_hosts(reader: &mut Reader<'_>, hosts: &Field<List<String>>) {
     }
 }
 
-fn resolve_listeners(reader: &mut Reader<'_>, items: Vec<Item<Listen>>) -> Option<Vec<Listener>> {
+pub(super) fn resolve_listeners(
+    reader: &mut Reader<'_>,
+    items: Vec<Item<Listen>>,
+) -> Option<Vec<Listener>> {
     let mut listeners: Vec<Listener> = Vec::new();
     let mut complete = true;
     for Item { at, value } in items {
@@ -291,6 +294,7 @@ fn resolve_listener(reader: &mut Reader<'_>, at: &Location, listen: Listen) -> O
                 tls: None,
                 h2c: false,
                 access: ListenerAccess::default(),
+                forward_auth: None,
             });
         }
         Listen::Table(table) => table,
@@ -332,6 +336,7 @@ fn resolve_listener(reader: &mut Reader<'_>, at: &Location, listen: Listen) -> O
         tls,
         h2c,
         access: access?,
+        forward_auth: None,
     })
 }
 

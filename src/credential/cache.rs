@@ -10,6 +10,7 @@ mod fetch_coordinator;
 mod generation;
 mod lease_memo;
 mod negative;
+mod receipt;
 mod replacement;
 #[cfg(test)]
 mod tests;
@@ -27,6 +28,7 @@ use crate::secret::SecretString;
 use crate::token::{Caller, ExtensionKey};
 use fetch_coordinator::FetchCoordinator;
 use generation::Generation;
+pub use receipt::{Receipt, Reported};
 pub use replacement::Replacement;
 
 /// The settings of `[cache]`.

@@ -1,13 +1,13 @@
-//! Responses of hawkgate's own endpoints (`[login]`, `[[session]]` and `/bewit`), and to preflights and
-//! other OPTIONS requests that are not forwarded.
+//! Responses of hawkgate's own endpoints (`[login]`, `[[session]]`, `[[forward_auth]]` and `/bewit`), and
+//! to preflights and other OPTIONS requests that are not forwarded.
 
 use std::fmt;
 use std::sync::Arc;
 
-use http::{Method, StatusCode};
+use http::{HeaderName, HeaderValue, Method, StatusCode};
 use zeroize::Zeroizing;
 
-use super::outcome::SessionRecord;
+use super::outcome::{ForwardAuthRecord, SessionRecord};
 use super::rejection::{ErrorResponse, Rejection};
 use crate::clock::UnixMillis;
 use crate::token::Caller;
@@ -22,6 +22,8 @@ pub struct LocalResponse {
     pub status: StatusCode,
     /// Headers by name, without `Content-Length`.
     pub headers: Vec<(&'static str, String)>,
+    /// Headers whose names are configured, for the proxy that sends the request upstream.
+    pub upstream_headers: Vec<(HeaderName, HeaderValue)>,
     /// The body, wiped when dropped.
     pub body: Zeroizing<Vec<u8>>,
     /// The rejection, if the request was refused.
@@ -41,6 +43,8 @@ pub struct RequestDetails {
     pub verification: Option<&'static str>,
     /// The rule that decided, if one did.
     pub rule: Option<Arc<str>>,
+    /// Set for forward-auth requests.
+    pub forward_auth: Option<Box<ForwardAuthRecord>>,
     /// The session, at an endpoint of one.
     pub session: Option<Box<SessionRecord>>,
     /// The source of the credentials.
@@ -61,10 +65,16 @@ impl LocalResponse {
         Self {
             status,
             headers: vec![("cache-control", "no-store".into())],
+            upstream_headers: Vec::new(),
             body: Zeroizing::default(),
             rejection: None,
             details: RequestDetails::default(),
         }
+    }
+
+    /// `204 No Content`.
+    pub fn no_content() -> Self {
+        Self::new(StatusCode::NO_CONTENT)
     }
 
     /// `303 See Other` to `url`, which is also the body, as in taskcluster-proxy.
@@ -99,6 +109,7 @@ impl LocalResponse {
         Self {
             status,
             headers,
+            upstream_headers: Vec::new(),
             body: Zeroizing::new(body.into_bytes()),
             rejection: Some(rejection),
             details: RequestDetails::default(),

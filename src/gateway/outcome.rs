@@ -83,6 +83,8 @@ labels! {
         Login = "login",
         /// A request for a signed URL at `/bewit`.
         Bewit = "bewit",
+        /// A request that another proxy asked about.
+        ForwardAuth = "forward_auth",
         /// A sign-in with a browser.
         SignIn = "sign_in",
         /// The renewal of a session.
@@ -118,6 +120,33 @@ labels! {
         /// A fault of hawkgate or this machine.
         Internal = "internal",
     }
+}
+
+labels! {
+    /// How a forward-auth request ended: the `result` label of `hawkgate_forward_auth_total`.
+    ForwardAuthResult {
+        /// The answer contains a credential.
+        Allowed = "allowed",
+        /// The caller has to present another token.
+        Unauthenticated = "unauthenticated",
+        /// Refused for another reason.
+        Refused = "refused",
+        /// The issuer or the source does not answer, or another failure that is not the caller's.
+        Unavailable = "unavailable",
+        /// The proxy reported a 401 of the upstream, and the credential is replaced.
+        Reported = "reported",
+    }
+}
+
+/// What metrics and logs record about a forward-auth request.
+#[derive(Clone, Debug)]
+pub struct ForwardAuthRecord {
+    /// The configured name of the `[[forward_auth]]`.
+    pub name: Arc<str>,
+    /// How the request ended.
+    pub result: ForwardAuthResult,
+    /// Method and path of the request that the proxy asked about, once known.
+    pub original: Option<(http::Method, String)>,
 }
 
 labels! {
@@ -243,6 +272,9 @@ pub struct Outcome {
     pub rule: Option<Arc<str>>,
     /// The session, if the request involves one.
     pub session: Option<Box<SessionRecord>>,
+    /// Set for forward-auth requests; `method` and `path` are then those of the request that the proxy
+    /// asked about, if they are known.
+    pub forward_auth: Option<Box<ForwardAuthRecord>>,
     /// The source of the credential.
     pub source: Option<Arc<str>>,
     /// The result of the last credential lookup.
@@ -297,6 +329,7 @@ impl Outcome {
             verification: None,
             rule: None,
             session: None,
+            forward_auth: None,
             source: None,
             lookup: None,
             code,

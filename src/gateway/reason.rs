@@ -101,6 +101,8 @@ labels! {
         LoginUnknownProvider = "login_unknown_provider",
         /// `/bewit`: the URL does not belong to an upstream with `bewit = true`.
         BewitRefused = "bewit_refused",
+        /// `[[forward_auth]]`: the proxy does not say what it asks about, or what it reports is not valid.
+        ForwardAuthRequest = "forward_auth_request",
         /// The issuer's keys have never been fetched, or introspection is unavailable.
         KeysUnavailable = "keys_unavailable",
         /// This machine's clock is not set, so the token cannot be checked.
@@ -215,6 +217,7 @@ impl Reason {
             Self::LoginRefused => row(400, "InputError", None, "Could not generate credentials for this access token"),
             Self::LoginUnknownProvider => row(400, "InputError", None, "Unknown provider"),
             Self::BewitRefused => row(403, "BewitRefused", None, "This gateway does not sign this URL."),
+            Self::ForwardAuthRequest => row(400, "InvalidRequest", None, "The proxy did not describe the original request as the `kind` of this [[forward_auth]] requires, each header exactly once, or reported a credential that is not known here: see docs/forward-auth.md."),
             Self::KeysUnavailable => row(503, "ServiceUnavailable", None, "The token's issuer cannot be reached to verify it. Try again later."),
             Self::ClockNotSet => row(503, "ServiceUnavailable", None, "This gateway's clock is wrong, so the token cannot be checked. Try again later."),
             Self::WorkloadTokenUnavailable => row(503, "ServiceUnavailable", None, "The workload's own token is not available. Try again later."),

@@ -339,7 +339,7 @@ async fn mint_again(admission: &mut Admission, outdated: &Lease) -> Recovery {
     after(admission.record_lease(minted), Reason::ClockSkew)
 }
 
-async fn replace(admission: &mut Admission, rejected: &Lease) -> Recovery {
+pub(super) async fn replace(admission: &mut Admission, rejected: &Lease) -> Recovery {
     let Some(source) = admission.route.source.clone() else {
         return Recovery::PassThrough(Reason::NotSigned);
     };

@@ -95,6 +95,7 @@ fn fixture(source: ScriptedSource) -> Fixture {
             login: None,
             clock: clock.clone(),
             rule_headers: vec![],
+            forward_auth: vec![],
             isolation: IsolationPolicy::default(),
             observability: Observability::default(),
         },
@@ -308,6 +309,7 @@ fn verifying(workload: Option<&Path>) -> Gateway {
         login: None,
         clock,
         rule_headers: vec![],
+        forward_auth: vec![],
         isolation: IsolationPolicy::default(),
         observability: Observability::default(),
     }
@@ -413,6 +415,7 @@ async fn a_short_path_is_routed_by_its_expanded_form() {
         login: None,
         clock,
         rule_headers: vec![],
+        forward_auth: vec![],
         isolation: IsolationPolicy::default(),
         observability: Observability::default(),
     };

@@ -102,13 +102,17 @@ fn fill(line: &mut Line<'_>, outcome: &Outcome) {
     request_line(line, outcome);
     line.text("version", version(outcome.version));
     let session = outcome.session.as_deref();
+    let forward_auth = outcome.forward_auth.as_deref();
     let names = [
         ("route", outcome.route.as_deref()),
         ("issuer", outcome.issuer.as_deref()),
         ("session", session.map(|session| &*session.name)),
+        ("forward_auth", forward_auth.map(|asked| &*asked.name)),
         (
             "via",
-            session.and_then(|s| s.via_cookie.then_some("cookie")),
+            session
+                .and_then(|s| s.via_cookie.then_some("cookie"))
+                .or(forward_auth.map(|_| "forward_auth")),
         ),
         ("verification", outcome.verification),
         ("rule", outcome.rule.as_deref()),

@@ -24,6 +24,8 @@ pub(super) fn fill(line: &mut Line<'_>, outcome: &Outcome, audit: &Audit) {
     name(line, "subject", audit.subject.as_deref());
     name(line, "token_client", audit.client.as_deref());
     session(line, outcome.session.as_deref());
+    let forward_auth = outcome.forward_auth.as_deref();
+    present(line, [("forward_auth", forward_auth.map(|f| &*f.name))]);
     present(
         line,
         [

@@ -67,6 +67,8 @@ families! {
         "Sign-ins with a browser, by result.";
     session_refreshes: CounterVec<2> = "hawkgate_session_refreshes_total", ["session", "result"],
         "Renewals of sessions, by result.";
+    forward_auth: CounterVec<2> = "hawkgate_forward_auth_total", ["forward_auth", "result"],
+        "Requests of other proxies for a credential, by result.";
     config_reloads: CounterVec<1> = "hawkgate_config_reloads_total", ["result"],
         "Configuration reloads, by result.";
     config_loaded_at: IntGauge = "hawkgate_config_last_reload_success_timestamp_seconds", [],
@@ -95,5 +97,7 @@ impl Families {
         self.exchange_duration.retain("source", sources);
         self.sign_ins.retain("session", &names.sessions);
         self.session_refreshes.retain("session", &names.sessions);
+        self.forward_auth
+            .retain("forward_auth", &names.forward_auth);
     }
 }

@@ -19,6 +19,8 @@ pub struct LabelValues {
     pub sources: Vec<Arc<str>>,
     /// Names of `[[session]]`.
     pub sessions: Vec<Arc<str>>,
+    /// Names of `[[forward_auth]]`.
+    pub forward_auth: Vec<Arc<str>>,
 }
 
 /// One `child` per member of a closed set, in the set's order.

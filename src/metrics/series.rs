@@ -14,7 +14,8 @@ use super::label_values::{LabelValues, UNKNOWN, children};
 use super::metric_vec::CounterVec;
 use crate::credential::Lookup;
 use crate::gateway::outcome::{
-    Ending, SessionEvent, SessionRecord, SignInResult, UnauthorizedAction, UnauthorizedReason,
+    Ending, ForwardAuthRecord, ForwardAuthResult, SessionEvent, SessionRecord, SignInResult,
+    UnauthorizedAction, UnauthorizedReason,
 };
 use crate::gateway::reason::Reason;
 use crate::label::Label;
@@ -25,6 +26,7 @@ pub(super) struct Series {
     issuers: ByName<Verifications>,
     sources: ByName<Vec<IntCounter>>,
     sessions: ByName<SessionSeries>,
+    forward_auth: ByName<Vec<IntCounter>>,
     rejections: Vec<IntCounter>,
 }
 
@@ -93,6 +95,11 @@ impl Series {
                 children(Lookup::ALL, |label| families.lookups.child([source, label]))
             }),
             sessions: ByName::new(&names.sessions, |n| SessionSeries::new(n, families)),
+            forward_auth: ByName::new(&names.forward_auth, |name| {
+                children(ForwardAuthResult::ALL, |result| {
+                    families.forward_auth.child([name, result])
+                })
+            }),
             rejections: children(Reason::ALL, |label| families.rejections.child([label])),
         }
     }
@@ -112,6 +119,12 @@ impl Series {
 
     pub(super) fn lookup(&self, source: Option<&Arc<str>>, result: Lookup) -> Option<&IntCounter> {
         self.sources.get(source).get(result as usize)
+    }
+
+    /// The counter of forward-auth requests with this result.
+    pub(super) fn forward_auth(&self, record: &ForwardAuthRecord) -> Option<&IntCounter> {
+        let counters = self.forward_auth.get(Some(&record.name));
+        counters.get(record.result as usize)
     }
 
     /// The counter of what happened to a session, if it is counted.

@@ -19,6 +19,7 @@ fn names() -> LabelValues {
         issuers: vec!["auth0".into()],
         sources: vec!["login".into()],
         sessions: vec!["web".into()],
+        forward_auth: vec!["edge".into()],
     }
 }
 

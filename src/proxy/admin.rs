@@ -102,6 +102,7 @@ pub async fn bind(
         tls: None,
         h2c: false,
         access: ListenerAccess::default(),
+        forward_auth: None,
     };
     let limits = Limits {
         header_bytes: HEADER_BYTES,

@@ -4,7 +4,7 @@ use super::context::Context;
 use crate::gateway::Admission;
 use crate::gateway::login;
 use crate::gateway::outcome::{
-    Audit, AuditDecision, AuditEvent, SessionEvent, SessionRecord, SignInResult,
+    Audit, AuditDecision, AuditEvent, ForwardAuthResult, SessionEvent, SessionRecord, SignInResult,
 };
 
 impl Context {
@@ -22,14 +22,21 @@ impl Context {
         }
         let (admission, refused) = (self.admission.as_ref(), self.admission_error.as_ref());
         let endpoint = self.own_endpoint.as_ref();
-        let event =
-            if endpoint.is_some_and(|endpoint| endpoint.route.as_deref() == Some(login::LABEL)) {
-                AuditEvent::Login
-            } else if self.gateway.is_bewit_endpoint(path) {
-                AuditEvent::Bewit
-            } else {
-                AuditEvent::Request
-            };
+        if let Some(asked) = endpoint.and_then(|endpoint| endpoint.forward_auth.as_deref())
+            && asked.result == ForwardAuthResult::Reported
+        {
+            // It requests no credential.
+            return None;
+        }
+        let event = if endpoint.is_some_and(|endpoint| endpoint.forward_auth.is_some()) {
+            AuditEvent::ForwardAuth
+        } else if endpoint.is_some_and(|endpoint| endpoint.route.as_deref() == Some(login::LABEL)) {
+            AuditEvent::Login
+        } else if self.gateway.is_bewit_endpoint(path) {
+            AuditEvent::Bewit
+        } else {
+            AuditEvent::Request
+        };
         let route = admission
             .map(|a| &a.route)
             .or(refused.and_then(|r| r.route.as_ref()));

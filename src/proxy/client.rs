@@ -47,6 +47,8 @@ pub(super) struct ConnMetadata {
     pub(super) trusted_proxies: Option<Arc<[IpNet]>>,
     /// The verified certificate that the peer presented, if any.
     pub(super) certificate: Option<Arc<ClientCertificate>>,
+    /// The name of the `[[forward_auth]]` that the listener serves, instead of routes.
+    pub(super) forward_auth: Option<Arc<str>>,
 }
 
 impl PeerInfo {
@@ -124,7 +126,7 @@ mod tests {
         let trusted: Arc<[IpNet]> = ["10.0.0.0/8".parse().unwrap()].into();
         let metadata = ConnMetadata {
             trusted_proxies: Some(trusted),
-            certificate: None,
+            ..ConnMetadata::default()
         };
         for (peer, fields, expected) in [
             ("10.0.0.1", &["https"][..], true),
@@ -159,7 +161,7 @@ mod tests {
         let trusted: Arc<[IpNet]> = ["10.0.0.0/8".parse().unwrap()].into();
         let metadata = ConnMetadata {
             trusted_proxies: Some(trusted),
-            certificate: None,
+            ..ConnMetadata::default()
         };
         for (peer, forwarded, expected) in [
             ("192.0.2.1", None, Some("192.0.2.1")),

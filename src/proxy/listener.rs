@@ -64,6 +64,8 @@ pub(super) struct BoundListener {
     pub(super) access: Option<Arc<AccessControl>>,
     /// `None` if no proxy is trusted.
     pub(super) proxies: Option<Arc<ProxyTrust>>,
+    /// The name of the `[[forward_auth]]` that it serves, instead of routes.
+    pub(super) forward_auth: Option<Arc<str>>,
 }
 
 /// The protocol of a listener's connections.
@@ -140,6 +142,7 @@ impl BoundListener {
                 .proxies
                 .as_ref()
                 .map(|settings| Arc::new(ProxyTrust::new(settings))),
+            forward_auth: listener.forward_auth.clone(),
         })
     }
 

@@ -95,6 +95,11 @@ impl Context {
             .or(refused.and_then(|r| r.route.as_ref()));
         let admitted = self.times.admitted.unwrap_or(now);
         let session = self.session_record();
+        let forward_auth = endpoint.and_then(|endpoint| endpoint.forward_auth.clone());
+        let (method, path) = match forward_auth.as_deref().and_then(|f| f.original.clone()) {
+            Some(original) => original,
+            None => (method, path),
+        };
         Outcome {
             request_id: std::mem::take(&mut self.request_id),
             method,
@@ -123,6 +128,7 @@ impl Context {
                 .or(endpoint.and_then(|o| o.rule.as_ref()))
                 .cloned(),
             session,
+            forward_auth,
             source: route
                 .and_then(|r| r.source.as_ref())
                 .map(|s| s.name())

@@ -7,6 +7,7 @@ mod attempt;
 mod body;
 mod duplex;
 mod endpoints;
+mod forward_auth;
 mod prepare;
 mod respond;
 mod retry;

@@ -74,6 +74,7 @@ struct ListenerSettings {
     protocol: Protocol,
     access: Option<Arc<AccessControl>>,
     proxies: Option<Arc<ProxyTrust>>,
+    forward_auth: Option<Arc<str>>,
 }
 
 /// The worker that serves a connection, the signal that closes it, and its place in the limits.
@@ -265,6 +266,7 @@ where
                 protocol: protocol.clone(),
                 access: listener.access.clone(),
                 proxies: listener.proxies.clone(),
+                forward_auth: listener.forward_auth.clone(),
             };
             shared
                 .workers
@@ -386,6 +388,7 @@ async fn serve_connection<A>(
     let mut metadata = ConnMetadata {
         trusted_proxies: settings.proxies.as_ref().map(|proxies| proxies.networks()),
         certificate: None,
+        forward_auth: settings.forward_auth.clone(),
     };
     let stream = match &settings.protocol {
         Protocol::Plain => incoming.into_transport().ok(),

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -30,6 +31,8 @@ pub struct Listener {
     pub h2c: bool,
     /// Which peers may connect.
     pub access: ListenerAccess,
+    /// The name of the `[[forward_auth]]` that the listener serves, instead of routes.
+    pub forward_auth: Option<Arc<str>>,
 }
 
 impl Listener {

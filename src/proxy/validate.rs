@@ -143,6 +143,24 @@ pub(super) fn check_target(
     target::check_origin_form(target, options, limits.url_bytes).map(drop)
 }
 
+/// Performs the checks of a request line and of `Host` on a request that a proxy asks about.
+///
+/// # Errors
+/// Returns the first fault found.
+pub(super) fn check_original(
+    method: &Method,
+    host: &str,
+    target: &str,
+    limits: &HeadLimits,
+) -> Result<(), Rejection> {
+    check_method(method.as_str().as_bytes())?;
+    target::check_origin_form(target.as_bytes(), false, limits.url_bytes)?;
+    if !fields::is_authority(host.as_bytes()) {
+        return Err(bad_request("malformed host of the original request"));
+    }
+    Ok(())
+}
+
 fn check_lines(line: &[u8], rest: &[u8], limits: &HeadLimits) -> Result<Framing, Rejection> {
     let version = check_request_line(line, limits)?;
     let mut fields = FieldChecker::default();

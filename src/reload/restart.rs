@@ -2,7 +2,7 @@
 
 use crate::config::{Config, Server};
 use crate::log::settings::{AUDIT_LEVEL, Log};
-use crate::proxy::settings::Limits;
+use crate::proxy::settings::{Limits, Listener};
 
 /// The keys that differ between `running` and `new` and only take effect after a restart.
 pub fn restart_needed(running: &Config, new: &Config) -> Vec<&'static str> {
@@ -18,6 +18,8 @@ pub fn restart_needed(running: &Config, new: &Config) -> Vec<&'static str> {
         routes: _,
         rules: _,
         login: _,
+        // Its listeners are among those of `server`.
+        forward_auth: _,
         cache: _,
         trace: _,
         files: _,
@@ -59,13 +61,27 @@ fn of_server(running: &Server, new: &Server) -> Vec<&'static str> {
         local_hosts: _,
     } = running;
     changed([
-        ("server.listen", *listen != new.listen),
+        ("server.listen", own(listen) != own(&new.listen)),
+        (
+            "forward_auth.listen",
+            forward_auth(listen) != forward_auth(&new.listen),
+        ),
         ("server.admin", *admin != new.admin),
         ("server.drain", *drain != new.drain),
         ("server.drain_delay", *drain_delay != new.drain_delay),
         ("server.startup_grace", *startup_grace != new.startup_grace),
         ("server.threads", *threads != new.threads),
     ])
+}
+
+/// The listeners of `server.listen` itself.
+fn own(listen: &[Listener]) -> Vec<&Listener> {
+    listen.iter().filter(|l| l.forward_auth.is_none()).collect()
+}
+
+/// The listeners of `[[forward_auth]]`.
+fn forward_auth(listen: &[Listener]) -> Vec<&Listener> {
+    listen.iter().filter(|l| l.forward_auth.is_some()).collect()
 }
 
 fn of_limits(running: &Limits, new: &Limits) -> Vec<&'static str> {

@@ -17,7 +17,7 @@ use crate::support::tokens::{self, IssuerServer, SHARED};
 use crate::support::wait::within;
 
 /// A Python with the packages of `tests/peers/requirements.txt`, which are installed if necessary.
-async fn python() -> PathBuf {
+pub(crate) async fn python() -> PathBuf {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/peers/python");
     let prepared = Command::new(script).output().await.unwrap();
     assert!(

@@ -23,6 +23,7 @@ mod diagnostics;
 mod differences;
 mod docs;
 mod explain;
+mod forward_auth;
 mod grpc;
 mod h2spec;
 mod haproxy;

@@ -9,6 +9,7 @@ const CASES: &str = concat!(
     include_str!("refused_cors.txt"),
     include_str!("refused_diag.txt")
     include_str!("refused_api.txt")
+    include_str!("refused_forward_auth.txt")
 );
 
 /// The title, file and errors of each case. `tests/it` validates the same files with the schema.

@@ -15,6 +15,7 @@ use exchange::abandoned;
 
 use super::generation::Generation;
 use super::negative::NegativeEntry;
+use super::receipt::Reported;
 use super::replacement::{Replacement, ReplacementLimit};
 use super::{Lease, LeaseError, Leased, SourceOptions};
 use crate::bounded_cache::CacheBounds;
@@ -267,6 +268,33 @@ impl FetchCoordinator {
         {
             return;
         }
+        self.mark_rejected(rejected, now);
+    }
+
+    /// Like [`Self::invalidate`], for a generation of which only the number is known.
+    pub(super) fn invalidate_number(
+        &self,
+        identity: Identity,
+        caller: Identity,
+        number: u64,
+    ) -> Reported {
+        let now = self.now();
+        let _guard = self.in_flight();
+        let current = self.current.get(&identity);
+        let Some(current) = current.filter(|current| current.number == number) else {
+            return Reported::Replaced;
+        };
+        if !self
+            .replacements
+            .charge(caller, identity, number, now.monotonic)
+        {
+            return Reported::Limited;
+        }
+        self.mark_rejected(&current, now);
+        Reported::Replaced
+    }
+
+    fn mark_rejected(&self, rejected: &Generation, now: Now) {
         if self.inner.is_shared() {
             rejected.renew_later(now.monotonic);
         } else {

@@ -1,5 +1,6 @@
 mod lasting_lease;
 mod lease_memo;
+mod receipt;
 mod replacement;
 
 use std::sync::atomic::{AtomicU64, Ordering};

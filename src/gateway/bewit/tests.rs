@@ -71,6 +71,7 @@ fn gateway() -> Gateway {
         login: None,
         clock: ManualClock::at(UnixMillis::from_secs(NOW)),
         rule_headers: vec![],
+        forward_auth: vec![],
         isolation: IsolationPolicy::default(),
         observability: Observability::default(),
     }

@@ -34,6 +34,7 @@ fn gateway(routes: Vec<Route>, clock: SharedClock) -> Gateway {
         login: None,
         clock,
         rule_headers: vec![],
+        forward_auth: vec![],
         isolation: IsolationPolicy::default(),
         observability: Observability::default(),
     }

@@ -69,6 +69,7 @@ fn gateway(source: SignInSource) -> (Gateway, Arc<SignInSource>) {
         sessions: SessionTable::default(),
         login: None,
         rule_headers: vec![],
+        forward_auth: vec![],
         isolation: IsolationPolicy::default(),
         observability: Observability::default(),
         clock,

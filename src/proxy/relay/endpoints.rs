@@ -1,5 +1,5 @@
-//! hawkgate's own endpoints: for credentials (`[login]`), for sessions (`[[session]]`), and for signed
-//! URLs (`POST /bewit`).
+//! hawkgate's own endpoints: for credentials (`[login]`), for sessions (`[[session]]`), for signed
+//! URLs (`POST /bewit`), and for other proxies (`[[forward_auth]]`), which have listeners of their own.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -29,8 +29,13 @@ enum OwnEndpoint {
 
 impl Transaction<'_> {
     /// Returns the response if the request is for one of hawkgate's own endpoints, which take
-    /// precedence over all routes, and `Ok(None)` otherwise.
+    /// precedence over all routes, or on a listener that serves nothing else, and `Ok(None)`
+    /// otherwise.
     pub(super) async fn serve_own(&mut self) -> Result<Option<LocalResponse>, Rejection> {
+        let forward_auth = self.conn.metadata.forward_auth.as_ref();
+        if let Some(name) = forward_auth.map(Arc::clone) {
+            return Box::pin(self.forward_auth(&name)).await.map(Some);
+        }
         match own_endpoint(&self.head, &self.context.gateway) {
             None => Ok(None),
             // Boxed, because most requests are for an upstream.

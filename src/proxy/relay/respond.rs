@@ -33,7 +33,8 @@ impl Transaction<'_> {
             headers.extend(cookies);
         }
         self.context.rejection = Some(rejection);
-        self.respond(status, &headers, body.as_bytes()).await
+        self.respond(status, &fields_of(&headers), body.as_bytes())
+            .await
     }
 
     /// Ends a request that received no response from its upstream: with a rejection, unless a
@@ -83,7 +84,10 @@ impl Transaction<'_> {
         let body: Zeroizing<Vec<u8>> = served.body;
         let mut headers = served.headers;
         headers.extend(self.take_cookies());
-        self.respond(served.status, &headers, &body).await
+        let mut fields = fields_of(&headers);
+        let upstream = &served.upstream_headers;
+        fields.extend(upstream.iter().map(|(n, v)| (n.as_ref(), v.as_bytes())));
+        self.respond(served.status, &fields, &body).await
     }
 
     /// Takes the fields that set the cookies of a session.
@@ -96,7 +100,7 @@ impl Transaction<'_> {
     async fn respond(
         &mut self,
         status: StatusCode,
-        headers: &[(&'static str, String)],
+        headers: &[(&[u8], &[u8])],
         body: &[u8],
     ) -> Result<(), RelayError> {
         // In HTTP/2 the stream is reset instead, without an error (RFC 9113 §8.1).
@@ -136,17 +140,14 @@ impl Transaction<'_> {
     fn local_head(
         &self,
         status: StatusCode,
-        headers: &[(&'static str, String)],
+        headers: &[(&[u8], &[u8])],
         length: usize,
     ) -> ResponseHead {
         let date = local_response::date(self.relay.clock.now());
         let mut digits = itoa::Buffer::new();
         let digits = digits.format(length).as_bytes();
         let id = self.context.request_id.as_bytes();
-        let own = headers
-            .iter()
-            .map(|(name, value)| (name.as_bytes(), value.as_bytes()));
-        let mut fields: Vec<(&[u8], &[u8])> = own.collect();
+        let mut fields = headers.to_vec();
         if let Some(grant) = &self.context.cors {
             fields.push((b"vary", b"Origin"));
             let cors = grant.fields();
@@ -179,6 +180,13 @@ impl Transaction<'_> {
         let expects = self.head.fields.contains(&header::EXPECT);
         announced && (!expects || self.caller.body.continued)
     }
+}
+
+fn fields_of<'a>(headers: &'a [(&'static str, String)]) -> Vec<(&'a [u8], &'a [u8])> {
+    let fields = headers.iter();
+    fields
+        .map(|(name, value)| (name.as_bytes(), value.as_bytes()))
+        .collect()
 }
 
 pub(super) fn write_timed_out() -> RelayError {

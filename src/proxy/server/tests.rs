@@ -167,6 +167,7 @@ fn tcp() -> Listener {
         tls: None,
         h2c: false,
         access: ListenerAccess::default(),
+        forward_auth: None,
     }
 }
 

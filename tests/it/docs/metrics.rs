@@ -43,6 +43,7 @@ fn exposition() -> String {
         issuers: vec!["i".into()],
         sources: vec!["s".into()],
         sessions: vec!["w".into()],
+        forward_auth: vec!["f".into()],
     };
     let mut callbacks = ScrapeCallbacks::default();
     callbacks.cache_entries(&"s".into(), || 1);

@@ -140,6 +140,7 @@ impl TestProxy {
             login: None,
             clock: clock.clone(),
             rule_headers: vec![],
+            forward_auth: vec![],
             isolation: IsolationPolicy::default(),
             observability: Observability::default(),
         });
@@ -299,5 +300,6 @@ fn listener(h2c: bool) -> Listener {
         tls: None,
         h2c,
         access: ListenerAccess::default(),
+        forward_auth: None,
     }
 }
