@@ -37,6 +37,7 @@ fn check(path: &Path, skip_secrets: bool) -> Result<String, String> {
             .map_err(|error| format!("{file}: {error}\n"))?;
         lines.extend(more.iter().map(|text| format!("{file}: warning: {text}")));
     }
+    lines.extend(config.network.describe());
     let descriptors =
         process::descriptor_warning(process::hard_descriptor_limit(), config.limits.connections);
     lines.extend(descriptors.map(|text| format!("{file}: warning: {text}")));

@@ -10,7 +10,7 @@ use super::reader::{Reader, Section, Table};
 use super::references::{Declaration, refuse_duplicates};
 use super::resolved::{Config, Issuer, IssuerKind, Route, Session, Source, SourceKind};
 use super::{
-    cache, issuer, limits, log, login, route, rule, server, session, source, trace, units,
+    cache, issuer, limits, log, login, network, route, rule, server, session, source, trace, units,
 };
 use crate::suggest::nearest;
 
@@ -21,6 +21,7 @@ pub(super) fn read(reader: &mut Reader<'_>, document: &DeTable<'_>) -> Option<Co
     let limits = single(reader, document, "limits", limits::Limits::resolve);
     let cache = single(reader, document, "cache", cache::Cache::resolve);
     let log = single(reader, document, "log", log::Log::resolve);
+    let network = single(reader, document, "network", network::Network::resolve);
     let trace = if document.contains_key("trace") {
         single(reader, document, "trace", trace::Trace::resolve).map(Some)
     } else {
@@ -105,6 +106,7 @@ pub(super) fn read(reader: &mut Reader<'_>, document: &DeTable<'_>) -> Option<Co
         rate,
         cache: cache?,
         log: log?,
+        network: network?,
         trace: trace?,
         files: std::mem::take(&mut reader.files),
     };

@@ -4,6 +4,7 @@ mod accepted;
 mod auth0;
 mod examples;
 mod hostile;
+mod network;
 mod refused;
 mod sessions;
 

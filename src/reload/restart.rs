@@ -19,6 +19,7 @@ pub fn restart_needed(running: &Config, new: &Config) -> Vec<&'static str> {
         rules: _,
         login: _,
         cache: _,
+        network: _,
         trace: _,
         files: _,
     } = running;
