@@ -20,6 +20,7 @@ mod limits;
 mod log;
 mod login;
 mod named_file;
+mod network;
 mod oauth_client;
 mod oauth_source;
 mod print;

@@ -26,6 +26,7 @@ use crate::app::{self, Deps, Running, StartError};
 use crate::clock::SystemClock;
 use crate::config::{self, ParseOptions};
 use crate::log::AccessLog;
+use crate::network::Network;
 use crate::proxy::settings::Address;
 use crate::remote::dns::SystemResolver;
 use crate::remote::http_client::{HttpClient, HttpClientOptions, TransportError};
@@ -137,6 +138,7 @@ pub async fn start() -> Result<Demo, DemoError> {
         timeout: Duration::from_secs(10),
         max_bytes: 1024 * 1024,
         ca: None,
+        network: Network::default(),
     })?;
     let hawkgate = url_of(running.listeners.first())?;
     let page = at_localhost(&hawkgate)?;

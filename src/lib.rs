@@ -49,6 +49,7 @@ pub mod label;
 pub mod log;
 #[cfg(not(fuzzing))]
 pub mod metrics;
+pub mod network;
 pub mod peer_text;
 pub mod pem;
 pub mod private_file;

@@ -93,6 +93,18 @@ fn malformed(index: usize) -> String {
     )
 }
 
+/// The platform's CA certificates: those in `SSL_CERT_FILE` and `SSL_CERT_DIR`, if one is set. Those that
+/// cannot be used are left out.
+pub fn platform_cas() -> Vec<CertificateDer<'static>> {
+    let mut found = rustls_native_certs::load_native_certs().certs;
+    found.retain(|certificate| {
+        let parsed = x509_parser::parse_x509_certificate(certificate);
+        parsed.is_ok_and(|(rest, _)| rest.is_empty())
+            && RootCertStore::empty().add(certificate.clone()).is_ok()
+    });
+    found
+}
+
 /// Parses every certificate in `pem`. The error says what is wrong with the file.
 ///
 /// # Errors

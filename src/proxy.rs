@@ -28,6 +28,7 @@ mod headers;
 mod in_flight;
 pub mod listener;
 mod local_response;
+mod outgoing_proxy;
 mod peer;
 mod pool_sweep;
 pub mod preview;

@@ -1,8 +1,8 @@
 //! HTTP clients for every remote party, and the two small loopback servers of the commands. The
 //! only module that knows reqwest; [`http_client`] sets the limits that all clients share.
 //!
-//! - Issuer keys and metadata: [`key_fetcher`], [`jwks`], [`discovery`], [`well_known`],
-//!   [`provider_metadata`], [`introspection`]
+//! - Issuer keys and metadata: [`key_fetcher`], `keys_token`, [`jwks`], [`discovery`],
+//!   [`well_known`], [`provider_metadata`], [`introspection`]
 //! - Credential sources: [`taskcluster_login`], [`taskcluster_oauth`], [`client_credentials`],
 //!   [`token_exchange`], [`auth0_identity`], [`password`]; the OAuth ones are built on [`oauth`]
 //! - Providers of sessions: [`oidc_provider`], [`taskcluster_provider`]
@@ -24,6 +24,7 @@ mod identity_provider;
 pub mod introspection;
 pub mod jwks;
 pub mod key_fetcher;
+mod keys_token;
 pub mod oauth;
 pub mod oidc_provider;
 pub mod otlp;

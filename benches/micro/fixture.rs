@@ -135,6 +135,7 @@ pub(crate) async fn issuer(jwks: &[u8]) -> Arc<Issuer> {
         url: "https://bench.example.com/".into(),
         keys: KeyLocation::Discovery,
         ca: None,
+        keys_token: None,
         audiences: vec!["bench".into()],
         algorithms: Algorithm::ALL.to_vec(),
         profile: Profile::Rfc9068,
@@ -298,6 +299,8 @@ fn upstream() -> Upstream {
         authority: HeaderValue::from_static("tc.example.com"),
         signed_port: 443,
         ca: None,
+        additional_ca: None,
+        proxy: None,
         http2: false,
         timeouts: UpstreamTimeouts {
             connect: second,

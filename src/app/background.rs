@@ -75,14 +75,15 @@ pub(super) async fn prepare_within(
 
 impl Resolution {
     async fn look_up(&self, upstream: &Upstream) -> io::Result<Vec<SocketAddr>> {
-        dns::resolve(&*self.resolver, &upstream.host, upstream.port).await
+        let (host, port) = upstream.next_hop();
+        dns::resolve(&*self.resolver, host, port).await
     }
 
     async fn keep_resolved(self, upstream: Arc<Upstream>) {
         let look_up = || self.look_up(&upstream);
         upstream
             .addresses
-            .keep_resolved(&upstream.host, &self.clock, look_up)
+            .keep_resolved(upstream.next_hop().0, &self.clock, look_up)
             .await;
     }
 }

@@ -1,5 +1,6 @@
 //! Builds the gateway from the configuration: its issuers, sources, rules and routes.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,7 +8,9 @@ use http::{HeaderName, HeaderValue};
 use url::Url;
 
 use super::StartError;
-use super::components::{Component, Components, IssuerBasis, SourceBasis, reuse_or_build, share};
+use super::components::{
+    Component, Components, IssuerBasis, SourceBasis, UpstreamBasis, reuse_or_build, share,
+};
 use super::local_sources::{self, Updatable};
 use super::observe::observe;
 use crate::clock::SharedClock;
@@ -25,6 +28,7 @@ use crate::gateway::session::SessionTable;
 use crate::gateway::upstream_addresses::UpstreamAddresses;
 use crate::gateway::{Gateway, RefusalLog, UpstreamClock};
 use crate::metrics::Metrics;
+use crate::network::{Network, OutgoingProxy};
 use crate::pem;
 use crate::proxy::settings::Listener;
 use crate::reload::Fingerprints;
@@ -117,8 +121,10 @@ impl Builder<'_> {
         };
         let mut routes = Vec::new();
         for (index, route) in config.routes.iter().enumerate() {
-            let upstream =
-                components.upstream(&route.upstream, fingerprints, previous, upstream)?;
+            let basis = upstream_basis(&route.upstream, &config.network)?;
+            let files = route.upstream.ca.as_deref().into_iter();
+            let files = fingerprints.only(files.chain(config.network_files()));
+            let upstream = components.upstream(basis, files, previous, upstream)?;
             let own = match &route.rate {
                 Some(rate) => {
                     Some(components.rate(Some(&route.name), *rate, previous, self.clock)?)
@@ -172,8 +178,13 @@ impl Builder<'_> {
         previous: &Components,
     ) -> Result<Vec<Component<IssuerBasis, Issuer>>, StartError> {
         let component = |issuer: &config::Issuer| {
-            let files = fingerprints.only(config.files_of("issuer", &issuer.name));
-            let basis = (issuer.clone(), config.cache.bounds());
+            let files = config.files_of("issuer", &issuer.name);
+            let files = fingerprints.only(files.chain(config.network_files()));
+            let basis = (
+                issuer.clone(),
+                config.cache.bounds(),
+                config.network.clone(),
+            );
             reuse_or_build(&previous.issuers, basis, files, || {
                 self.issuer(issuer, config)
             })
@@ -189,8 +200,9 @@ impl Builder<'_> {
         updatable: &[Updatable],
     ) -> Result<Vec<Component<SourceBasis, CachedSource>>, StartError> {
         let component = |source: &config::Source| {
-            let files = fingerprints.only(config.files_of("source", &source.name));
-            let basis = (source.clone(), config.cache.clone());
+            let files = config.files_of("source", &source.name);
+            let files = fingerprints.only(files.chain(config.network_files()));
+            let basis = (source.clone(), config.cache.clone(), config.network.clone());
             reuse_or_build(&previous.sources, basis, files, || {
                 self.source(source, config, updatable)
             })
@@ -203,8 +215,8 @@ impl Builder<'_> {
         match &issuer.kind {
             IssuerKind::Delegated => Ok(Issuer::delegated(name)),
             IssuerKind::Oidc(oidc) => {
-                let keys =
-                    key_fetcher(oidc).map_err(|e| StartError::unusable("issuer", &name, &e))?;
+                let keys = key_fetcher(oidc, &config.network)
+                    .map_err(|e| StartError::unusable("issuer", &name, &e))?;
                 let clock = self.clock.clone();
                 let observer = self.metrics.key_observer(&name);
                 let cache_entries = config.cache.bounds();
@@ -228,7 +240,7 @@ impl Builder<'_> {
                     client: own,
                     ca,
                 } = settings.endpoint.clone();
-                let client = introspection_client(ca)
+                let client = introspection_client(ca, &config.network)
                     .map_err(|e| StartError::unusable("issuer", &name, &e))?;
                 let endpoint = Endpoint::new(url, own, client, clock.clone());
                 let introspector = Arc::new(HttpIntrospector::new(endpoint));
@@ -290,7 +302,9 @@ impl Builder<'_> {
         let failed = |e: &dyn std::error::Error| StartError::unusable("source", &source.name, e);
         let inner = match updatable.iter().find(|(name, _)| *name == source.name) {
             Some((_, updatable)) => Arc::clone(updatable) as Arc<dyn CredentialSource>,
-            None => self.credential_source(source).map_err(|e| failed(&*e))?,
+            None => self
+                .credential_source(source, &config.network)
+                .map_err(|e| failed(&*e))?,
         };
         let metered = self.metrics.meter(&source.name, inner, self.clock.clone());
         let options = SourceOptions {
@@ -306,14 +320,16 @@ impl Builder<'_> {
     fn credential_source(
         &self,
         source: &config::Source,
+        network: &Network,
     ) -> Result<Arc<dyn CredentialSource>, Box<dyn std::error::Error>> {
         let clock = self.clock.clone();
+        let client = || client(source, network);
         Ok(match &source.kind {
             SourceKind::TaskclusterLogin { url } => {
-                Arc::new(LoginSource::new(url.clone(), client(source)?, clock))
+                Arc::new(LoginSource::new(url.clone(), client()?, clock))
             }
             SourceKind::TaskclusterOauth { root_url } => {
-                Arc::new(OauthSource::new(root_url, client(source)?, clock))
+                Arc::new(OauthSource::new(root_url, client()?, clock))
             }
             SourceKind::TaskclusterMint { .. } => {
                 Arc::new(local_sources::mint(&source.kind, &clock)?)
@@ -335,7 +351,7 @@ impl Builder<'_> {
                     scopes: scopes.clone(),
                     organization: organization.clone(),
                 };
-                let endpoint = self.endpoint(source, token_url, own)?;
+                let endpoint = self.endpoint(client()?, token_url, own);
                 Arc::new(ClientCredentialsSource::new(settings, endpoint))
             }
             SourceKind::TokenExchange {
@@ -354,15 +370,15 @@ impl Builder<'_> {
                     requested_token_type: requested_token_type.clone(),
                     subject_token_type: subject_token_type.clone(),
                 };
-                let endpoint = self.endpoint(source, token_url, own)?;
+                let endpoint = self.endpoint(client()?, token_url, own);
                 Arc::new(TokenExchangeSource::new(settings, endpoint))
             }
             SourceKind::Auth0Identity(settings) => {
-                let (client, timeout) = (client(source)?, source.timeout);
-                Arc::new(IdentitySource::new(settings, client, timeout, clock)?)
+                let timeout = source.timeout;
+                Arc::new(IdentitySource::new(settings, client()?, timeout, clock)?)
             }
             SourceKind::Password(settings) => {
-                Arc::new(PasswordSource::new(settings, client(source)?, clock)?)
+                Arc::new(PasswordSource::new(settings, client()?, clock)?)
             }
             SourceKind::Static(settings) => Arc::new(StaticSecretSource::new(settings.clone())),
         })
@@ -398,15 +414,9 @@ fn reject_exposed_password_routes(config: &Config) -> Result<(), StartError> {
 }
 
 impl Builder<'_> {
-    /// The OAuth2 endpoint that `source` calls with hawkgate's own client credentials.
-    fn endpoint(
-        &self,
-        source: &config::Source,
-        url: &Url,
-        own: &OauthClient,
-    ) -> Result<Endpoint, Box<dyn std::error::Error>> {
-        let (url, own) = (url.clone(), own.clone());
-        Ok(Endpoint::new(url, own, client(source)?, self.clock.clone()))
+    /// The OAuth2 endpoint that a source calls with hawkgate's own client credentials.
+    fn endpoint(&self, client: HttpClient, url: &Url, own: &OauthClient) -> Endpoint {
+        Endpoint::new(url.clone(), own.clone(), client, self.clock.clone())
     }
 }
 
@@ -420,22 +430,52 @@ fn build_all<C, T>(
         .collect()
 }
 
-fn client(source: &config::Source) -> Result<HttpClient, Box<dyn std::error::Error>> {
+fn client(
+    source: &config::Source,
+    network: &Network,
+) -> Result<HttpClient, Box<dyn std::error::Error>> {
     Ok(HttpClient::new(&HttpClientOptions {
         timeout: source.timeout,
         max_bytes: MAX_EXCHANGE_RESPONSE_BYTES,
         ca: source.ca.clone(),
+        network: network.clone(),
     })?)
 }
 
-fn upstream(written: &config::Upstream) -> Result<Upstream, StartError> {
-    let ca = match &written.ca {
-        Some(file) => {
-            let cas =
-                pem::read_cas(file).map_err(|e| StartError::Unusable(format!("CA file {e}")))?;
-            Some(cas.pem.as_slice().into())
-        }
-        None => None,
+fn upstream_basis(
+    written: &config::Upstream,
+    network: &Network,
+) -> Result<UpstreamBasis, StartError> {
+    let scheme = if written.tls { "https" } else { "http" };
+    let url = format!("{scheme}://{}", authority(written));
+    let url = Url::parse(&url).map_err(|e| StartError::Unusable(format!("{url}: {e}")))?;
+    let proxy = network.upstream_proxy_for(&url).cloned();
+    // CAs of its own replace the additional ones, but not for the proxy.
+    let needed = written.ca.is_none() || proxy.is_some();
+    Ok((
+        written.clone(),
+        proxy,
+        network.ca.clone().filter(|_| needed),
+    ))
+}
+
+fn read_cas(file: Option<&PathBuf>) -> Result<Option<Arc<[u8]>>, StartError> {
+    let Some(file) = file else { return Ok(None) };
+    let cas = pem::read_cas(file).map_err(|e| StartError::Unusable(format!("CA file {e}")))?;
+    Ok(Some(cas.pem.as_slice().into()))
+}
+
+fn upstream((written, proxy, additional_ca): &UpstreamBasis) -> Result<Upstream, StartError> {
+    let unusable = |e| StartError::Unusable(format!("the password of the outgoing proxy: {e}"));
+    let proxy = proxy.as_ref().map(OutgoingProxy::endpoint).transpose();
+    let proxy = proxy.map_err(unusable)?;
+    let (host, port) = match &proxy {
+        Some(proxy) => (&proxy.host, proxy.port),
+        None => (&written.host, written.port),
+    };
+    let addresses = match dns::ip_literal(host, port) {
+        Some(address) => UpstreamAddresses::fixed(vec![address]),
+        None => UpstreamAddresses::unresolved(),
     };
     let authority = authority(written);
     Ok(Upstream {
@@ -446,13 +486,12 @@ fn upstream(written: &config::Upstream) -> Result<Upstream, StartError> {
             StartError::Unusable(format!("{authority:?} is not valid in a Host header"))
         })?,
         signed_port: written.signed_port,
-        ca,
+        ca: read_cas(written.ca.as_ref())?,
+        additional_ca: read_cas(additional_ca.as_ref())?,
+        proxy,
         http2: written.http2,
         timeouts: written.timeouts,
-        addresses: match dns::ip_literal(&written.host, written.port) {
-            Some(address) => UpstreamAddresses::fixed(vec![address]),
-            None => UpstreamAddresses::unresolved(),
-        },
+        addresses,
         clock: UpstreamClock::default(),
     })
 }

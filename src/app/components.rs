@@ -4,7 +4,7 @@
 #[cfg(test)]
 mod tests;
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::StartError;
@@ -16,17 +16,27 @@ use crate::credential::{CacheLimits, CachedSource};
 use crate::gateway::rate_limit::Rate;
 use crate::gateway::rate_limit::RateLimiter;
 use crate::gateway::route::Upstream;
+use crate::network::{Network, OutgoingProxy};
 use crate::reload::Fingerprints;
 use crate::session::Sessions;
 use crate::token::{Issuer, WorkloadToken};
 
 /// Everything that an issuer is built from, except files; the number is the size of its cache.
-pub(super) type IssuerBasis = (config::Issuer, CacheBounds);
+pub(super) type IssuerBasis = (config::Issuer, CacheBounds, Network);
 /// Everything that a source is built from, except files.
-pub(super) type SourceBasis = (config::Source, CacheLimits);
+pub(super) type SourceBasis = (config::Source, CacheLimits, Network);
+
+/// Everything that an upstream is built from, except files: also the proxy through which it is reached,
+/// and the additional CAs.
+pub(super) type UpstreamBasis = (config::Upstream, Option<OutgoingProxy>, Option<PathBuf>);
 
 /// Everything that a session is built from, except files: also its issuer, which verifies its tokens.
-pub(super) type SessionBasis = (config::Session, Option<config::Issuer>, CacheBounds);
+pub(super) type SessionBasis = (
+    config::Session,
+    Option<config::Issuer>,
+    CacheBounds,
+    Network,
+);
 
 /// Everything that a rate limit is built from: its route, if any, and the rate.
 pub(super) type RateBasis = (Option<Arc<str>>, Rate);
@@ -53,7 +63,7 @@ pub(super) struct Components {
     pub(super) sources: Vec<Component<SourceBasis, CachedSource>>,
     /// The sources whose credentials may be replaced at run time.
     pub(super) updatable: Vec<Updatable>,
-    pub(super) upstreams: Vec<Component<config::Upstream, Upstream>>,
+    pub(super) upstreams: Vec<Component<UpstreamBasis, Upstream>>,
     pub(super) workload_tokens: Vec<Arc<WorkloadToken>>,
     pub(super) sessions: Vec<Component<SessionBasis, Sessions>>,
     /// The limit on sign-ins of one address, if there are sessions.
@@ -149,22 +159,20 @@ impl Components {
     /// The upstream for `settings`. Routes with the same upstream share it.
     pub(super) fn upstream(
         &mut self,
-        settings: &config::Upstream,
-        fingerprints: &Fingerprints,
+        basis: UpstreamBasis,
+        files: Fingerprints,
         previous: &Self,
-        build: impl FnOnce(&config::Upstream) -> Result<Upstream, StartError>,
+        build: impl FnOnce(&UpstreamBasis) -> Result<Upstream, StartError>,
     ) -> Result<Arc<Upstream>, StartError> {
         if let Some(component) = self
             .upstreams
             .iter()
-            .find(|component| component.basis == *settings)
+            .find(|component| component.basis == basis)
         {
             return Ok(Arc::clone(&component.value));
         }
-        let files = fingerprints.only(settings.ca.as_deref().into_iter().map(Path::new));
-        let component = reuse_or_build(&previous.upstreams, settings.clone(), files, || {
-            build(settings)
-        })?;
+        let settings = basis.clone();
+        let component = reuse_or_build(&previous.upstreams, basis, files, || build(&settings))?;
         let upstream = Arc::clone(&component.value);
         self.upstreams.push(component);
         Ok(upstream)

@@ -28,7 +28,7 @@ pub(super) fn observe(
     let observer = metrics.span_observer();
     let mut spans = None;
     if let Some(export) = &trace.export {
-        let exporter = Exporter::new(export, observer.clone())
+        let exporter = Exporter::new(export, &config.network, observer.clone())
             .map_err(|error| StartError::Unusable(format!("[trace]: {error}")))?;
         // Without a runtime no requests are served, so there are no spans to export.
         if let Ok(runtime) = Handle::try_current() {

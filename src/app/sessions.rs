@@ -10,6 +10,7 @@ use super::components::{Component, Components, SessionBasis, reuse_or_build};
 use crate::config::{self, Config, SessionProvider};
 use crate::gateway::rate_limit::{RateLimiter, RateLimiters};
 use crate::gateway::session::Session;
+use crate::network::Network;
 use crate::reload::Fingerprints;
 use crate::remote::oidc_provider::OidcProvider;
 use crate::remote::taskcluster_provider::TaskclusterProvider;
@@ -36,11 +37,17 @@ impl Builder<'_> {
             let issuer = session.issuer().and_then(|at| config.issuers.get(at));
             let own = config.files_of("session", name);
             let keys = issuer.map(|issuer| config.files_of("issuer", &issuer.name));
-            let files = fingerprints.only(own.chain(keys.into_iter().flatten()));
-            let basis = (session.clone(), issuer.cloned(), config.cache.bounds());
+            let files = own.chain(keys.into_iter().flatten());
+            let files = fingerprints.only(files.chain(config.network_files()));
+            let basis = (
+                session.clone(),
+                issuer.cloned(),
+                config.cache.bounds(),
+                config.network.clone(),
+            );
             reuse_or_build(&previous.sessions, basis, files, || {
                 let failed = |e: &dyn std::error::Error| StartError::unusable("session", name, e);
-                let provider = self.identity_provider(session, issuers)?;
+                let provider = self.identity_provider(session, &config.network, issuers)?;
                 let predecessor = previous.session(name);
                 let (settings, observer) = (
                     session.settings.clone(),
@@ -62,6 +69,7 @@ impl Builder<'_> {
     fn identity_provider(
         &self,
         session: &config::Session,
+        network: &Network,
         issuers: &[Arc<Issuer>],
     ) -> Result<Arc<dyn IdentityProvider>, StartError> {
         if self.purpose == Purpose::Explain {
@@ -76,11 +84,11 @@ impl Builder<'_> {
                 let issuer = issuer.cloned().ok_or_else(|| {
                     StartError::Unusable(format!("session {name:?} has no issuer"))
                 })?;
-                let made = OidcProvider::new(settings.clone(), issuer, clock);
+                let made = OidcProvider::new(settings.clone(), issuer, network, clock);
                 Arc::new(made.map_err(|e| failed(&e))?)
             }
             SessionProvider::Taskcluster(settings) => {
-                let made = TaskclusterProvider::new(settings.clone(), clock);
+                let made = TaskclusterProvider::new(settings.clone(), network, clock);
                 Arc::new(made.map_err(|e| failed(&e))?)
             }
         })

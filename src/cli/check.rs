@@ -90,6 +90,7 @@ fn valid(file: String, config: &Config, warnings: Vec<Warning>, skip_secrets: bo
             }
         }
     }
+    lines.extend(config.network.describe());
     let descriptors =
         process::descriptor_warning(process::hard_descriptor_limit(), config.limits.connections);
     warnings.extend(descriptors.map(Diagnostic::whole_file));

@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::Args;
 
 use hawkgate::clock::{SharedClock, SystemClock};
+use hawkgate::network::Network as Proxies;
 use hawkgate::registration::AuthMethod;
 use hawkgate::remote::http_client::{HttpClient, HttpClientOptions};
 use hawkgate::remote::settings::{AssertionKey, ClientProof, OauthClient};
@@ -34,6 +35,7 @@ pub(super) fn client(ca: Option<PathBuf>) -> Result<HttpClient, CommandError> {
         timeout: TIMEOUT,
         max_bytes: MAX_RESPONSE_BYTES,
         ca,
+        network: Proxies::from_env()?,
     })?)
 }
 

@@ -148,6 +148,9 @@ fn serve(
     raise_descriptor_limit(config.limits.connections);
     process::install_crypto();
     let runtime = process::runtime()?;
+    if let Some(proxies) = config.network.describe() {
+        tracing::info!("{proxies}");
+    }
     let sample = config.log.access_sample;
     let deps = Deps {
         clock,

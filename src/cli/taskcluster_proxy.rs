@@ -14,6 +14,7 @@ use hawkgate::clock::SystemClock;
 use hawkgate::config::{
     self, ACCESS_TOKEN_VARIABLE, CERTIFICATE_VARIABLE, Config, ConfigErrors, ParseOptions, Warning,
 };
+use hawkgate::network::Network;
 use hawkgate::remote::http_client::{HttpClient, HttpClientOptions};
 use hawkgate::remote::taskcluster_queue::{MAX_TASK_BYTES, task_scopes};
 
@@ -136,6 +137,7 @@ fn authorized_scopes(
         timeout: TIMEOUT,
         max_bytes: MAX_TASK_BYTES,
         ca: None,
+        network: Network::from_env()?,
     })?;
     let runtime = process::runtime()?;
     let task_scopes = runtime.block_on(task_scopes(&client, &root_url, task));

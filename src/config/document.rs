@@ -11,8 +11,8 @@ use super::reader::{Reader, Section, Table};
 use super::references::{Declaration, refuse_duplicates};
 use super::resolved::{Config, Issuer, IssuerKind, Route, Session, Source, SourceKind};
 use super::{
-    cache, forward_auth, issuer, limits, log, login, route, rule, server, session, source, trace,
-    units,
+    cache, forward_auth, issuer, limits, log, login, network, route, rule, server, session, source,
+    trace, units,
 };
 use crate::suggest::nearest;
 
@@ -23,6 +23,7 @@ pub(super) fn read(reader: &mut Reader<'_>, document: &DeTable<'_>) -> Option<Co
     let limits = single(reader, document, "limits", limits::Limits::resolve);
     let cache = single(reader, document, "cache", cache::Cache::resolve);
     let log = single(reader, document, "log", log::Log::resolve);
+    let network = single(reader, document, "network", network::Network::resolve);
     let trace = if document.contains_key("trace") {
         single(reader, document, "trace", trace::Trace::resolve).map(Some)
     } else {
@@ -118,6 +119,7 @@ pub(super) fn read(reader: &mut Reader<'_>, document: &DeTable<'_>) -> Option<Co
         rate,
         cache: cache?,
         log: log?,
+        network: network?,
         trace: trace?,
         files: std::mem::take(&mut reader.files),
     };

@@ -1,11 +1,12 @@
 //! The http and https URLs in the file.
 
 use toml::de::DeValue;
-use url::{Host, Url};
+use url::Url;
 
 use super::diagnostic::{Location, quoted};
 use super::reader::{Reader, Shape, Value};
 use super::value::text;
+pub(super) use crate::network::is_loopback;
 
 impl Value for Url {
     const SHAPE: Shape = Shape::Url;
@@ -124,16 +125,6 @@ fn url_remedy(text: &str) -> String {
 fn is_authority(text: &str) -> bool {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"-.:/_".contains(&b);
     text.starts_with(|c: char| c.is_ascii_alphanumeric()) && text.bytes().all(plain)
-}
-
-/// Whether the host is a loopback name or address.
-pub(super) fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
-        Some(Host::Ipv4(ip)) => ip.is_loopback(),
-        Some(Host::Ipv6(ip)) => ip.is_loopback(),
-        None => false,
-    }
 }
 
 /// Refuses plain http to other machines; `risk` tells the user why.

@@ -21,8 +21,9 @@ use super::resolved::IssuerKind;
 use super::units::show_duration;
 use super::value::{Choice, List};
 use crate::remote::jwks::read_key_file;
-use crate::token::check_key_set;
+use crate::secret::SecretRef;
 use crate::token::settings::{Algorithm, KeyLocation, OidcIssuer, Profile};
+use crate::token::{BearerToken, check_key_set};
 
 section! {
     /// An issuer of bearer tokens. Each route lists the issuers that it trusts.
@@ -48,6 +49,9 @@ section! {
         jwks_file: PathBuf = [optional],
         /// PEM file with the only CAs trusted for fetching keys; the platform's when left out.
         ca: PathBuf = [optional],
+        /// The bearer token for requests for keys and discovery, which is sent to the origin of `jwks_url` or
+        /// `url` only; read again for each request. The API server of Kubernetes needs one.
+        keys_token: SecretRef = [optional],
         /// Accepted values of `aud`; a token must have at least one of them.
         audiences: List<String> = [required],
         /// Accepted signature algorithms; asymmetric ones only.
@@ -261,12 +265,14 @@ impl Oidc {
                 reader.warn(&self.ca.at, problem, "remove it");
             }
         }
+        self.check_keys_token(reader);
         let algorithms = self.algorithms.value.map(List::into_values);
         let keys = resolve_keys(reader, self.jwks_url, self.jwks_file, algorithms.as_deref())?;
         Some(OidcIssuer {
             url: self.url.value?,
             keys,
             ca: self.ca.optional()?,
+            keys_token: self.keys_token.optional()?,
             audiences: self.audiences.value?.into_values(),
             algorithms: algorithms?,
             profile: self.profile.value?,
@@ -275,6 +281,26 @@ impl Oidc {
             subjects: self.subjects.optional()?.map(List::into_values),
             verified_max_age: self.verified_max_age.value?,
         })
+    }
+
+    fn check_keys_token(&self, reader: &mut Reader<'_>) {
+        let Some(token) = &self.keys_token.value else {
+            return;
+        };
+        let at = &self.keys_token.at;
+        if self.jwks_file.given {
+            let problem = "has no effect: the keys come from a file";
+            reader.error(at, problem, "remove it");
+        }
+        if reader.reads_files()
+            && let Ok(token) = token.read()
+            && BearerToken::new(token.expose()).is_err()
+        {
+            let problem = "holds characters that a bearer token cannot have";
+            reader.error(at, problem, "put the token alone there, in one line");
+        }
+        // Rotated tokens must not rebuild the issuer, which reads them again anyway.
+        reader.exclude_from_watching(&at.key("file", at.span()));
     }
 
     /// Without discovery, `iss` is only compared, and need not be a URL.

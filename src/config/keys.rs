@@ -2,8 +2,8 @@
 
 use super::reader::{Key, Section};
 use super::{
-    cache, forward_auth, issuer, limits, log, login, oauth_client, route, rule, server, session,
-    source, trace,
+    cache, forward_auth, issuer, limits, log, login, network, oauth_client, route, rule, server,
+    session, source, trace,
 };
 
 /// A table of the file.
@@ -53,6 +53,7 @@ pub const TABLES: &[KeyTable] = &[
     table::<limits::Limits>("limits", false, None),
     table::<cache::Cache>("cache", false, None),
     table::<log::Log>("log", false, None),
+    table::<network::Network>("network", false, None),
     table::<trace::Trace>("trace", false, None),
 ];
 

@@ -15,6 +15,7 @@ use crate::gateway::cors::{AllowedOrigins, CorsSettings};
 use crate::gateway::forward_auth::ProxyKind;
 use crate::gateway::rate_limit::Rate;
 use crate::log::settings::Log;
+use crate::network::Network;
 use crate::proxy::settings::{Address, Limits, Listener};
 use crate::remote::settings::{
     Auth0Identity, IntrospectionEndpoint, OauthClient, OidcProviderSettings, PasswordGrant,
@@ -60,6 +61,8 @@ pub struct Config {
     pub cache: CacheLimits,
     /// `[log]`
     pub log: Log,
+    /// `[network]`, with what the environment says about outgoing proxies.
+    pub network: Network,
     /// `[trace]`, if present.
     pub trace: Option<Trace>,
     /// Every referenced file, except those that are reread whenever they are used.
@@ -73,6 +76,12 @@ impl Config {
         let issuer = session.and_then(Session::issuer);
         let issuer = issuer.filter(|issuer| !route.issuers.contains(issuer));
         route.issuers.iter().copied().chain(issuer)
+    }
+
+    /// The files that `[network]` references, on which every connection to another machine depends.
+    pub fn network_files(&self) -> impl Iterator<Item = &Path> {
+        let files = self.files.iter().filter(|file| file.table == "[network]");
+        files.map(|file| file.path.as_path())
     }
 
     /// The files that the table `[[kind]]` with this name references.

@@ -5,6 +5,7 @@ mod api;
 mod auth0;
 mod examples;
 mod hostile;
+mod network;
 mod refused;
 mod sessions;
 

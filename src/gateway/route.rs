@@ -23,6 +23,7 @@ use super::upstream_addresses::UpstreamAddresses;
 use super::upstream_clock::UpstreamClock;
 use crate::credential::CachedSource;
 use crate::header_fields::HeaderFields;
+use crate::network::ProxyEndpoint;
 use crate::token::{Issuer, WorkloadToken};
 pub use table::{NoRoute, RouteTable};
 
@@ -41,6 +42,10 @@ pub struct Upstream {
     pub signed_port: u16,
     /// The only CAs to trust, in PEM; `None` trusts the platform's.
     pub ca: Option<Arc<[u8]>>,
+    /// CAs to trust beside the platform's, in PEM, if `ca` is `None`.
+    pub additional_ca: Option<Arc<[u8]>>,
+    /// The outgoing proxy through which it is reached; `addresses` are then the proxy's.
+    pub proxy: Option<ProxyEndpoint>,
     /// Whether to offer HTTP/2 (ALPN, with TLS) or to use it (prior knowledge, without).
     pub http2: bool,
     /// Time limits.
@@ -49,6 +54,16 @@ pub struct Upstream {
     pub addresses: UpstreamAddresses,
     /// Its clock, learnt from `Date`.
     pub clock: UpstreamClock,
+}
+
+impl Upstream {
+    /// The host and port that connections are opened to: the outgoing proxy's, or its own.
+    pub fn next_hop(&self) -> (&str, u16) {
+        match &self.proxy {
+            Some(proxy) => (&proxy.host, proxy.port),
+            None => (&self.host, self.port),
+        }
+    }
 }
 
 /// Time limits for connections to an upstream.
@@ -281,6 +296,8 @@ pub(crate) mod tests {
             authority: HeaderValue::from_static("tc.example.com"),
             signed_port: 443,
             ca: None,
+            additional_ca: None,
+            proxy: None,
             http2: false,
             timeouts: UpstreamTimeouts {
                 connect: Duration::from_secs(1),

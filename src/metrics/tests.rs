@@ -426,6 +426,7 @@ async fn key_refreshes_are_counted_from_zero() {
         url: "https://auth0.example.com/".into(),
         keys: crate::token::settings::KeyLocation::Discovery,
         ca: None,
+        keys_token: None,
         audiences: vec!["x".into()],
         algorithms: crate::token::settings::Algorithm::ALL.to_vec(),
         profile: crate::token::settings::Profile::Rfc9068,

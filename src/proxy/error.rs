@@ -63,6 +63,8 @@ pub(super) enum Retry {
 #[derive(Debug)]
 enum Cause {
     Text(&'static str),
+    /// Composed by hawkgate; contains no text of a peer.
+    Composed(String),
     Io(io::Error),
     Other(Box<dyn std::error::Error + Send + Sync>),
 }
@@ -75,6 +77,14 @@ impl RelayError {
             kind,
             retry: Retry::Never,
             cause: Cause::Text(cause),
+        }
+    }
+
+    /// Creates an error with an explanation for the operator, which contains no text of a peer.
+    pub(super) fn explained(side: Side, kind: ErrorKind, cause: String) -> Self {
+        Self {
+            cause: Cause::Composed(cause),
+            ..Self::new(side, kind, "")
         }
     }
 
@@ -118,15 +128,20 @@ impl RelayError {
     /// Describes the error for the operator's log. Contains no secret and no text of a peer.
     pub(super) fn describe(&self) -> String {
         let kind = self.kind.label();
-        let root: &(dyn std::error::Error + 'static) = match &self.cause {
-            Cause::Text("") => return kind.to_owned(),
-            Cause::Text(text) => return format!("{kind}: {text}"),
-            Cause::Io(error) => error,
-            Cause::Other(error) => &**error,
-        };
-        match peer_text::connection_cause(root) {
-            Some(cause) => format!("{kind}: {cause}"),
+        match self.detail() {
+            Some(detail) => format!("{kind}: {detail}"),
             None => kind.to_owned(),
+        }
+    }
+
+    /// What is known beyond the kind of error.
+    pub(super) fn detail(&self) -> Option<String> {
+        match &self.cause {
+            Cause::Text("") => None,
+            Cause::Text(text) => Some((*text).to_owned()),
+            Cause::Composed(text) => Some(text.clone()),
+            Cause::Io(error) => peer_text::connection_cause(error),
+            Cause::Other(error) => peer_text::connection_cause(&**error),
         }
     }
 }

@@ -14,6 +14,7 @@ use pingora::utils::tls::{WrappedX509, parse_x509};
 use rustls::RootCertStore;
 
 use crate::gateway::route::Upstream;
+use crate::network::ProxyEndpoint;
 use crate::pem;
 
 /// Detects dead connections during long polls before the read timeout expires.
@@ -105,6 +106,25 @@ impl Peers {
             .copied()
     }
 
+    /// Returns the first address of the other family than `address`, unless it is in `tried` or was
+    /// recently unreachable.
+    pub(super) fn other_family(
+        &self,
+        addresses: &[SocketAddr],
+        address: SocketAddr,
+        tried: &[SocketAddr],
+        now: Duration,
+    ) -> Option<SocketAddr> {
+        let mut others = addresses
+            .iter()
+            .filter(|a| a.is_ipv4() != address.is_ipv4());
+        let down = self.down.load();
+        let usable = |other: &&SocketAddr| {
+            !tried.contains(other) && !down.iter().any(|(a, until)| a == *other && *until > now)
+        };
+        others.find(usable).copied()
+    }
+
     /// Records that a connection to `address` failed.
     pub(super) fn mark_unreachable(&self, address: SocketAddr, now: Duration) {
         self.down.rcu(|down| {
@@ -127,28 +147,55 @@ impl Peers {
         address: SocketAddr,
         http1: bool,
     ) -> Result<HttpPeer, String> {
+        let mut peer = Self::without_cas(upstream, address, upstream.tls, &upstream.host);
+        peer.options.alpn = match (upstream.http2, upstream.tls) {
+            (true, true) if !http1 => ALPN::H2H1,
+            _ => ALPN::H1,
+        };
+        if upstream.tls
+            && let Some(ca) = self.ca(upstream)?
+        {
+            peer.options.ca = Some(ca.certificates);
+            peer.group_key = ca.group;
+        }
+        Ok(peer)
+    }
+
+    /// Returns the outgoing proxy at `address` as a peer. It is verified with the platform's CAs and the
+    /// additional ones, not with those of the upstream.
+    pub(super) fn proxy_peer(
+        upstream: &Upstream,
+        proxy: &ProxyEndpoint,
+        address: SocketAddr,
+    ) -> Result<HttpPeer, String> {
+        let mut peer = Self::without_cas(upstream, address, true, &proxy.host);
+        peer.options.alpn = ALPN::H1;
+        if let Some(additional) = &upstream.additional_ca {
+            peer.options.ca = Some(certificates(None, Some(additional))?);
+        }
+        Ok(peer)
+    }
+
+    /// Returns a peer without its CAs.
+    fn without_cas(upstream: &Upstream, address: SocketAddr, tls: bool, host: &str) -> HttpPeer {
         // The SNI must never be empty, because pingora then skips all verification.
-        let mut peer = HttpPeer::new(address, upstream.tls, upstream.host.clone());
+        let mut peer = HttpPeer::new(address, tls, host.to_owned());
         let timeouts = &upstream.timeouts;
         let options = &mut peer.options;
         options.connection_timeout = Some(timeouts.connect);
         // For both the TCP and the TLS handshake.
         options.total_connection_timeout = Some(timeouts.connect.saturating_mul(2));
         options.tcp_keepalive = Some(TCP_KEEPALIVE);
-        options.alpn = match (upstream.http2, upstream.tls) {
-            (true, true) if !http1 => ALPN::H2H1,
-            _ => ALPN::H1,
-        };
-        if let Some(pem) = upstream.ca.as_ref().filter(|_| upstream.tls) {
-            let ca = self.ca(upstream, pem)?;
-            options.ca = Some(ca.certificates);
-            peer.group_key = ca.group;
-        }
-        Ok(peer)
+        peer
     }
 
-    fn ca(&self, upstream: &Arc<Upstream>, pem: &[u8]) -> Result<Ca, String> {
+    /// Returns the CAs of `upstream`; `None` for the platform's.
+    fn ca(&self, upstream: &Arc<Upstream>) -> Result<Option<Ca>, String> {
         static GROUP: AtomicU64 = AtomicU64::new(1);
+        let (only, additional) = (upstream.ca.as_deref(), upstream.additional_ca.as_deref());
+        if only.is_none() && additional.is_none() {
+            return Ok(None);
+        }
         let mut cas = self.cas.lock().unwrap_or_else(PoisonError::into_inner);
         // The weak pointer keeps the allocation from being reused, so equal pointers mean the
         // same upstream.
@@ -156,23 +203,31 @@ impl Peers {
             .iter()
             .find(|(of, _)| std::ptr::eq(of.as_ptr(), Arc::as_ptr(upstream)));
         if let Some((_, ca)) = known {
-            return Ok(ca.clone());
+            return Ok(Some(ca.clone()));
         }
         let unusable = |cause| format!("CAs of {}: {cause}", upstream.host);
         let ca = Ca {
-            certificates: certificates(pem).map_err(unusable)?,
+            certificates: certificates(only, additional).map_err(unusable)?,
             group: GROUP.fetch_add(1, Ordering::Relaxed),
         };
         cas.retain(|(of, _)| of.strong_count() > 0);
         cas.push((Arc::downgrade(upstream), ca.clone()));
-        Ok(ca)
+        Ok(Some(ca))
     }
 }
 
-/// Parses the certificates in `pem` for pingora.
-fn certificates(pem: &[u8]) -> Result<Arc<CaType>, String> {
+/// The certificates in `only`, or else the platform's and those in `additional`, for pingora.
+fn certificates(only: Option<&[u8]>, additional: Option<&[u8]>) -> Result<Arc<CaType>, String> {
     // pingora panics if it cannot parse one, so that is checked first.
-    let certificates = pem::parse_certificates(pem)?.into_iter();
+    let certificates = match only {
+        Some(only) => pem::parse_certificates(only)?,
+        None => {
+            let mut all = pem::platform_cas();
+            all.extend(pem::parse_certificates(additional.unwrap_or_default())?);
+            all
+        }
+    };
+    let certificates = certificates.into_iter();
     let wrapped: Vec<_> = certificates
         .map(|certificate| WrappedX509::new(certificate.to_vec(), parse_x509))
         .collect();
@@ -226,6 +281,22 @@ mod tests {
             peers.mark_unreachable(*address, NOW);
         }
         assert_eq!(order(&peers, &list, 0, NOW), [0, 1, 2]);
+    }
+
+    #[test]
+    fn the_other_family_is_offered_unless_it_was_tried_or_unreachable() {
+        let peers = Peers::default();
+        let v4 = addresses(2);
+        let v6: SocketAddr = "[2001:db8::1]:443".parse().unwrap();
+        let all = [v6, v4[0], v4[1]];
+        let other = |address, tried: &[SocketAddr]| peers.other_family(&all, address, tried, NOW);
+        assert_eq!(other(v6, &[]), Some(v4[0]));
+        assert_eq!(other(v4[1], &[]), Some(v6));
+        assert_eq!(other(v6, &v4[..1]), Some(v4[1]));
+        assert_eq!(other(v6, &v4), None);
+        peers.mark_unreachable(v6, NOW);
+        assert_eq!(other(v4[0], &[]), None);
+        assert_eq!(peers.other_family(&v4, v4[0], &[], NOW), None);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 mod admit;
 mod attempt;
 mod body;
+mod connect;
 mod duplex;
 mod endpoints;
 mod forward_auth;

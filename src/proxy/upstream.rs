@@ -17,9 +17,10 @@ use super::error::{ErrorKind, RelayError, Side};
 use super::head::{RequestHead, ResponseHead};
 use super::peer::Peers;
 use super::transport::Transport;
-use super::{h1, h2};
+use super::{h1, h2, outgoing_proxy};
 use crate::clock::SharedClock;
 use crate::gateway::route::Upstream as Target;
+use crate::network::ProxyEndpoint;
 
 /// The upstream's side of one attempt. Reads and writes are independent of each other.
 #[expect(
@@ -187,21 +188,58 @@ impl Connector {
     ) -> Result<Upstream, RelayError> {
         let http2 = target.http2 && !needs.http1;
         let limit = target.timeouts.connect;
+        let tunnel = match &target.proxy {
+            Some(proxy) => Some(Box::pin(self.tunnel(target, proxy, address)).await?),
+            None => None,
+        };
         if !target.tls {
+            if let Some(tunnel) = tunnel {
+                return match http2 {
+                    true => self.begin_http2(target, address, tunnel).await,
+                    false => Ok(self.begin_http1(target, address, tunnel)),
+                };
+            }
             let transport = Transport::connect(address, limit).await?;
             if http2 {
                 return self.begin_http2(target, address, transport).await;
             }
             return Ok(self.begin_http1(target, address, Box::new(transport)));
         }
-        let peer = peers.peer(target, address, !http2).map_err(|unusable| {
-            RelayError::because(Side::Upstream, ErrorKind::TlsFailed, unusable)
-        })?;
+        let unusable = |cause| RelayError::because(Side::Upstream, ErrorKind::TlsFailed, cause);
+        let mut peer = peers.peer(target, address, !http2).map_err(unusable)?;
+        if let Some(tunnel) = tunnel {
+            let established = outgoing_proxy::Established::new(tunnel);
+            peer.options.custom_l4 = Some(Arc::new(established));
+        }
         let stream = self.tls.new_stream(&peer).await.map_err(connect_error)?;
         match stream.selected_alpn_proto() {
             Some(ALPN::H2) => self.begin_http2(target, address, stream).await,
             _ => Ok(self.begin_http1(target, address, stream)),
         }
+    }
+
+    /// Opens a tunnel to `target` through `proxy` at `address`, within the upstream's timeout for
+    /// connecting, twice that if the proxy speaks TLS, and again for the tunnel.
+    async fn tunnel(
+        &self,
+        target: &Arc<Target>,
+        proxy: &ProxyEndpoint,
+        address: SocketAddr,
+    ) -> Result<Stream, RelayError> {
+        let limit = target.timeouts.connect;
+        let connected: Result<Stream, RelayError> = if proxy.tls {
+            let unusable = |cause| RelayError::because(Side::Upstream, ErrorKind::TlsFailed, cause);
+            let peer = Peers::proxy_peer(target, proxy, address).map_err(unusable)?;
+            self.tls.new_stream(&peer).await.map_err(connect_error)
+        } else {
+            let transport = Transport::connect(address, limit).await;
+            transport.map(|transport| Box::new(transport) as Stream)
+        };
+        let stream = connected.map_err(|error| outgoing_proxy::unreachable(proxy, &error))?;
+        let opening = outgoing_proxy::open_tunnel(stream, proxy, target);
+        tokio::time::timeout(limit, opening)
+            .await
+            .map_err(|_| outgoing_proxy::timed_out(proxy))?
     }
 
     fn begin_http1(&self, target: &Arc<Target>, address: SocketAddr, stream: Stream) -> Upstream {

@@ -21,6 +21,7 @@ pub fn restart_needed(running: &Config, new: &Config) -> Vec<&'static str> {
         // Its listeners are among those of `server`.
         forward_auth: _,
         cache: _,
+        network: _,
         trace: _,
         files: _,
     } = running;

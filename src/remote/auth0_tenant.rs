@@ -294,7 +294,7 @@ mod tests {
         Auth0Tenant::new(
             url.clone(),
             token,
-            key_client(None).unwrap(),
+            key_client(None, &crate::network::Network::default()).unwrap(),
             SystemClock::shared(),
         )
     }

@@ -7,11 +7,13 @@ use async_trait::async_trait;
 use serde::Deserialize;
 use url::Url;
 
-use super::http_client::HttpClient;
+use super::http_client::{HttpClient, HttpResponse};
 use super::jwks::JwksUriFetcher;
+use super::keys_token::KeysToken;
 use super::well_known::{
-    get_json, is_acceptable_url, oauth_authorization_server, openid_configuration,
+    get_json_with, is_acceptable_url, oauth_authorization_server, openid_configuration,
 };
+use crate::secret::SecretRef;
 use crate::token::{FetchedKeys, KeyFetchError, KeyFetcher};
 
 /// How many times a `jwks_uri` is used before the metadata is read again. With keys fetched
@@ -23,6 +25,7 @@ const MAX_USES: u32 = 6;
 pub struct DiscoveryFetcher {
     issuer: String,
     client: HttpClient,
+    token: Option<KeysToken>,
     cached: Mutex<Option<CachedUri>>,
 }
 
@@ -46,22 +49,37 @@ impl DiscoveryFetcher {
         Self {
             issuer: issuer.to_owned(),
             client,
+            token: None,
             cached: Mutex::default(),
         }
+    }
+
+    /// Authenticates with the bearer token in `secret`, if any, at the issuer's own origin.
+    #[must_use]
+    pub fn with_token(mut self, secret: Option<SecretRef>) -> Self {
+        // The issuer is a URL, or every fetch fails.
+        let issuer = Url::parse(&self.issuer).ok();
+        let known = secret.zip(issuer);
+        self.token = known.map(|(secret, url)| KeysToken::new(secret, &url));
+        self
     }
 
     async fn discover(&self) -> Result<Url, KeyFetchError> {
         let issuer = Url::parse(&self.issuer)
             .map_err(|_| KeyFetchError(format!("{} is not a URL", self.issuer)))?;
-        let oidc = get_json(&self.client, &openid_configuration(&issuer), None).await;
+        let oidc = self.metadata(&openid_configuration(&issuer)).await;
         let first = match oidc.and_then(|response| self.jwks_uri(&issuer, &response.body)) {
             Ok(jwks_uri) => return Ok(jwks_uri),
             Err(error) => error,
         };
-        let oauth = get_json(&self.client, &oauth_authorization_server(&issuer), None).await;
+        let oauth = self.metadata(&oauth_authorization_server(&issuer)).await;
         oauth
             .and_then(|response| self.jwks_uri(&issuer, &response.body))
             .map_err(|second| discovery_failed(&first, &second))
+    }
+
+    async fn metadata(&self, url: &Url) -> Result<HttpResponse, KeyFetchError> {
+        get_json_with(&self.client, url, None, self.token.as_ref()).await
     }
 
     /// The `jwks_uri` of a metadata document, provided that the document is the issuer's own
@@ -109,7 +127,7 @@ impl DiscoveryFetcher {
     }
 
     async fn fetch_from(&self, jwks_uri: Url) -> Result<FetchedKeys, KeyFetchError> {
-        JwksUriFetcher::discovered(jwks_uri, self.client.clone())
+        JwksUriFetcher::discovered(jwks_uri, self.client.clone(), self.token.clone())
             .fetch()
             .await
     }

@@ -1,18 +1,27 @@
 //! The HTTP client for every remote party: bounded in time and size, https except on loopback,
-//! without redirects, cookies or proxies from the environment.
+//! without redirects and cookies, through the outgoing proxies of the configuration.
+
+mod content_coding;
+mod outgoing_proxy;
 
 use std::error::Error as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::header::ACCEPT_ENCODING;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
-use url::{Host, Url};
+use url::Url;
 
 use crate::clock::UnixMillis;
+use crate::network::Network;
+pub use crate::network::is_loopback;
 use crate::peer_text;
 use crate::pem;
 use crate::trace;
+use content_coding::DecodeError;
+
+const PROXY_AUTH: StatusCode = StatusCode::PROXY_AUTHENTICATION_REQUIRED;
 
 /// An HTTP client with its own connection pool; cheap to clone.
 #[derive(Clone, Debug)]
@@ -21,6 +30,7 @@ pub struct HttpClient {
     timeout: Duration,
     max_bytes: usize,
     allow_plaintext: bool,
+    network: Network,
 }
 
 /// Limits and trusted CAs of an [`HttpClient`].
@@ -28,10 +38,12 @@ pub struct HttpClient {
 pub struct HttpClientOptions {
     /// The timeout of one request, from connecting to the end of the response.
     pub timeout: Duration,
-    /// The largest response body accepted, in bytes.
+    /// The largest response body accepted, in bytes, as sent and once it is decoded.
     pub max_bytes: usize,
-    /// PEM file with the only CAs trusted; the system's when `None`.
+    /// PEM file with the only CAs trusted; the system's and those of [`Network::ca`] when `None`.
     pub ca: Option<PathBuf>,
+    /// Outgoing proxies and additional CAs.
+    pub network: Network,
 }
 
 /// A response whose body has been read completely. `Debug` shows neither headers nor body,
@@ -42,7 +54,8 @@ pub struct HttpResponse {
     pub status: StatusCode,
     /// The headers.
     pub headers: HeaderMap,
-    /// The body, at most [`HttpClientOptions::max_bytes`] long.
+    /// The body, at most [`HttpClientOptions::max_bytes`] long, decoded from gzip or deflate and
+    /// without a byte order mark.
     pub body: Bytes,
 }
 
@@ -62,6 +75,24 @@ pub enum TransportError {
         /// Host and port.
         host: String,
         /// What kind of error it was.
+        cause: String,
+    },
+    /// The outgoing proxy failed, not the host.
+    #[error("{host}: the outgoing proxy {proxy} {problem}")]
+    Proxy {
+        /// Host and port.
+        host: String,
+        /// The proxy's URL, without credentials.
+        proxy: String,
+        /// What it did.
+        problem: String,
+    },
+    /// The password of an outgoing proxy is unusable.
+    #[error("the password of the outgoing proxy {proxy}: {cause}")]
+    ProxyPassword {
+        /// The proxy's URL, without credentials.
+        proxy: String,
+        /// What is wrong with it.
         cause: String,
     },
     /// The exchange took longer than the timeout.
@@ -98,9 +129,10 @@ impl TransportError {
     pub fn without_host(&self) -> String {
         let text = self.to_string();
         match self {
-            Self::Tls(_) => text,
+            Self::Tls(_) | Self::ProxyPassword { .. } => text,
             Self::Plaintext(_) => "refusing plain http".to_owned(),
             Self::Connection { host, .. }
+            | Self::Proxy { host, .. }
             | Self::Timeout { host, .. }
             | Self::TooLarge { host, .. } => {
                 let text = text.strip_prefix(&**host).unwrap_or_default();
@@ -124,18 +156,20 @@ impl HttpClient {
     /// Builds a client.
     ///
     /// # Errors
-    /// When the CA file cannot be read or contains no certificate.
+    /// When a CA file cannot be read or contains no certificate, or a proxy's password cannot be read.
     pub fn new(options: &HttpClientOptions) -> Result<Self, TransportError> {
         let mut builder = reqwest::Client::builder()
             .redirect(reqwest::redirect::Policy::none())
-            .no_proxy()
             .referer(false)
             .connect_timeout(options.timeout)
             .pool_idle_timeout(Duration::from_secs(4))
             .user_agent(concat!("hawkgate/", env!("CARGO_PKG_VERSION")));
-        if let Some(path) = &options.ca {
-            builder = builder.tls_certs_only(certificates(path)?);
-        }
+        builder = outgoing_proxy::configure(builder, &options.network)?;
+        builder = match (&options.ca, &options.network.ca) {
+            (Some(only), _) => builder.tls_certs_only(certificates(only)?),
+            (None, Some(additional)) => builder.tls_certs_merge(certificates(additional)?),
+            (None, None) => builder,
+        };
         let inner = builder
             .build()
             .map_err(|e| TransportError::Tls(error_chain(&e)))?;
@@ -144,6 +178,7 @@ impl HttpClient {
             timeout: options.timeout,
             max_bytes: options.max_bytes,
             allow_plaintext: false,
+            network: options.network.clone(),
         })
     }
 
@@ -237,12 +272,14 @@ impl HttpClient {
         if let Some(parent) = trace::outgoing_traceparent() {
             headers.insert(trace::TRACEPARENT, parent);
         }
-        let failed = |e: reqwest::Error| RequestError {
-            maybe_processed: !(e.is_connect() || e.is_builder()),
-            error: TransportError::Connection {
-                host: host.to_owned(),
-                cause: cause(&e),
-            },
+        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        let proxy = self.network.proxy_for(url);
+        let failed = |e: reqwest::Error| {
+            let at_proxy = proxy.and_then(|proxy| outgoing_proxy::failure(&e, host, url, proxy));
+            RequestError {
+                maybe_processed: !(e.is_connect() || e.is_builder()),
+                error: at_proxy.unwrap_or_else(|| connection_error(host, cause(&e))),
+            }
         };
         let mut response = self
             .inner
@@ -264,6 +301,17 @@ impl HttpClient {
             return Err(too_large());
         }
         let (status, headers) = (response.status(), response.headers().clone());
+        // With https, a 407 comes through the tunnel, and so from the host.
+        if let Some(proxy) = proxy.filter(|_| url.scheme() == "http" && status == PROXY_AUTH) {
+            return Err(RequestError {
+                maybe_processed: false,
+                error: TransportError::Proxy {
+                    host: host.to_owned(),
+                    proxy: proxy.name().to_owned(),
+                    problem: outgoing_proxy::AUTHENTICATION_REQUIRED.to_owned(),
+                },
+            });
+        }
         let mut body = bytes::BytesMut::new();
         while let Some(chunk) = response.chunk().await.map_err(failed)? {
             if body.len() + chunk.len() > self.max_bytes {
@@ -271,11 +319,32 @@ impl HttpClient {
             }
             body.extend_from_slice(&chunk);
         }
+        let decoded = content_coding::decode(&headers, body.freeze(), self.max_bytes);
+        let body = decoded.map_err(|error| {
+            let cause = match error {
+                DecodeError::TooLarge => return too_large(),
+                DecodeError::Unsupported => {
+                    "the response has a Content-Encoding that was not asked for and is not supported"
+                }
+                DecodeError::Malformed => "the response is not in its Content-Encoding",
+            };
+            RequestError {
+                maybe_processed: true,
+                error: connection_error(host, cause.to_owned()),
+            }
+        })?;
         Ok(HttpResponse {
             status,
             headers,
-            body: body.freeze(),
+            body,
         })
+    }
+}
+
+fn connection_error(host: &str, cause: String) -> TransportError {
+    TransportError::Connection {
+        host: host.to_owned(),
+        cause,
     }
 }
 
@@ -317,16 +386,6 @@ impl HttpResponse {
             return Some(Duration::from_secs(secs));
         }
         Some(self.date()?.until(UnixMillis::from_http_date(text)?))
-    }
-}
-
-/// Whether the host of `url` is `localhost`, a subdomain of it, or a loopback address.
-pub fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
-        None => false,
     }
 }
 

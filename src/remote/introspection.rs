@@ -9,6 +9,7 @@ use http::StatusCode;
 use super::http_client::{HttpClient, HttpClientOptions, TransportError};
 use super::oauth::{Endpoint, Failure, MAX_RESPONSE_BYTES, OnBehalfOf};
 use crate::credential::FetchError;
+use crate::network::Network;
 use crate::token::{BearerToken, IntrospectionError, IntrospectionFault, Introspector};
 
 /// The timeout of one request, including connecting.
@@ -19,11 +20,15 @@ const TIMEOUT: Duration = Duration::from_secs(3);
 ///
 /// # Errors
 /// When `ca` cannot be read or the HTTP client cannot be built.
-pub fn introspection_client(ca: Option<PathBuf>) -> Result<HttpClient, TransportError> {
+pub fn introspection_client(
+    ca: Option<PathBuf>,
+    network: &Network,
+) -> Result<HttpClient, TransportError> {
     HttpClient::new(&HttpClientOptions {
         timeout: TIMEOUT,
         max_bytes: MAX_RESPONSE_BYTES,
         ca,
+        network: network.clone(),
     })
 }
 
@@ -100,6 +105,7 @@ mod tests {
             timeout: Duration::from_millis(500),
             max_bytes: MAX_RESPONSE_BYTES,
             ca: None,
+            network: crate::network::Network::default(),
         };
         let oauth_client = OauthClient {
             id: "me".into(),

@@ -9,8 +9,11 @@ use http::header::{AGE, CACHE_CONTROL};
 use url::Url;
 
 use super::http_client::{HttpClient, HttpClientOptions, HttpResponse, TransportError};
-use super::well_known::get_json;
+use super::keys_token::KeysToken;
+use super::well_known::get_json_with;
 use crate::bounded_file;
+use crate::network::Network;
+use crate::secret::SecretRef;
 use crate::token::{FetchedKeys, KeyFetchError, KeyFetcher, MAX_JWKS_BYTES};
 
 /// The timeout of one request, including connecting (`docs/design/tokens.md`, "Keys").
@@ -24,11 +27,12 @@ const FILE_TTL: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 /// When `ca` cannot be read or the HTTP client cannot be built.
-pub fn key_client(ca: Option<PathBuf>) -> Result<HttpClient, TransportError> {
+pub fn key_client(ca: Option<PathBuf>, network: &Network) -> Result<HttpClient, TransportError> {
     HttpClient::new(&HttpClientOptions {
         timeout: TIMEOUT,
         max_bytes: MAX_JWKS_BYTES,
         ca,
+        network: network.clone(),
     })
 }
 
@@ -40,6 +44,7 @@ pub struct JwksUriFetcher {
     /// What the URL is, if the issuer's metadata named it.
     named_by_peer: Option<&'static str>,
     client: HttpClient,
+    token: Option<KeysToken>,
 }
 
 impl JwksUriFetcher {
@@ -49,13 +54,22 @@ impl JwksUriFetcher {
             url,
             named_by_peer: None,
             client,
+            token: None,
         }
     }
 
-    /// Like [`Self::new`], for a `url` from the issuer's metadata.
-    pub(super) fn discovered(url: Url, client: HttpClient) -> Self {
+    /// Authenticates with the bearer token in `secret`, if any.
+    #[must_use]
+    pub fn with_token(mut self, secret: Option<SecretRef>) -> Self {
+        self.token = secret.map(|secret| KeysToken::new(secret, &self.url));
+        self
+    }
+
+    /// Like [`Self::new`], for a `url` from the issuer's metadata, with the token for the issuer.
+    pub(super) fn discovered(url: Url, client: HttpClient, token: Option<KeysToken>) -> Self {
         Self {
             named_by_peer: Some("the metadata's jwks_uri"),
+            token,
             ..Self::new(url, client)
         }
     }
@@ -64,7 +78,8 @@ impl JwksUriFetcher {
 #[async_trait]
 impl KeyFetcher for JwksUriFetcher {
     async fn fetch(&self) -> Result<FetchedKeys, KeyFetchError> {
-        let response = get_json(&self.client, &self.url, self.named_by_peer).await?;
+        let (url, token) = (&self.url, self.token.as_ref());
+        let response = get_json_with(&self.client, url, self.named_by_peer, token).await?;
         Ok(FetchedKeys {
             max_age: max_age(&response),
             document: response.body.into(),

@@ -15,6 +15,7 @@ use super::provider_metadata::{
 };
 use super::settings::OidcProviderSettings;
 use crate::clock::{SharedClock, UnixMillis};
+use crate::network::Network;
 use crate::secret::SecretString;
 use crate::session::{
     IdentityProvider, LogoutToken, LogoutTokenError, ProviderEndpoints, ProviderError,
@@ -49,6 +50,7 @@ impl OidcProvider {
     pub fn new(
         settings: OidcProviderSettings,
         issuer: Arc<Issuer>,
+        network: &Network,
         clock: SharedClock,
     ) -> Result<Self, TransportError> {
         let client = |max_bytes| {
@@ -56,9 +58,10 @@ impl OidcProvider {
                 timeout: settings.timeout,
                 max_bytes,
                 ca: settings.ca.clone(),
+                network: network.clone(),
             })
         };
-        let id_tokens = id_tokens(&settings, &issuer, &clock)?;
+        let id_tokens = id_tokens(&settings, &issuer, network, &clock)?;
         Ok(Self {
             logout_tokens: LogoutTokenVerifier::new(&id_tokens),
             id_tokens,
@@ -277,13 +280,14 @@ impl From<MetadataUnavailable> for ProviderError {
 fn id_tokens(
     settings: &OidcProviderSettings,
     issuer: &Issuer,
+    network: &Network,
     clock: &SharedClock,
 ) -> Result<IdTokenVerifier, TransportError> {
     let (url, client_id) = (&settings.issuer, &settings.client.id);
     if let Some(verifier) = IdTokenVerifier::sharing_keys(issuer, client_id) {
         return Ok(verifier);
     }
-    let keys = DiscoveryFetcher::new(url, key_client(settings.ca.clone())?);
+    let keys = DiscoveryFetcher::new(url, key_client(settings.ca.clone(), network)?);
     let (keys, clock) = (Arc::new(keys), Arc::clone(clock));
     Ok(IdTokenVerifier::new(url, client_id, keys, clock))
 }

@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 use url::Url;
 
 use super::http_client::{HttpClient, HttpClientOptions, HttpResponse, TransportError};
+use crate::network::Network;
 use crate::secret::{SecretError, SecretRef};
 use crate::trace::settings::TraceExport;
 use crate::trace::{ExportResult, ExporterMessage, Span, SpanObserver};
@@ -67,12 +68,17 @@ impl Exporter {
     /// `observer`.
     ///
     /// # Errors
-    /// When the CA file is unusable.
-    pub fn new(export: &TraceExport, observer: SpanObserver) -> Result<Self, TransportError> {
+    /// When a CA file or the password of an outgoing proxy is unusable.
+    pub fn new(
+        export: &TraceExport,
+        network: &Network,
+        observer: SpanObserver,
+    ) -> Result<Self, TransportError> {
         let client = HttpClient::new(&HttpClientOptions {
             timeout: export.timeout,
             max_bytes: MAX_RESPONSE_BYTES,
             ca: export.ca.clone(),
+            network: network.clone(),
         })?;
         let client = if export.allow_plaintext {
             client.allowing_plaintext()

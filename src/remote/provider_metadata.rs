@@ -175,6 +175,7 @@ mod tests {
 
     use super::super::testing::{Reply, closed_port, peer};
     use super::*;
+    use crate::network::Network;
     use crate::remote::jwks::key_client;
 
     fn read(changes: &Value) -> Result<ProviderMetadata, String> {
@@ -237,7 +238,7 @@ mod tests {
 
     #[tokio::test]
     async fn invalid_and_unavailable_metadata_are_distinguished() {
-        let client = key_client(None).unwrap();
+        let client = key_client(None, &Network::default()).unwrap();
         for (reply, expected) in [
             (Reply::json(200, "[]"), "not a JSON object"),
             (Reply::json(500, "{}"), "500"),

@@ -327,6 +327,7 @@ mod tests {
             timeout: std::time::Duration::from_millis(300),
             max_bytes: 16 * 1024,
             ca: None,
+            network: crate::network::Network::default(),
         };
         let oauth_client = OauthClient {
             id: "c".into(),

@@ -16,6 +16,7 @@ use super::taskcluster_exchange::{self, MAX_RESPONSE_BYTES};
 use super::taskcluster_oauth::endpoint;
 use crate::clock::{Now, SharedClock};
 use crate::credential::Lease;
+use crate::network::Network;
 use crate::secret::SecretString;
 use crate::session::{
     IdentityProvider, LogoutToken, LogoutTokenError, ProviderEndpoints, ProviderError,
@@ -41,12 +42,14 @@ impl TaskclusterProvider {
     /// When the HTTP client cannot be built.
     pub fn new(
         settings: TaskclusterProviderSettings,
+        network: &Network,
         clock: SharedClock,
     ) -> Result<Self, TransportError> {
         let client = HttpClient::new(&HttpClientOptions {
             timeout: settings.timeout,
             max_bytes: MAX_RESPONSE_BYTES,
             ca: settings.ca,
+            network: network.clone(),
         })?;
         let own = OauthClient {
             id: settings.client_id,

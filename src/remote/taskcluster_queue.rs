@@ -74,6 +74,7 @@ mod tests {
             timeout: Duration::from_secs(20),
             max_bytes: 4096,
             ca: None,
+            network: crate::network::Network::default(),
         })
         .unwrap()
     }

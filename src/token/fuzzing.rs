@@ -23,6 +23,7 @@ static RULES: LazyLock<[Rules; 3]> = LazyLock::new(|| {
             url: "https://a.example/".into(),
             keys: KeyLocation::File("/nonexistent".into()),
             ca: None,
+            keys_token: None,
             audiences: vec!["tc".into()],
             algorithms: Algorithm::ALL.to_vec(),
             profile,

@@ -224,6 +224,7 @@ fn id_token_rules(
         url: issuer.to_owned(),
         keys: KeyLocation::Discovery,
         ca: None,
+        keys_token: None,
         audiences: vec![client_id.to_owned()],
         algorithms: algorithms.to_vec(),
         // Accepts any `typ`, or none: no `typ` is registered for ID tokens.

@@ -16,6 +16,8 @@ pub struct OidcIssuer {
     pub keys: KeyLocation,
     /// A PEM file with the only CAs to trust when fetching keys; `None` trusts the platform's.
     pub ca: Option<PathBuf>,
+    /// The bearer token that requests for keys are authenticated with.
+    pub keys_token: Option<SecretRef>,
     /// Accepted audiences; at least one.
     pub audiences: Vec<String>,
     /// Accepted signature algorithms; asymmetric only, and never `none`.

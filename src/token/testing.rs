@@ -246,6 +246,7 @@ pub(crate) fn configured(url: &str, profile: Profile) -> OidcIssuer {
         url: url.into(),
         keys: KeyLocation::Discovery,
         ca: None,
+        keys_token: None,
         audiences: vec!["another".into(), AUDIENCE.into()],
         algorithms: Algorithm::ALL.to_vec(),
         profile,

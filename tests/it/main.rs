@@ -36,6 +36,7 @@ mod layers;
 mod leaks;
 mod listeners;
 mod login;
+mod networks;
 mod oauth;
 mod parity;
 mod passwords;

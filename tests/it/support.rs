@@ -13,6 +13,7 @@ pub(crate) mod program;
 pub(crate) mod secrets;
 pub(crate) mod sessions;
 pub(crate) mod standard;
+pub(crate) mod tinyproxy;
 pub(crate) mod tls;
 pub(crate) mod tokens;
 pub(crate) mod upstream;

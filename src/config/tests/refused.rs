@@ -10,6 +10,7 @@ const CASES: &str = concat!(
     include_str!("refused_diag.txt")
     include_str!("refused_api.txt")
     include_str!("refused_forward_auth.txt")
+    include_str!("refused_network.txt")
 );
 
 /// The title, file and errors of each case. `tests/it` validates the same files with the schema.

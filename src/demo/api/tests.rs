@@ -30,6 +30,7 @@ impl Peers {
             timeout: Duration::from_secs(20),
             max_bytes: 65_536,
             ca: None,
+            network: crate::network::Network::default(),
         })
         .unwrap();
         Self {

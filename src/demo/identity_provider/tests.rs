@@ -37,6 +37,7 @@ impl Browser {
             timeout: Duration::from_secs(20),
             max_bytes: 65_536,
             ca: None,
+            network: crate::network::Network::default(),
         })
         .unwrap();
         Self {

@@ -16,6 +16,8 @@ fn upstream() -> Upstream {
         authority: HeaderValue::from_static("tc.example.com:8443"),
         signed_port: 443,
         ca: None,
+        additional_ca: None,
+        proxy: None,
         http2: false,
         timeouts: UpstreamTimeouts {
             connect: second,

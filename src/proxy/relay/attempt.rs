@@ -19,7 +19,7 @@ use crate::proxy::error::{ErrorKind, RelayError, Side};
 use crate::proxy::head::ResponseHead;
 use crate::proxy::headers::{self, HeaderFieldsMut};
 use crate::proxy::local_response;
-use crate::proxy::upstream::{Connector, Needs, Upstream};
+use crate::proxy::upstream::{Needs, Upstream};
 
 /// Maximum number of attempts per request. It exceeds the sum of the separate limits on failed
 /// connections, stale pooled connections and replays ([`super::retry`], [`crate::gateway`]), so
@@ -78,11 +78,13 @@ impl Transaction<'_> {
         let needs = Needs {
             http1: asks.upgrade || self.context.attempts.http1,
         };
-        let connector = self.connector()?;
+        let relay = self.relay;
+        let connector = relay.connector(self.conn.worker)?;
         let connected = if let Some(pooled) = connector.take(&target, address, needs, now) {
             Ok(pooled)
         } else {
-            let opening = connector.open(&self.relay.peers, &target, address, needs);
+            let attempts = &mut self.context.attempts;
+            let opening = relay.open(connector, &target, (address, now), attempts, needs);
             Box::pin(opening).await
         };
         let mut upstream = match connected {
@@ -90,7 +92,6 @@ impl Transaction<'_> {
             Err(error) => {
                 self.attempt_ended(Some(&error));
                 let attempts = &mut self.context.attempts;
-                let relay = self.relay;
                 return Err(relay.after_failed_connect(&target, address, attempts, error));
             }
         };
@@ -114,13 +115,6 @@ impl Transaction<'_> {
                 Err(stop)
             }
         }
-    }
-
-    fn connector(&self) -> Result<&Connector, Stop> {
-        let connectors = &self.relay.connectors;
-        let index = self.conn.worker % connectors.len().max(1);
-        let connector = connectors.get(index);
-        connector.ok_or_else(|| internal("there are no workers").into())
     }
 
     /// Records in the trace that the current attempt ended with `error`, or, without one, with a

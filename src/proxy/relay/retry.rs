@@ -45,7 +45,7 @@ impl State {
             return Ok((upstream, address));
         }
         let rejection = attempts.connect_failure.take().unwrap_or_else(|| {
-            let cause = format!("{} has not been resolved", upstream.host);
+            let cause = format!("{} has not been resolved", upstream.next_hop().0);
             Rejection::from(Reason::UpstreamUnreachable).with_cause(cause)
         });
         Err(rejection.into())

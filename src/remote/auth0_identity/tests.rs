@@ -52,6 +52,7 @@ fn source(tenant: &Url, via: Via, timeout: Duration) -> (IdentitySource, tempfil
         timeout,
         max_bytes: super::super::oauth::MAX_RESPONSE_BYTES,
         ca: None,
+        network: crate::network::Network::default(),
     })
     .unwrap();
     let clock = ManualClock::at(NOW);

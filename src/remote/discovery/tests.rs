@@ -9,7 +9,10 @@ const KEYS: &str = "{\"keys\":[]}";
 
 /// A fetcher for the server as the issuer, with `path` in its identifier.
 fn discovered(server: &Server, path: &str) -> DiscoveryFetcher {
-    DiscoveryFetcher::new(&issuer(server, path), key_client(None).unwrap())
+    DiscoveryFetcher::new(
+        &issuer(server, path),
+        key_client(None, &crate::network::Network::default()).unwrap(),
+    )
 }
 
 fn issuer(server: &Server, path: &str) -> String {
@@ -113,7 +116,10 @@ async fn metadata_with_another_issuer_is_rejected() {
 #[test]
 fn a_jwks_uri_must_be_https_unless_both_are_on_loopback() {
     let found = |issuer: &str, jwks_uri: &str| {
-        let keys = DiscoveryFetcher::new(issuer, key_client(None).unwrap());
+        let keys = DiscoveryFetcher::new(
+            issuer,
+            key_client(None, &crate::network::Network::default()).unwrap(),
+        );
         let url = Url::parse(issuer).unwrap();
         keys.jwks_uri(&url, metadata(issuer, jwks_uri).as_bytes())
             .is_ok()

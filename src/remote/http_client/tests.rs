@@ -8,6 +8,7 @@ fn options() -> HttpClientOptions {
         timeout: Duration::from_secs(30),
         max_bytes: 1000,
         ca: None,
+        network: crate::network::Network::default(),
     }
 }
 

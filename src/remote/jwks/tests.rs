@@ -74,9 +74,12 @@ impl Server {
 }
 
 async fn fetched(server: &Server) -> Result<FetchedKeys, KeyFetchError> {
-    JwksUriFetcher::new(server.at("/keys"), key_client(None).unwrap())
-        .fetch()
-        .await
+    JwksUriFetcher::new(
+        server.at("/keys"),
+        key_client(None, &Network::default()).unwrap(),
+    )
+    .fetch()
+    .await
 }
 
 #[tokio::test]
@@ -168,7 +171,7 @@ async fn documents_over_the_size_limit_are_rejected() {
 #[tokio::test]
 async fn plain_http_is_refused_off_loopback() {
     let url = Url::parse("http://example.com/keys").unwrap();
-    let error = JwksUriFetcher::new(url, key_client(None).unwrap())
+    let error = JwksUriFetcher::new(url, key_client(None, &Network::default()).unwrap())
         .fetch()
         .await
         .unwrap_err();

@@ -27,6 +27,7 @@ fn endpoint(url: &url::Url, proof: ClientProof) -> Endpoint {
         timeout: Duration::from_millis(500),
         max_bytes: MAX_RESPONSE_BYTES,
         ca: None,
+        network: crate::network::Network::default(),
     };
     let config = OauthClient {
         id: "cli:ent".into(),

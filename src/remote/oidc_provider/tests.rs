@@ -95,7 +95,7 @@ impl Fake {
             ..config
         };
         let issuer = issuer("main", &config, &self.keys, &self.clock);
-        OidcProvider::new(settings, issuer, self.clock.clone()).unwrap()
+        OidcProvider::new(settings, issuer, &Network::default(), self.clock.clone()).unwrap()
     }
 
     fn file(&self, name: &str, text: &str) -> SecretRef {
@@ -627,7 +627,13 @@ async fn an_introspecting_issuers_id_tokens_are_verified_with_the_keys_of_its_me
         CacheBounds::of_entries(10),
         IntrospectionObserver::default(),
     );
-    let provider = OidcProvider::new(settings, Arc::new(issuer), fake.clock.clone()).unwrap();
+    let provider = OidcProvider::new(
+        settings,
+        Arc::new(issuer),
+        &Network::default(),
+        fake.clock.clone(),
+    )
+    .unwrap();
     let granted = provider.redeem(&code()).await.unwrap();
     assert_eq!(granted.subject, "ada");
 }

@@ -49,7 +49,7 @@ fn span(name: &'static str) -> Span {
 async fn exported(export: &TraceExport, spans: Vec<Span>) -> Vec<(ExportResult, u64)> {
     let (observer, reported) = observer();
     let (sender, items) = mpsc::channel(64);
-    let exporter = Exporter::new(export, observer.clone()).unwrap();
+    let exporter = Exporter::new(export, &Network::default(), observer.clone()).unwrap();
     let running = tokio::spawn(exporter.run(items));
     let clock = ManualClock::at(UnixMillis(0));
     let tracer = Tracer::new(IncomingTrace::Continue, 1.0, clock, observer, Some(sender));
@@ -240,6 +240,7 @@ async fn plain_http_is_for_loopback_unless_allowed() {
             timeout: Duration::from_millis(1),
             max_bytes: 1,
             ca: None,
+            network: crate::network::Network::default(),
         })
         .unwrap();
         if allowed {

@@ -54,6 +54,7 @@ fn source(
         timeout,
         max_bytes: super::super::oauth::MAX_RESPONSE_BYTES,
         ca: None,
+        network: crate::network::Network::default(),
     })
     .unwrap();
     let clock = ManualClock::at(NOW);

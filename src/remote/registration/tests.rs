@@ -19,6 +19,7 @@ fn endpoint(issuer: &Url) -> RegistrationEndpoint {
         timeout: std::time::Duration::from_millis(300),
         max_bytes: 16 * 1024,
         ca: None,
+        network: crate::network::Network::default(),
     };
     let clock = ManualClock::at(UnixMillis::from_secs(1_800_000_000));
     RegistrationEndpoint::new(HttpClient::new(&options).unwrap(), clock, issuer.clone())

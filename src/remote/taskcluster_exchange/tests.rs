@@ -28,6 +28,7 @@ fn source(kind: Kind, url: &Url) -> Arc<dyn CredentialSource> {
         timeout: Duration::from_secs(30),
         max_bytes: MAX_RESPONSE_BYTES,
         ca: None,
+        network: crate::network::Network::default(),
     })
     .unwrap();
     source_with(kind, url, client)
@@ -445,6 +446,7 @@ async fn no_connection_or_no_response_is_unavailable() {
         timeout: Duration::from_millis(50),
         max_bytes: MAX_RESPONSE_BYTES,
         ca: None,
+        network: crate::network::Network::default(),
     })
     .unwrap();
     let silent = peer(Reply::Stall(Vec::new())).await;

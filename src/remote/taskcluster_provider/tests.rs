@@ -40,7 +40,12 @@ impl Fake {
             timeout: Duration::from_millis(500),
         };
         let fake = Self {
-            provider: TaskclusterProvider::new(settings, ManualClock::at(NOW)).unwrap(),
+            provider: TaskclusterProvider::new(
+                settings,
+                &crate::network::Network::default(),
+                ManualClock::at(NOW),
+            )
+            .unwrap(),
             replies,
             requests: peer.requests,
             root_url: peer.url,

@@ -29,6 +29,7 @@ fn source(peer: &Peer, settings: TokenExchangeSettings) -> TokenExchangeSource {
         timeout: Duration::from_secs(5),
         max_bytes: MAX_RESPONSE_BYTES,
         ca: None,
+        network: crate::network::Network::default(),
     };
     let client_config = OauthClient {
         id: "me".into(),

@@ -265,6 +265,8 @@ fn route(options: &Options, upstream: SocketAddr, source: CachedSource) -> Route
                 .tls
                 .clone()
                 .and_then(|(_, ca)| Some(std::fs::read(ca?).unwrap().into())),
+            additional_ca: None,
+            proxy: None,
             http2: options.http2,
             timeouts: UpstreamTimeouts {
                 connect: Duration::from_secs(5),

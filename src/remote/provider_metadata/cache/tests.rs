@@ -32,7 +32,7 @@ async fn fixture() -> Fixture {
     })
     .await;
     let clock = ManualClock::at(UnixMillis(0));
-    let client = key_client(None).unwrap();
+    let client = key_client(None, &crate::network::Network::default()).unwrap();
     Fixture {
         cache: MetadataCache::new(peer.url.as_str(), client, clock.clone()),
         clock,
