@@ -13,11 +13,13 @@ use super::path::{self, Ambiguity};
 use super::rate_limit::RateLimiters;
 use super::rejection::Rejection;
 use super::request_headers::StrippedHeaders;
+use super::reserved_path::{is_explicit, reserved_prefix};
 use super::rule::Rules;
 use super::scopes_refusal::RefusalLog;
 use super::session::Session;
 use super::upstream_addresses::UpstreamAddresses;
 use super::upstream_clock::UpstreamClock;
+use super::upstream_retry::UpstreamRetry;
 use crate::credential::CachedSource;
 use crate::header_fields::HeaderFields;
 use crate::token::{Issuer, WorkloadToken};
@@ -69,6 +71,8 @@ pub struct Compat {
     pub shortcut: bool,
     /// Whether `POST /bewit` signs this route's URLs.
     pub bewit: bool,
+    /// Whether `PUT /credentials` replaces the credentials of this route's source.
+    pub credentials: bool,
     /// Whether taskcluster-proxy's `X-Taskcluster-…` headers are added to responses.
     pub headers: bool,
 }
@@ -150,6 +154,8 @@ pub struct Route {
     pub rules: Option<Rules>,
     /// The rate limits.
     pub rates: RateLimiters,
+    /// The retries of requests that the upstream failed to serve; `None` for none.
+    pub retry: Option<UpstreamRetry>,
     /// When upgraded connections end.
     pub upgrade_expiry: UpgradeExpiry,
     /// Optional behaviour of taskcluster-proxy.
@@ -262,6 +268,8 @@ pub struct RouteTable {
     bewit_isolation: Option<Isolation>,
     /// Whether any route has `cors`.
     have_cors: bool,
+    /// Whether any route has `shortcut = true`.
+    have_shortcuts: bool,
 }
 
 /// Why no route was found.
@@ -269,6 +277,8 @@ pub struct RouteTable {
 pub enum NoRoute {
     /// No route matches the host, path and method.
     Unmatched,
+    /// The path begins like one of hawkgate's own endpoints, and no route is explicitly for it.
+    Reserved,
     /// An upstream could read the path as one that matches another route, or as one that no route
     /// accepts.
     Ambiguous(Ambiguity),
@@ -281,6 +291,7 @@ impl RouteTable {
         let mut table = Self {
             bewit_isolation: weakest_isolation(&routes),
             have_cors: routes.iter().any(|route| route.cors.is_some()),
+            have_shortcuts: routes.iter().any(|route| route.compat.shortcut),
             ..Self::default()
         };
         for route in routes {
@@ -319,6 +330,14 @@ impl RouteTable {
         })
     }
 
+    /// Whether a route with `shortcut = true` matches the request for `target`, an expanded target.
+    pub(super) fn is_behind_shortcut(&self, host: &str, target: &str, method: &Method) -> bool {
+        let found = self.find_if(host, target, |route, host, path| {
+            route.compat.shortcut && route.mismatch(host, path, method).is_none()
+        });
+        self.have_shortcuts && found.is_ok()
+    }
+
     fn find_if(
         &self,
         host: &str,
@@ -328,11 +347,17 @@ impl RouteTable {
         let host = host_name(host);
         let raw = path::without_query(target);
         let found = self.lookup(&host, raw, &matches);
-        for reading in path::readings(raw).map_err(NoRoute::Ambiguous)? {
-            let other = self.lookup(&host, &reading, &matches);
+        let readings = path::readings(raw).map_err(NoRoute::Ambiguous)?;
+        for reading in &readings {
+            let other = self.lookup(&host, reading, &matches);
             if found.map(Arc::as_ptr) != other.map(Arc::as_ptr) {
                 return Err(NoRoute::Ambiguous(Ambiguity::OtherRoute));
             }
+        }
+        if let Some(prefix) = reserved_prefix(raw, &readings)
+            && !found.is_some_and(|route| is_explicit(&route.path, prefix))
+        {
+            return Err(NoRoute::Reserved);
         }
         found.ok_or(NoRoute::Unmatched)
     }
@@ -453,6 +478,7 @@ pub(crate) mod tests {
             cors: None,
             rules: None,
             rates: RateLimiters::default(),
+            retry: None,
             upgrade_expiry: UpgradeExpiry::default(),
             compat: Compat::default(),
         }
@@ -548,6 +574,38 @@ pub(crate) mod tests {
         ] {
             assert!(found("x", target, &Method::GET).is_ok(), "{target}");
         }
+    }
+
+    #[test]
+    fn paths_of_own_endpoints_are_forwarded_by_explicit_routes_only() {
+        for target in [
+            "/credentials",
+            "/credentials?x",
+            "/credentials/task",
+            "/Credentials",
+            "/%63redentials",
+            "/bewit",
+            "/bewit/x?y",
+        ] {
+            for method in [Method::PUT, Method::GET] {
+                assert_eq!(found("x", target, &method), Err(NoRoute::Reserved));
+                let hosted = found("tc.example.com", target, &method);
+                assert_eq!(hosted, Err(NoRoute::Reserved), "{target}");
+            }
+        }
+        for target in ["//credentials", "/x/../credentials", "/./credentials"] {
+            let found = found("x", target, &Method::PUT);
+            assert!(matches!(found, Err(NoRoute::Ambiguous(_))), "{target}");
+        }
+        let explicit = [
+            route("c", None, "/credentials/", None),
+            route("/", None, "/", None),
+        ];
+        let table = RouteTable::new(explicit.map(Arc::new).to_vec());
+        let find = |target| table.find("x", target, &Method::PUT).map(|r| &*r.name);
+        assert_eq!(find("/credentials/store"), Ok("c"));
+        assert_eq!(find("/credentials"), Err(NoRoute::Reserved));
+        assert_eq!(find("/bewit"), Err(NoRoute::Reserved));
     }
 
     #[test]

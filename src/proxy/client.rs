@@ -10,6 +10,7 @@ use std::sync::Arc;
 use http::{HeaderName, Method};
 use ipnet::IpNet;
 
+use super::listener::PeerProcess;
 use crate::gateway::Head;
 use crate::gateway::client_certificate::ClientCertificate;
 use crate::gateway::resource_isolation::Transport;
@@ -47,6 +48,10 @@ pub(super) struct ConnMetadata {
     pub(super) trusted_proxies: Option<Arc<[IpNet]>>,
     /// The verified certificate that the peer presented, if any.
     pub(super) certificate: Option<Arc<ClientCertificate>>,
+    /// The process at the other end; `None` if it closed before that could be found out.
+    pub(super) process: Option<PeerProcess>,
+    /// Whether the peers in the listener's `local_networks` may do whatever any peer may.
+    pub(super) trusts_networks: bool,
 }
 
 impl PeerInfo {
@@ -124,7 +129,7 @@ mod tests {
         let trusted: Arc<[IpNet]> = ["10.0.0.0/8".parse().unwrap()].into();
         let metadata = ConnMetadata {
             trusted_proxies: Some(trusted),
-            certificate: None,
+            ..ConnMetadata::default()
         };
         for (peer, fields, expected) in [
             ("10.0.0.1", &["https"][..], true),
@@ -159,7 +164,7 @@ mod tests {
         let trusted: Arc<[IpNet]> = ["10.0.0.0/8".parse().unwrap()].into();
         let metadata = ConnMetadata {
             trusted_proxies: Some(trusted),
-            certificate: None,
+            ..ConnMetadata::default()
         };
         for (peer, forwarded, expected) in [
             ("192.0.2.1", None, Some("192.0.2.1")),
