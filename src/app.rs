@@ -51,10 +51,10 @@ pub struct Running {
     /// The addresses of the listeners, in the order of the configuration, with the actual
     /// ports.
     pub listeners: Vec<Address>,
-    /// The address of the admin listener, with the actual port.
-    pub admin: Address,
+    /// The address of the admin listener, with the actual port; `None` if there is none.
+    pub admin: Option<Address>,
     callers: ServerHandle,
-    operators: ServerHandle,
+    operators: Option<ServerHandle>,
     live: Arc<Live>,
 }
 
@@ -130,7 +130,10 @@ pub async fn start_on(
     let (listen, limits) = (&config.server.listen, &config.limits);
     reject_unclaimed(&inherited, &config.server)?;
     let callers = BoundServer::bind_with_inherited(listen, limits, &mut inherited).await?;
-    let operators = admin::bind(&config.server.admin, &mut inherited).await?;
+    let operators = match &config.server.admin {
+        Some(address) => Some(admin::bind(address, &mut inherited).await?),
+        None => None,
+    };
     let recorder = recorder(&metrics, &clock, access_log.clone());
     let gateway = Arc::new(ArcSwap::from_pointee(gateway));
     let limits = Arc::new(ArcSwap::from_pointee(config.limits.clone()));
@@ -162,22 +165,19 @@ pub async fn start_on(
         started: config,
     };
     live.begin(components, tls).await;
-    let server = &live.started.server;
     let workers = Workers::pinned(threads).map_err(StartError::Threads)?;
-    let admin = operators.addresses().pop();
-    let admin = admin.unwrap_or_else(|| server.admin.clone());
-    let page_server = Admin::new(Arc::clone(&live.pages), &admin, clock.clone());
+    let admin = operators.as_ref().and_then(|bound| bound.addresses().pop());
+    let operators = operators.zip(admin.as_ref()).map(|(bound, address)| {
+        let pages = Admin::new(Arc::clone(&live.pages), address, clock.clone());
+        // Scrapes and probes are not recorded as requests.
+        let recorder = Arc::new(|_: &Outcome| ());
+        bound.serve(pages, clock.clone(), recorder, Workers::CurrentRuntime)
+    });
     Ok(Running {
         listeners: callers.addresses(),
         admin,
-        callers: callers.serve(Arc::new(relay), clock.clone(), recorder, workers),
-        // Scrapes and probes are not recorded as requests.
-        operators: operators.serve(
-            page_server,
-            clock,
-            Arc::new(|_| ()),
-            Workers::CurrentRuntime,
-        ),
+        callers: callers.serve(Arc::new(relay), clock, recorder, workers),
+        operators,
         live: Arc::new(live),
     })
 }
@@ -221,7 +221,7 @@ fn seed_csprng() {
 /// with a less helpful error.
 fn reject_unclaimed(inherited: &InheritedSockets, server: &Server) -> Result<(), StartError> {
     let listeners = server.listen.iter().map(|listener| &listener.address);
-    let configured: Vec<_> = listeners.chain([&server.admin]).collect();
+    let configured: Vec<_> = listeners.chain(&server.admin).collect();
     let unclaimed = inherited.unused(&configured);
     if unclaimed.is_empty() {
         return Ok(());
@@ -301,12 +301,16 @@ impl Running {
             trace.flush().await;
         }
         // Last, so that probes can observe the whole drain.
-        self.operators.drain(Duration::ZERO, Duration::ZERO).await;
+        if let Some(operators) = &self.operators {
+            operators.drain(Duration::ZERO, Duration::ZERO).await;
+        }
     }
 
     /// Ends everything immediately.
     pub fn abort(&self) {
         self.callers.abort();
-        self.operators.abort();
+        if let Some(operators) = &self.operators {
+            operators.abort();
+        }
     }
 }

@@ -131,14 +131,7 @@ enum Command {
     #[command(after_help = logout::EXAMPLES)]
     Logout(logout::Logout),
     /// Run as a drop-in replacement for taskcluster-proxy
-    #[command(after_help = "Examples:\n  \
-        TASKCLUSTER_ROOT_URL=https://tc.example.com TASKCLUSTER_CLIENT_ID=… \\\n      \
-        TASKCLUSTER_ACCESS_TOKEN=… hawkgate taskcluster-proxy\n  \
-        hawkgate taskcluster-proxy --task-id KTBKfEgxR5GdfIIREQIvFQ 'queue:get-artifact:public/*'\n  \
-        hawkgate taskcluster-proxy --print-config > hawkgate.toml   # a configuration to start from\n\n\
-        Needs no configuration file. The secrets are read from the environment variables \
-        TASKCLUSTER_ACCESS_TOKEN and TASKCLUSTER_CERTIFICATE, and the proxy listens on loopback \
-        only. docs/migrating-from-taskcluster-proxy.md lists all differences.")]
+    #[command(after_help = taskcluster_proxy::EXAMPLES, infer_long_args = true)]
     TaskclusterProxy(Box<taskcluster_proxy::TaskclusterProxy>),
 }
 
@@ -261,13 +254,12 @@ impl From<Format> for LogFormat {
 
 /// Parses the arguments and runs the command.
 pub(crate) fn main() -> ExitCode {
+    if taskcluster_proxy::is_named_so(std::env::args_os().next().as_ref()) {
+        return taskcluster_proxy::main_as_link();
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        // clap's exit codes: 0 for help and version, 2 for errors.
-        Err(error) => {
-            let _ = error.print();
-            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
-        }
+        Err(error) => return usage_error(&error),
     };
     match cli.command {
         Command::Run(run) => run::main(&run),
@@ -283,6 +275,12 @@ pub(crate) fn main() -> ExitCode {
         Command::Logout(logout) => logout::main(&logout),
         Command::TaskclusterProxy(args) => taskcluster_proxy::main(*args),
     }
+}
+
+/// Prints help, the version or an error, with clap's exit codes: 0 for help and version, 2 for errors.
+fn usage_error(error: &clap::Error) -> ExitCode {
+    let _ = error.print();
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
 }
 
 #[cfg(test)]

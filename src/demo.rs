@@ -146,7 +146,7 @@ pub async fn start() -> Result<Demo, DemoError> {
     Ok(Demo {
         hawkgate,
         page,
-        admin: url_of(Some(&running.admin))?,
+        admin: url_of(running.admin.as_ref())?,
         identity_provider,
         api,
         _application: application,

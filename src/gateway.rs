@@ -7,6 +7,7 @@ pub mod bewit;
 pub mod client_certificate;
 pub mod compat;
 pub mod cors;
+pub mod credentials_endpoint;
 pub mod forward_auth;
 #[cfg(fuzzing)]
 pub mod fuzzing;
@@ -25,6 +26,7 @@ mod recovery;
 pub mod rejection;
 pub mod request_headers;
 pub mod reserved_headers;
+mod reserved_path;
 pub mod resource_isolation;
 pub mod route;
 pub mod rule;
@@ -32,6 +34,7 @@ mod scopes_refusal;
 pub mod session;
 pub mod upstream_addresses;
 mod upstream_clock;
+pub mod upstream_retry;
 
 pub use crate::token::OTP;
 pub use admission::{Admission, AdmissionError};
@@ -74,6 +77,8 @@ pub struct Gateway {
     pub sessions: SessionTable,
     /// The `[login]` endpoint, if configured.
     pub login: Option<login::Login>,
+    /// `PUT /credentials` on callers' listeners, if a route has `credentials = true`.
+    pub credentials: Option<credentials_endpoint::CredentialsEndpoint>,
     /// The clock.
     pub clock: SharedClock,
     /// Every header that any rule sets. The caller's copies are removed on every route, because
@@ -262,24 +267,34 @@ impl Gateway {
         Ok(admission)
     }
 
-    /// The route, and the expanded target if the request used a short path. Such a request is
-    /// routed by its expanded target, so that a short path cannot bypass a route.
+    fn find_route(
+        &self,
+        head: Head<'_>,
+    ) -> Result<(&Arc<Route>, Option<String>), Box<AdmissionError>> {
+        self.route(head)
+            .map_err(|rejection| Box::new(AdmissionError::before_routing(rejection)))
+    }
+
+    /// The route, and the expanded target if the request used a short path: one that a route with
+    /// `shortcut = true` covers, or none does whose long form such a route covers. Such a request
+    /// is routed by its expanded target, so that a short path cannot bypass a route.
     fn route(&self, head: Head<'_>) -> Result<(&Arc<Route>, Option<String>), Rejection> {
-        let find = |target: &str| {
-            let found = self.routes.find(head.host, target, head.method);
-            found.map_err(|none| match none {
-                NoRoute::Unmatched => Rejection::from(Reason::NoRoute),
-                NoRoute::Ambiguous(ambiguity) => ambiguity.into(),
-            })
+        let (host, method) = (head.host, head.method);
+        let found = self.routes.find(host, head.target, method);
+        let expands = match found {
+            Ok(route) => route.compat.shortcut,
+            Err(NoRoute::Unmatched) => true,
+            Err(NoRoute::Reserved | NoRoute::Ambiguous(_)) => false,
         };
-        let route = find(head.target)?;
-        if !route.compat.shortcut {
-            return Ok((route, None));
-        }
-        match compat::expand(head.target) {
-            Some(expanded) => Ok((find(&expanded)?, Some(expanded))),
-            None => Ok((route, None)),
-        }
+        let expanded = expands.then(|| compat::expand(head.target)).flatten();
+        let expanded = expanded.filter(|expanded| {
+            found.is_ok() || self.routes.is_behind_shortcut(host, expanded, method)
+        });
+        let found = match &expanded {
+            Some(expanded) => self.routes.find(host, expanded, method),
+            None => found,
+        };
+        Ok((found?, expanded))
     }
 
     /// Admits a request whose route is known and whose target is expanded.
@@ -380,6 +395,23 @@ impl Gateway {
         Ok(())
     }
 
+    /// Leases the credential again, for an attempt long after the last: it may have been renewed or
+    /// replaced. Not where the exchange is what proves the caller: then the request ends with the
+    /// lease ([`Admission::valid_until`]).
+    ///
+    /// # Errors
+    /// If no credential is available any more.
+    pub async fn renew_lease(&self, admission: &mut Admission) -> Result<(), Rejection> {
+        if admission.lease.is_none() || !admission.caller.is_proved() {
+            return Ok(());
+        }
+        // What the memo knows is from the time of the admission.
+        admission.cached_at = None;
+        admission
+            .acquire_lease(false, Now::read(&*self.clock))
+            .await
+    }
+
     /// The header that authenticates this attempt, if the request has a credential. Call once
     /// per attempt, with the method and target as sent upstream.
     ///
@@ -443,6 +475,16 @@ impl Gateway {
             secret,
             lease: lease.clone(),
         }))
+    }
+}
+
+impl From<NoRoute> for Rejection {
+    fn from(none: NoRoute) -> Self {
+        match none {
+            NoRoute::Unmatched => Reason::NoRoute.into(),
+            NoRoute::Reserved => Reason::ReservedPath.into(),
+            NoRoute::Ambiguous(ambiguity) => ambiguity.into(),
+        }
     }
 }
 

@@ -274,6 +274,7 @@ pub(crate) fn gateway(count: usize, issuer: Option<Arc<Issuer>>) -> Gateway {
             cors: None,
             rules: None,
             rates: hawkgate::gateway::rate_limit::RateLimiters::default(),
+            retry: None,
             upgrade_expiry: hawkgate::gateway::route::UpgradeExpiry::default(),
             compat: Compat::default(),
         })
@@ -282,6 +283,7 @@ pub(crate) fn gateway(count: usize, issuer: Option<Arc<Issuer>>) -> Gateway {
         routes: RouteTable::new((0..count).map(route).collect()),
         sessions: hawkgate::gateway::session::SessionTable::default(),
         login: None,
+        credentials: None,
         clock: SystemClock::shared(),
         rule_headers: vec![],
         forward_auth: vec![],

@@ -18,6 +18,7 @@ use crate::config::{self, Config, IssuerKind, SourceKind};
 use crate::credential::static_secret::StaticSecretSource;
 use crate::credential::{CacheLimits, CachedSource, CredentialSource, SourceOptions};
 use crate::gateway::cors::{Cors, CorsPolicy};
+use crate::gateway::credentials_endpoint::CredentialsEndpoint;
 use crate::gateway::forward_auth::ForwardAuth;
 use crate::gateway::login::Login;
 use crate::gateway::rate_limit::RateLimiters;
@@ -26,6 +27,7 @@ use crate::gateway::route::{Isolation, Route, RouteTable, Upstream};
 use crate::gateway::rule::{Expression, Rule, Rules, header_name};
 use crate::gateway::session::SessionTable;
 use crate::gateway::upstream_addresses::UpstreamAddresses;
+use crate::gateway::upstream_retry::UpstreamRetry;
 use crate::gateway::{Gateway, RefusalLog, UpstreamClock};
 use crate::metrics::Metrics;
 use crate::network::{Network, OutgoingProxy};
@@ -157,6 +159,7 @@ impl Builder<'_> {
                 sessions: SessionTable::new(sessions, &hosts),
                 routes: RouteTable::new(routes),
                 login,
+                credentials: credentials_endpoint(config, &components.updatable),
                 clock: self.clock.clone(),
                 rule_headers: rule_headers(&rules),
                 forward_auth: config
@@ -164,7 +167,7 @@ impl Builder<'_> {
                     .iter()
                     .map(|asked| forward_auth(asked, config))
                     .collect(),
-                isolation: IsolationPolicy::new(config.server.local_hosts.clone()),
+                isolation: isolation_policy(&config.server),
                 observability: observe(config, self.clock, self.metrics)?,
             },
             components,
@@ -553,6 +556,34 @@ fn build_route(
         compat: route.compat,
         rules: None,
         rates: RateLimiters::default(),
+        retry: route.retry.clone().map(UpstreamRetry::new),
+    }
+}
+
+/// The endpoint of the route with `credentials = true`, of which there is at most one source.
+fn credentials_endpoint(config: &Config, updatable: &[Updatable]) -> Option<CredentialsEndpoint> {
+    let route = config
+        .routes
+        .iter()
+        .find(|route| route.compat.credentials)?;
+    let named = &config.sources.get(route.source?)?.name;
+    let (name, source) = updatable.iter().find(|(name, _)| name == named)?;
+    Some(CredentialsEndpoint {
+        route: Arc::clone(&route.name),
+        name: Arc::clone(name),
+        source: Arc::clone(source),
+    })
+}
+
+/// Which requests without credentials may come from web pages. Containers may use the addresses of
+/// this machine, which are not all known.
+fn isolation_policy(server: &config::Server) -> IsolationPolicy {
+    let containers = |listener: &Listener| listener.access.local_networks.is_some();
+    let policy = IsolationPolicy::new(server.local_hosts.clone());
+    if server.listen.iter().any(containers) {
+        policy.with_addresses()
+    } else {
+        policy
     }
 }
 
@@ -568,7 +599,8 @@ fn callers(config: &Config) -> impl Iterator<Item = &Listener> {
 fn isolation(route: &config::Route, config: &Config) -> Isolation {
     let kind = route.source.and_then(|at| config.sources.get(at));
     let takes_password = kind.is_some_and(|s| matches!(s.kind, SourceKind::Password(_)));
-    let public = route.source.is_none() && !callers(config).all(Listener::is_local);
+    let confined = callers(config).all(Listener::is_confined);
+    let public = route.source.is_none() && !confined;
     if takes_password || (route.anonymous && !public) {
         Isolation::Always
     } else if route.workload_token.is_some() {

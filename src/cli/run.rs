@@ -219,12 +219,15 @@ fn log_addresses(running: &Running) {
     for address in &running.listeners {
         tracing::info!(address = format_address(address), "listening for callers");
     }
-    let (admin, version) = (format_address(&running.admin), hawkgate::VERSION);
-    tracing::info!(
-        admin,
-        version,
-        "hawkgate is up; metrics and health checks are on the admin address"
-    );
+    let version = hawkgate::VERSION;
+    match &running.admin {
+        Some(admin) => tracing::info!(
+            admin = format_address(admin),
+            version,
+            "hawkgate is up; metrics and health checks are on the admin address"
+        ),
+        None => tracing::info!(version, "hawkgate is up, without an admin listener"),
+    }
 }
 
 fn format_address(address: &Address) -> String {

@@ -1,4 +1,7 @@
-//! Access control of a listener: allowed networks, allowed local users and trusted proxies.
+//! Access control of a listener: allowed networks, networks of containers, allowed local users and
+//! trusted proxies.
+
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 use toml::de::DeValue;
@@ -82,6 +85,7 @@ impl Value for User {
 /// The keys of a listener's table that restrict its peers.
 pub(super) struct AccessKeys {
     pub(super) networks: Field<List<IpNet>>,
+    pub(super) local_networks: Field<List<IpNet>>,
     pub(super) users: Field<List<User>>,
     pub(super) proxies: Field<List<IpNet>>,
     pub(super) proxy_protocol: Field<bool>,
@@ -95,10 +99,12 @@ pub(super) fn resolve(
 ) -> Option<ListenerAccess> {
     let AccessKeys {
         networks,
+        local_networks,
         users,
         proxies,
         proxy_protocol,
     } = keys;
+    check_local_networks(reader, address, &local_networks, &networks, &proxies);
     let uses_proxy_protocol = proxy_protocol.value == Some(true);
     let empty = "is empty: no caller could connect";
     if networks.value.as_ref().is_some_and(List::is_empty) {
@@ -111,7 +117,7 @@ pub(super) fn resolve(
         let problem = "callers on a Unix socket have no IP address";
         reader.error(&networks.at, problem, "use allowed_users, or remove it");
     }
-    if users.given && !address.is_local() {
+    if users.given && !address.is_local() && !local_networks.given {
         let problem = "the users of other machines cannot be identified";
         reader.error(
             &users.at,
@@ -128,10 +134,76 @@ pub(super) fn resolve(
     Some(ListenerAccess {
         proxies: proxies?,
         networks: networks.optional()?.map(List::into_values),
+        local_networks: local_networks.optional()?.map(List::into_values),
         users: users
             .optional()?
             .map(|list| list.into_values().into_iter().map(|user| user.0).collect()),
     })
+}
+
+/// The shortest prefixes of `local_networks`. A machine's containers do not need more, and a larger
+/// network has other machines in it.
+const LEAST_PREFIX: (u8, u8) = (8, 32);
+
+/// Checks `local_networks`, whose peers count as programs of this machine.
+fn check_local_networks(
+    reader: &mut Reader<'_>,
+    address: &Address,
+    local: &Field<List<IpNet>>,
+    networks: &Field<List<IpNet>>,
+    proxies: &Field<List<IpNet>>,
+) {
+    let Some(list) = &local.value else { return };
+    if list.is_empty() {
+        let remedy = "list the containers' networks, or leave the key out";
+        reader.error(&local.at, "is empty: no container could connect", remedy);
+    }
+    if matches!(address, Address::Unix(_)) {
+        let problem = "callers on a Unix socket have no IP address";
+        reader.error(&local.at, problem, "use allowed_users, or remove it");
+    }
+    for (other, problem) in [
+        (networks, "already says which networks may connect"),
+        (
+            proxies,
+            "is for containers on this machine, which are behind no proxy",
+        ),
+    ] {
+        if other.given {
+            reader.error(&local.at, problem, "remove one of the two");
+        }
+    }
+    for item in &list.items {
+        let (least, ip) = match item.value {
+            IpNet::V4(network) => (LEAST_PREFIX.0, network.addr().into()),
+            IpNet::V6(network) => (LEAST_PREFIX.1, network.addr().into()),
+        };
+        if item.value.prefix_len() < least {
+            let problem = format!("{} has other machines than containers in it", item.value);
+            let remedy = "write the network of this machine's containers, like \"172.17.0.0/16\"";
+            reader.error(&item.at, problem, remedy);
+        } else if !is_private(ip) {
+            let problem = format!(
+                "{} is not a private network: whoever has an address in it uses the source's credentials",
+                item.value
+            );
+            let remedy = "make sure that it is the network of this machine's containers";
+            reader.warn(&item.at, problem, remedy);
+        }
+    }
+}
+
+/// Whether `ip` is in a range for private use (RFC 1918, RFC 4193), for carrier-grade NAT (RFC 6598),
+/// link-local or loopback.
+fn is_private(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => {
+            let [first, second, ..] = ip.octets();
+            let shared = first == 100 && (64..128).contains(&second);
+            ip.is_private() || ip.is_link_local() || ip.is_loopback() || shared
+        }
+        IpAddr::V6(ip) => ip.is_unique_local() || ip.is_unicast_link_local() || ip.is_loopback(),
+    }
 }
 
 #[allow(clippy::option_option)]

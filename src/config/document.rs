@@ -81,6 +81,7 @@ pub(super) fn read(reader: &mut Reader<'_>, document: &DeTable<'_>) -> Option<Co
     refuse_duplicates(reader, "rule", &rules);
     route::refuse_headers_of_rules(reader, &routes, &rules);
     route::refuse_shadowed_by_bewit(reader, &routes);
+    route::refuse_ambiguous_credentials(reader, &routes);
     if !document.contains_key("route") && !document.contains_key("login") {
         let problem = "no [[route]]: every request would be answered with 404";
         reader.error(
@@ -126,9 +127,10 @@ pub(super) fn read(reader: &mut Reader<'_>, document: &DeTable<'_>) -> Option<Co
     warn_about_unused_tables(reader, &config, &issuers, &sources, &sessions);
     warn_about_minting(reader, &config, &sources);
     rule::warn_about_deny_only_routes(reader, &routes, &config.rules);
-    source::refuse_remote_credential_updates(reader, &config.server.admin, &sources);
+    let admin = config.server.admin.as_ref();
+    source::refuse_remote_credential_updates(reader, admin, &sources);
     if let Some(running) = reader.running.filter(|r| r.admin != config.server.admin) {
-        source::refuse_remote_credential_updates(reader, &running.admin, &sources);
+        source::refuse_remote_credential_updates(reader, running.admin.as_ref(), &sources);
     }
     Some(config)
 }

@@ -31,6 +31,7 @@ use crate::gateway::request_headers::StrippedHeaders;
 use crate::gateway::route::UpstreamTimeouts;
 use crate::gateway::route::{Compat, UpgradeExpiry};
 use crate::gateway::rule::Effect;
+use crate::gateway::upstream_retry::RetryPolicy;
 use crate::secret::SecretRef;
 use crate::session::settings::SessionSettings;
 
@@ -103,8 +104,8 @@ impl Config {
 pub struct Server {
     /// The listeners for callers, of which there is at least one, and then those of `[[forward_auth]]`.
     pub listen: Vec<Listener>,
-    /// The address of the admin listener.
-    pub admin: Address,
+    /// The address of the admin listener; `None` if there is none.
+    pub admin: Option<Address>,
     /// How long in-flight requests may take to finish after SIGTERM.
     pub drain: Duration,
     /// How long `/readyz` is false before the listeners close.
@@ -325,6 +326,8 @@ pub struct Route {
     pub rate: Option<Rate>,
     /// When upgraded connections end.
     pub upgrade_expiry: UpgradeExpiry,
+    /// When a request is sent again because the upstream failed.
+    pub retry: Option<RetryPolicy>,
     /// The features of taskcluster-proxy that are enabled.
     pub compat: Compat,
 }

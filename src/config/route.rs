@@ -2,11 +2,13 @@
 
 mod access;
 mod bewit;
+mod credentials;
 mod header_edits;
 mod headers;
 mod hosts;
 mod passes_401;
 mod rewrite;
+mod retry;
 mod session;
 mod upstream;
 
@@ -78,8 +80,9 @@ section! {
         /// Paths below this route's whose 401s are the upstream's own: passed on, without new credentials and
         /// without a replay. Prefixes, by whole segments, of the path that is sent upstream.
         passes_401: List<String> = [default "[]"],
-        /// Accepts requests without a token. With a source, every listener must be loopback or a Unix
-        /// socket, because anyone who can connect can use the source's credentials.
+        /// Accepts requests without a token. With a source, every listener must be loopback, a Unix
+        /// socket or confined to `local_networks`, because anyone who can connect can use the source's
+        /// credentials.
         anonymous: bool = [default "false"],
         /// A file with the token to use when the caller sends no Authorization; it is verified like any
         /// other token. Every listener must be loopback or a Unix socket.
@@ -97,11 +100,18 @@ section! {
         /// Answers `POST /bewit` with the URL in its body, signed for an hour; the URL must be at this
         /// upstream and below this route's path. Requires a source of Taskcluster credentials.
         bewit: bool = [default "false"],
+        /// Answers `PUT /credentials` by replacing the credentials of the route's source, which must have
+        /// credentials_update, like taskcluster-proxy. Only root and the user that hawkgate runs as may send
+        /// them; from `local_networks` whoever may connect, if the listener names no `allowed_users`.
+        credentials: bool = [default "false"],
         /// Adds taskcluster-proxy's informational headers to responses: endpoint, version, client and
         /// scopes.
         taskcluster_headers: bool = [default "false"],
         /// Rate limit of each client on this route, in addition to `limits.rate`; unlimited when left out.
         rate: Nested<Rate> = [optional],
+        /// Sends a request again while the upstream cannot be reached, closes the connection or answers with
+        /// one of `statuses`: idempotent methods only, unless nothing had been sent. Off when left out.
+        retry: Nested<retry::Retry> = [optional],
         /// Allows an http upstream on another machine, which exposes requests and responses in cleartext.
         allow_plaintext: bool = [default "false"],
         /// PEM file with the only CAs trusted for this upstream; the platform's when left out.
@@ -167,6 +177,7 @@ pub(super) use bewit::refuse_shadowed as refuse_shadowed_by_bewit;
 use header_edits::HeaderEditKeys;
 pub(super) use header_edits::refuse_headers_of_rules;
 use hosts::Hosts;
+pub(super) use credentials::refuse_ambiguous as refuse_ambiguous_credentials;
 
 /// What the checks of a route depend on.
 #[derive(Clone, Copy, Debug)]
@@ -184,6 +195,12 @@ impl Context<'_> {
     fn is_local_only(&self) -> bool {
         self.listen
             .is_none_or(|listen| listen.iter().all(Listener::is_local))
+    }
+
+    /// Like [`Self::is_local_only`], with the containers in `local_networks`.
+    fn is_confined(&self) -> bool {
+        self.listen
+            .is_none_or(|listen| listen.iter().all(Listener::is_confined))
     }
 }
 
@@ -219,6 +236,7 @@ impl Route {
         self.check_scopes(reader);
         self.check_passes_401(reader);
         self.check_bewit(reader, context);
+        self.check_credentials(reader, context);
         let access = self.resolve_access(reader, context);
         let upstream = self.resolve_upstream(reader, context);
         let rewrite = self.rewrite();
@@ -259,10 +277,12 @@ impl Route {
             },
             cors: cors?,
             rate: rate::resolve(reader, self.rate)?,
+            retry: retry::resolve(reader, self.retry)?,
             upgrade_expiry: self.upgrade_expiry.value?,
             compat: Compat {
                 shortcut: self.shortcut.value?,
                 bewit: self.bewit.value?,
+                credentials: self.credentials.value?,
                 headers: self.taskcluster_headers.value?,
             },
         })

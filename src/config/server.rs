@@ -30,8 +30,9 @@ section! {
         /// Listeners for callers: "127.0.0.1:8080", "unix:/run/hawkgate.sock" or a table. Host names are
         /// not resolved. With port 0, the system chooses a port.
         listen: List<Listen> = [default "['127.0.0.1:8080']"],
-        /// Address of /metrics, /healthz, /startupz and /readyz. It serves no credentials.
-        admin: Address = [default "'127.0.0.1:9090'"],
+        /// Address of /metrics, /healthz, /startupz and /readyz. It serves no credentials. "none": there is
+        /// no such listener.
+        admin: Admin = [default "'127.0.0.1:9090'"],
         /// How long in-flight requests may take to finish after SIGTERM; at most 1h.
         drain: Duration = [default "'30s'"],
         /// How long /readyz is false before the listeners close, so that load balancers notice ("5s" on
@@ -62,8 +63,12 @@ section! {
         h2c: bool = [default "false"],
         /// Only callers with an address in one of these networks; any when left out. TCP only.
         allowed_networks: List<IpNet> = [optional],
-        /// Only processes of these local users, by name or numeric ID; any when left out. Loopback and Unix
-        /// sockets only.
+        /// Networks of containers on this machine, such as a Docker bridge's subnet: only callers in these
+        /// and on loopback may connect, and routes with anonymous = true may give them credentials without
+        /// a token. TCP only; none when left out.
+        local_networks: List<IpNet> = [optional],
+        /// Only processes of these local users, by name or numeric ID; any when left out. Loopback, Unix
+        /// sockets and listeners with local_networks only; callers in a container have no user here.
         allowed_users: List<User> = [optional],
         /// Networks of trusted proxies in front of hawkgate. For connections from them, the client is the
         /// right-most address in X-Forwarded-For that is in none of these networks. A listener with
@@ -155,6 +160,24 @@ fn address_remedy(text: &str) -> String {
     }
 }
 
+/// Where the admin listener is, if there is one.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Admin(Option<Address>);
+
+/// The value of `admin` without a listener.
+const NO_ADMIN: &str = "none";
+
+impl Value for Admin {
+    const SHAPE: Shape = Shape::Text;
+
+    fn read(reader: &mut Reader<'_>, at: &Location, value: &DeValue<'_>) -> Option<Self> {
+        if matches!(value, DeValue::String(text) if text == NO_ADMIN) {
+            return Some(Self(None));
+        }
+        Address::read(reader, at, value).map(|address| Self(Some(address)))
+    }
+}
+
 /// Permissions of a Unix socket.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Mode(u32);
@@ -213,10 +236,10 @@ impl Server {
             }
             resolve_listeners(reader, list.items)
         });
-        if let Some(admin) = &self.admin.value {
+        if let Some(Admin(Some(admin))) = &self.admin.value {
             check_socket(reader, &self.admin.at, admin);
         }
-        if let (Some(listen), Some(admin)) = (&listen, &self.admin.value)
+        if let (Some(listen), Some(Admin(Some(admin)))) = (&listen, &self.admin.value)
             && let Some(conflict) = listen.iter().find(|l| l.address.overlaps(admin))
         {
             let problem = format!(
@@ -231,7 +254,7 @@ impl Server {
         }
         Some(resolved::Server {
             listen: listen?,
-            admin: self.admin.value?,
+            admin: self.admin.value?.0,
             drain: self.drain.value?,
             drain_delay: self.drain_delay.value?,
             startup_grace: self.startup_grace.value?,
@@ -272,7 +295,8 @@ pub(super) fn resolve_listeners(
             );
             reader.error(&at, problem, "remove one of the two, or change its port");
         }
-        if listener.tls.is_none() && !listener.address.is_local() {
+        let elsewhere = !listener.address.is_local() && listener.access.local_networks.is_none();
+        if listener.tls.is_none() && elsewhere {
             let problem = format!(
                 "{} accepts bearer tokens in cleartext from other machines",
                 listener.address
@@ -321,6 +345,7 @@ fn resolve_listener(reader: &mut Reader<'_>, at: &Location, listen: Listen) -> O
         &address,
         access::AccessKeys {
             networks: table.allowed_networks,
+            local_networks: table.local_networks,
             users: table.allowed_users,
             proxies: table.trusted_proxies,
             proxy_protocol: table.proxy_protocol,

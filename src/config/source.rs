@@ -452,9 +452,12 @@ fn remedy_for(key: &str) -> &'static str {
 /// Refuses `credentials_update` if other machines can reach the admin listener.
 pub(super) fn refuse_remote_credential_updates(
     reader: &mut Reader<'_>,
-    admin: &Address,
+    admin: Option<&Address>,
     sources: &[Declaration<resolved::Source>],
 ) {
+    let Some(admin) = admin.filter(|admin| !admin.is_local()) else {
+        return;
+    };
     for declaration in sources {
         let updates = declaration.value.as_ref().is_some_and(|source| {
             matches!(
@@ -465,7 +468,7 @@ pub(super) fn refuse_remote_credential_updates(
                 }
             )
         });
-        if updates && !admin.is_local() {
+        if updates {
             let problem = format!(
                 "credentials_update would let anyone who can reach server.admin ({admin}) replace its credentials"
             );

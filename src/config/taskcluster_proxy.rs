@@ -1,7 +1,8 @@
 //! The configuration equivalent to taskcluster-proxy's arguments (`docs/design/taskcluster.md`).
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use ipnet::IpNet;
 use toml::Value;
 
 /// The environment variable with taskcluster-proxy's access token.
@@ -12,7 +13,7 @@ pub const CERTIFICATE_VARIABLE: &str = "TASKCLUSTER_CERTIFICATE";
 /// The host name by which docker-worker's tasks reach taskcluster-proxy: `http://taskcluster/`.
 const TASK_HOST: &str = "taskcluster";
 
-/// The arguments of taskcluster-proxy that hawkgate supports.
+/// The arguments of taskcluster-proxy.
 #[derive(Clone, Debug)]
 pub struct TaskclusterProxy {
     /// `--root-url`
@@ -21,16 +22,18 @@ pub struct TaskclusterProxy {
     pub client_id: String,
     /// Whether [`CERTIFICATE_VARIABLE`] is set.
     pub certificate: bool,
-    /// `--ip-address`; must be loopback, because the route is anonymous.
-    pub ip_address: IpAddr,
+    /// `--ip-address`. `None` if it is empty: loopback, or every interface with `allowed_networks`.
+    pub ip_address: Option<IpAddr>,
     /// `--port`
     pub port: u16,
-    /// The address for metrics, health checks and `PUT /credentials`.
-    pub admin: String,
+    /// The address for metrics and health checks; `None` for none.
+    pub admin: Option<String>,
     /// Further host names by which programs reach this proxy; see `TASK_HOST`.
     pub local_hosts: Vec<String>,
     /// `--allowed-user`; root is always allowed as well.
     pub allowed_user: Option<String>,
+    /// `--allowed-network`: those of the containers that may connect.
+    pub allowed_networks: Vec<IpNet>,
     /// `<scope>…` and the scopes of `--task-id`; `None` for all scopes of the client.
     pub authorized_scopes: Option<Vec<String>>,
 }
@@ -38,40 +41,74 @@ pub struct TaskclusterProxy {
 impl TaskclusterProxy {
     /// Writes the equivalent configuration file, which references secrets and does not contain them.
     pub fn to_toml(&self) -> String {
-        let address = std::net::SocketAddr::new(self.ip_address, self.port);
-        let mut lines = vec!["[server]".to_owned()];
-        lines.push(match &self.allowed_user {
-            None => format!("listen = [{}]", text(&address.to_string())),
-            Some(user) => {
-                let root = (user != "root" && user != "0").then_some("root");
-                let users: Vec<_> = root.into_iter().chain([user.as_str()]).collect();
-                format!(
-                    "listen = [{{ address = {}, allowed_users = {} }}]",
-                    text(&address.to_string()),
-                    list(&users)
-                )
-            }
-        });
-        lines.push(format!("admin = {}", text(&self.admin)));
-        lines.push(format!("local_hosts = {}", list(&self.local_hosts())));
+        let admin = self.admin.as_deref().unwrap_or("none");
+        let mut lines = vec![
+            "[server]".to_owned(),
+            format!("listen = [{}]", self.listeners().join(", ")),
+            format!("admin = {}", text(admin)),
+            format!("local_hosts = {}", list(&self.local_hosts())),
+        ];
         lines.extend(self.source());
         lines.extend(
             [
                 "",
                 "[[route]]",
                 "name = \"taskcluster\"",
-                "path = \"/\"",
+                "path = \"/api/\"",
                 &format!("upstream = {}", text(&self.root_url)),
                 "source = \"taskcluster\"",
                 "anonymous = true",
                 "shortcut = true",
                 "bewit = true",
+                "credentials = true",
                 "taskcluster_headers = true",
+                "retry = { max_elapsed = \"15m\" }",
                 "",
             ]
             .map(str::to_owned),
         );
         lines.join("\n")
+    }
+
+    /// The listeners. Beside a bridge address there is one on loopback, where generic-worker waits for
+    /// the port and sends new credentials (`workers/generic-worker/tcproxy/tcproxy.go`).
+    fn listeners(&self) -> Vec<String> {
+        let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        if self.allowed_networks.is_empty() {
+            return vec![self.listener(self.ip_address.unwrap_or(loopback), false)];
+        }
+        // An IPv6 socket accepts IPv4 as well.
+        let wide = self.allowed_networks.iter().any(|n| n.addr().is_ipv6());
+        let every = if wide {
+            IpAddr::V6(Ipv6Addr::UNSPECIFIED)
+        } else {
+            IpAddr::V4(Ipv4Addr::UNSPECIFIED)
+        };
+        let address = self.ip_address.filter(|address| !address.is_unspecified());
+        match address {
+            None => vec![self.listener(every, true)],
+            Some(address) if address.is_loopback() => vec![self.listener(address, false)],
+            Some(address) => vec![self.listener(address, true), self.listener(loopback, false)],
+        }
+    }
+
+    /// A listener at this address, for containers or not.
+    fn listener(&self, address: IpAddr, containers: bool) -> String {
+        let address = text(&SocketAddr::new(address, self.port).to_string());
+        let mut keys = Vec::new();
+        if containers {
+            let networks: Vec<_> = self.allowed_networks.iter().map(IpNet::to_string).collect();
+            keys.push(format!("local_networks = {}", list(&networks)));
+        }
+        if let Some(user) = &self.allowed_user {
+            let root = (user != "root" && user != "0").then_some("root");
+            let users: Vec<_> = root.into_iter().chain([user.as_str()]).collect();
+            keys.push(format!("allowed_users = {}", list(&users)));
+        }
+        if keys.is_empty() {
+            return address;
+        }
+        format!("{{ address = {address}, {} }}", keys.join(", "))
     }
 
     fn local_hosts(&self) -> Vec<&str> {
@@ -126,11 +163,12 @@ mod tests {
             root_url: "https://tc.example.com".into(),
             client_id: "project/x".into(),
             certificate: false,
-            ip_address: [127, 0, 0, 1].into(),
+            ip_address: None,
             port: 8080,
-            admin: "127.0.0.1:9090".into(),
+            admin: None,
             local_hosts: vec![],
             allowed_user: None,
+            allowed_networks: vec![],
             authorized_scopes: None,
         }
     }
@@ -173,7 +211,8 @@ mod tests {
     fn every_argument_is_translated_to_its_key() {
         let config = parsed(&TaskclusterProxy {
             certificate: true,
-            ip_address: "::1".parse().unwrap(),
+            ip_address: Some("::1".parse().unwrap()),
+            admin: Some("127.0.0.1:9090".into()),
             allowed_user: Some("worker".into()),
             local_hosts: vec!["proxy.internal".into(), "taskcluster".into()],
             authorized_scopes: Some(vec!["a\"]b".into(), "queue:*".into()]),
@@ -184,6 +223,8 @@ mod tests {
         let listener = &config.server.listen[0];
         assert_eq!(listener.address.to_string(), "[::1]:8080");
         assert_eq!(listener.access.users.as_ref().unwrap(), &["root", "worker"]);
+        let admin = config.server.admin.as_ref().unwrap();
+        assert_eq!(admin.to_string(), "127.0.0.1:9090");
         let SourceKind::TaskclusterStatic {
             certificate,
             authorized_scopes,
@@ -197,14 +238,73 @@ mod tests {
     }
 
     #[test]
+    fn containers_reach_the_bridge_address_and_the_worker_loopback() {
+        let networks = |networks: &[&str]| -> Vec<IpNet> {
+            networks.iter().map(|n| n.parse().unwrap()).collect()
+        };
+        let bridge = &["172.18.0.0/16"][..];
+        for (ip_address, allowed, expected) in [
+            (
+                Some("172.18.0.1"),
+                bridge,
+                &[("172.18.0.1:8080", true), ("127.0.0.1:8080", false)][..],
+            ),
+            (
+                Some("fd00::1"),
+                &["fd00::/64"],
+                &[("[fd00::1]:8080", true), ("127.0.0.1:8080", false)],
+            ),
+            (Some("127.0.0.1"), bridge, &[("127.0.0.1:8080", false)]),
+            (Some("0.0.0.0"), bridge, &[("0.0.0.0:8080", true)]),
+            (None, bridge, &[("0.0.0.0:8080", true)]),
+            (
+                None,
+                &["172.18.0.0/16", "fd00::/64"],
+                &[("[::]:8080", true)],
+            ),
+            (None, &[], &[("127.0.0.1:8080", false)]),
+        ] {
+            let config = parsed(&TaskclusterProxy {
+                ip_address: ip_address.map(|ip| ip.parse().unwrap()),
+                allowed_networks: networks(allowed),
+                allowed_user: Some("root".into()),
+                ..arguments()
+            })
+            .unwrap();
+            let found: Vec<_> = config
+                .server
+                .listen
+                .iter()
+                .map(|l| (l.address.to_string(), l.access.local_networks.is_some()))
+                .collect();
+            let found: Vec<_> = found.iter().map(|(a, n)| (a.as_str(), *n)).collect();
+            assert_eq!(found, expected);
+            let users = |l: &crate::proxy::settings::Listener| l.access.users.is_some();
+            assert!(config.server.listen.iter().all(users));
+        }
+    }
+
+    #[test]
     fn unsafe_arguments_are_refused_like_an_unsafe_file() {
         for arguments in [
             TaskclusterProxy {
-                ip_address: [0, 0, 0, 0].into(),
+                ip_address: Some([0, 0, 0, 0].into()),
                 ..arguments()
             },
             TaskclusterProxy {
-                admin: "0.0.0.0:9090".into(),
+                ip_address: Some([172, 18, 0, 1].into()),
+                ..arguments()
+            },
+            TaskclusterProxy {
+                allowed_networks: vec!["0.0.0.0/0".parse().unwrap()],
+                ..arguments()
+            },
+            TaskclusterProxy {
+                allowed_networks: vec!["::/0".parse().unwrap()],
+                ..arguments()
+            },
+            TaskclusterProxy {
+                admin: Some("0.0.0.0:9090".into()),
                 ..arguments()
             },
             TaskclusterProxy {

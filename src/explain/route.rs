@@ -23,6 +23,10 @@ pub(super) fn explain(
             let failure = "none matches this host, path and method";
             (None, Some(failure.to_owned()))
         }
+        Err(NoRoute::Reserved) => {
+            let failure = "the path begins with /credentials or /bewit, and no route's path does";
+            (None, Some(failure.to_owned()))
+        }
         Err(NoRoute::Ambiguous(ambiguity)) => (None, Some(ambiguity.to_string())),
     };
     if let Some(route) = &chosen {

@@ -86,7 +86,9 @@ impl Gateway {
         let route = match self.routes.find(head.host, url.target, &Method::GET) {
             Ok(route) if route.compat.bewit && url.is_for(&route.upstream) => route,
             Err(NoRoute::Ambiguous(ambiguity)) => return Err(before(ambiguity.into())),
-            Ok(_) | Err(NoRoute::Unmatched) => return Err(before(Reason::BewitRefused.into())),
+            Ok(_) | Err(NoRoute::Unmatched | NoRoute::Reserved) => {
+                return Err(before(Reason::BewitRefused.into()));
+            }
         };
         let signed_request = Head {
             method: &Method::GET,

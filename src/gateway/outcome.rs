@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::reason::Reason;
+use super::upstream_retry::RetryCounts;
 use crate::credential::Lookup;
 use crate::label::labels;
 use crate::trace::TraceId;
@@ -289,6 +290,8 @@ pub struct Outcome {
     pub cause: Option<String>,
     /// The upstream's 401 responses in order; at most three.
     pub unauthorized: Vec<Unauthorized>,
+    /// How often the request was sent again because the upstream failed.
+    pub retries: RetryCounts,
     /// Time from the complete head to the end of the response.
     pub total: Duration,
     /// Time for verification, rules and credential lookup.
@@ -337,6 +340,7 @@ impl Outcome {
             rejection: None,
             cause: None,
             unauthorized: Vec::new(),
+            retries: RetryCounts::default(),
             total: Duration::ZERO,
             admission: Duration::ZERO,
             upstream: None,

@@ -9,9 +9,12 @@ labels! {
     Reason {
         /// No route matches the host, path and method.
         NoRoute = "no_route",
+        /// The path begins with `/credentials` or `/bewit`, and no route is explicitly for it.
+        ReservedPath = "reserved_path",
         /// The request is ambiguous or malformed.
         BadRequest = "bad_request",
-        /// The listener's `allowed_networks`, `allowed_users` or `trusted_proxies` exclude the peer.
+        /// The listener's `allowed_networks`, `local_networks`, `allowed_users` or `trusted_proxies`
+        /// exclude the peer, or it may not replace credentials.
         PeerNotAllowed = "peer_not_allowed",
         /// `Host` is not a name of this machine, on a route or listener that needs no token.
         HostNotAllowed = "host_not_allowed",
@@ -172,6 +175,7 @@ impl Reason {
         const TOKEN: Challenge = Error("invalid_token");
         match self {
             Self::NoRoute => row(404, "NoRoute", None, "No route of this gateway matches this host, path and method."),
+            Self::ReservedPath => row(404, "NoRoute", None, "Paths that begin with `/credentials` or `/bewit` are never forwarded, unless a route's `path` begins so."),
             Self::BadRequest => row(400, "InvalidRequest", None, "The request is ambiguous or not well-formed HTTP."),
             Self::PeerNotAllowed => row(403, "PeerNotAllowed", None, "This listener does not serve your address or user."),
             Self::HostNotAllowed => row(403, "HostNotAllowed", None, "This is served to programs on this machine, as localhost or a loopback address. Another name must be listed in `server.local_hosts`."),

@@ -7,6 +7,8 @@
 //! let its own name resolve to 127.0.0.1, and then it counts as the same origin for the browser,
 //! but its name is in `Host`.
 
+use std::net::IpAddr;
+
 use http::{HeaderName, Method, header};
 
 use super::Head;
@@ -40,13 +42,28 @@ pub enum Transport {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct IsolationPolicy {
     local_hosts: Vec<String>,
+    /// Whether any IP address may be in `Host`.
+    addresses: bool,
 }
 
 impl IsolationPolicy {
     /// `local_hosts` are the host names by which programs may call this machine, beside
     /// `localhost` and loopback addresses; in lower case, without ports and brackets.
     pub fn new(local_hosts: Vec<String>) -> Self {
-        Self { local_hosts }
+        Self {
+            local_hosts,
+            addresses: false,
+        }
+    }
+
+    /// Accepts every IP address in `Host`. A page gets in by DNS rebinding with a name only, so this
+    /// opens nothing to pages.
+    #[must_use]
+    pub fn with_addresses(self) -> Self {
+        Self {
+            addresses: true,
+            ..self
+        }
     }
 
     /// Checks a request to a route or one of hawkgate's own endpoints, if `isolation` covers it.
@@ -89,7 +106,10 @@ impl IsolationPolicy {
 
     fn check_host(&self, host: &str) -> Result<(), Rejection> {
         let name = host_name(host);
-        if is_loopback(&name) || self.local_hosts.iter().any(|own| **own == *name) {
+        if is_loopback(&name)
+            || self.local_hosts.iter().any(|own| **own == *name)
+            || (self.addresses && name.parse::<IpAddr>().is_ok())
+        {
             return Ok(());
         }
         let shown = name.get(..MAX_LOGGED_HOST).unwrap_or(&name);

@@ -21,6 +21,7 @@ use super::scopes_refusal::RefusalLog;
 use super::session::Session;
 use super::upstream_addresses::UpstreamAddresses;
 use super::upstream_clock::UpstreamClock;
+use super::upstream_retry::UpstreamRetry;
 use crate::credential::CachedSource;
 use crate::header_fields::HeaderFields;
 use crate::network::ProxyEndpoint;
@@ -88,6 +89,8 @@ pub struct Compat {
     pub shortcut: bool,
     /// Whether `POST /bewit` signs this route's URLs.
     pub bewit: bool,
+    /// Whether `PUT /credentials` replaces the credentials of this route's source.
+    pub credentials: bool,
     /// Whether taskcluster-proxy's `X-Taskcluster-…` headers are added to responses.
     pub headers: bool,
 }
@@ -175,6 +178,8 @@ pub struct Route {
     pub rules: Option<Rules>,
     /// The rate limits.
     pub rates: RateLimiters,
+    /// The retries of requests that the upstream failed to serve; `None` for none.
+    pub retry: Option<UpstreamRetry>,
     /// When upgraded connections end.
     pub upgrade_expiry: UpgradeExpiry,
     /// Optional behaviour of taskcluster-proxy.
@@ -358,6 +363,7 @@ pub(crate) mod tests {
             cors: None,
             rules: None,
             rates: RateLimiters::default(),
+            retry: None,
             upgrade_expiry: UpgradeExpiry::default(),
             compat: Compat::default(),
         }

@@ -94,6 +94,7 @@ fn succeeded(outcome: &Outcome) -> bool {
     matches!(outcome.ending, Forwarded | Served | Preflight)
         && outcome.code < 400
         && outcome.unauthorized.is_empty()
+        && outcome.retries.total() == 0
 }
 
 fn fill(line: &mut Line<'_>, outcome: &Outcome) {
@@ -121,6 +122,9 @@ fn fill(line: &mut Line<'_>, outcome: &Outcome) {
     ];
     present(line, names);
     line.number("replayed", replays(outcome));
+    if outcome.retries.total() > 0 {
+        line.number("upstream_retries", u64::from(outcome.retries.total()));
+    }
     line.number("code", u64::from(outcome.code));
     line.text("outcome", outcome.ending.label());
     let last_401 = outcome.unauthorized.last();

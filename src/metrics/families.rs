@@ -55,6 +55,8 @@ families! {
     unauthorized: CounterVec<3> = "hawkgate_upstream_unauthorized_total",
         ["route", "action", "reason"],
         "Upstream 401 responses, by action taken and reason.";
+    upstream_retries: CounterVec<2> = "hawkgate_upstream_retries_total", ["route", "reason"],
+        "Requests sent again because the upstream failed, by failure.";
     jwks_refreshes: CounterVec<2> = "hawkgate_jwks_refreshes_total", ["issuer", "result"],
         "Attempts to refresh an issuer's keys, by result.";
     jwks_age: GaugeVec<1> = "hawkgate_jwks_age_seconds", ["issuer"],
@@ -89,6 +91,7 @@ impl Families {
         self.request_duration.retain("route", routes);
         self.upstream_duration.retain("route", routes);
         self.unauthorized.retain("route", routes);
+        self.upstream_retries.retain("route", routes);
         self.verifications.retain("issuer", issuers);
         self.jwks_refreshes.retain("issuer", issuers);
         self.introspections.retain("issuer", issuers);

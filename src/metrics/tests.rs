@@ -10,6 +10,7 @@ use crate::gateway::outcome::{
     Ending, Traced, Unauthorized, UnauthorizedAction, UnauthorizedReason,
 };
 use crate::gateway::reason::Reason;
+use crate::gateway::upstream_retry::{RetryCounts, RetryReason};
 use crate::token::Caller;
 use crate::trace::TraceId;
 
@@ -289,6 +290,7 @@ fn the_families_are_those_of_the_published_interface() {
             "hawkgate_upstream_unauthorized_total",
             &["route", "action", "reason"],
         ),
+        ("hawkgate_upstream_retries_total", &["route", "reason"]),
         ("hawkgate_jwks_refreshes_total", &["issuer", "result"]),
         ("hawkgate_jwks_age_seconds", &["issuer"]),
         ("hawkgate_introspections_total", &["issuer", "result"]),
@@ -314,6 +316,11 @@ fn an_outcome_is_counted_once_in_each_family() {
             action: UnauthorizedAction::Replayed,
             reason: UnauthorizedReason::FreshCredentials,
         }],
+        retries: {
+            let mut retries = RetryCounts::default();
+            retries.record(RetryReason::Status);
+            retries
+        },
         ..outcome()
     };
     metrics.record(&healed);
@@ -326,6 +333,7 @@ fn an_outcome_is_counted_once_in_each_family() {
     one(
         r#"hawkgate_upstream_unauthorized_total{action="replayed",reason="fresh_credentials",route="taskcluster"}"#,
     );
+    one(r#"hawkgate_upstream_retries_total{reason="status",route="taskcluster"}"#);
     one(r#"hawkgate_build_info{revision="abc",version="1.2.3"}"#);
     let zero = value(
         &metrics,

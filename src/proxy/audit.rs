@@ -11,8 +11,11 @@ impl Context {
     /// Returns the audit event, or `None` if there is no audit log or the request involves no
     /// credential: it matched no route, or was passed through by a route without a source.
     pub(super) fn audit(&self, path: &str) -> Option<Box<Audit>> {
-        // A preflight requests no credential.
-        if !self.gateway.observability.audit || self.preflight {
+        // A preflight requests no credential, and replacing credentials has events of its own.
+        if !self.gateway.observability.audit
+            || self.preflight
+            || self.gateway.is_credentials_endpoint(path)
+        {
             return None;
         }
         if let Some(endpoint) = &self.own_endpoint

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use http::{HeaderName, Method};
 use ipnet::IpNet;
 
+use super::listener::PeerProcess;
 use crate::gateway::Head;
 use crate::gateway::client_certificate::ClientCertificate;
 use crate::gateway::resource_isolation::Transport;
@@ -49,6 +50,10 @@ pub(super) struct ConnMetadata {
     pub(super) certificate: Option<Arc<ClientCertificate>>,
     /// The name of the `[[forward_auth]]` that the listener serves, instead of routes.
     pub(super) forward_auth: Option<Arc<str>>,
+    /// The process at the other end; `None` if it closed before that could be found out.
+    pub(super) process: Option<PeerProcess>,
+    /// Whether the peers in the listener's `local_networks` may do whatever any peer may.
+    pub(super) trusts_networks: bool,
 }
 
 impl PeerInfo {

@@ -9,6 +9,7 @@ use crate::gateway::cors::CorsGrant;
 use crate::gateway::outcome::{Unauthorized, UnauthorizedAction, UnauthorizedReason};
 use crate::gateway::reason::Reason;
 use crate::gateway::rejection::Rejection;
+use crate::gateway::upstream_retry::RetryCounts;
 use crate::gateway::{Admission, AdmissionError, Gateway, RequestDetails};
 use crate::secret::SecretString;
 use crate::session::SetCookie;
@@ -40,6 +41,7 @@ pub(super) struct Context {
     /// The credentials that the request was sent with.
     pub(super) sent: SentCredentials,
     pub(super) unauthorized: Vec<Unauthorized>,
+    pub(super) retries: RetryCounts,
     pub(super) times: Times,
 }
 
@@ -89,6 +91,7 @@ impl Context {
             attempts: Attempts::default(),
             sent: SentCredentials::default(),
             unauthorized: Vec::new(),
+            retries: RetryCounts::default(),
             times: Times {
                 started,
                 admitted: None,

@@ -145,6 +145,7 @@ impl Context {
                 .or(failed.map(|failed| failed.cause))
                 .or(endpoint.and_then(|o| o.cause).map(str::to_owned)),
             unauthorized: std::mem::take(&mut self.unauthorized),
+            retries: self.retries,
             total: now.saturating_sub(self.times.started),
             admission: admitted.saturating_sub(self.times.started),
             upstream: self

@@ -16,6 +16,7 @@ mod retry;
 mod tests;
 mod tunnel;
 mod unauthorized;
+mod upstream_retry;
 mod waits;
 
 use std::net::IpAddr;
@@ -44,6 +45,7 @@ use crate::gateway::rejection::Rejection;
 use crate::proxy::settings::Limits;
 use body::RequestBody;
 use duplex::Caller;
+use upstream_retry::PlannedRetry;
 
 /// Serves requests. Clones share all state.
 #[derive(Clone)]
@@ -143,6 +145,8 @@ struct Answer {
 enum Stop {
     /// Another attempt follows.
     Again,
+    /// Another attempt follows after a wait, because the upstream failed.
+    Retry(Box<PlannedRetry>),
     /// hawkgate sends this response.
     Reject(Box<Rejection>),
     Fail(RelayError),

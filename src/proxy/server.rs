@@ -24,7 +24,8 @@ use super::connection_limit::{ConnectionCounts, ConnectionLimit, Limit, Origin, 
 pub use super::drain::ServerHandle;
 use super::drain::{self, Signal, TaskGuard};
 use super::listener::{
-    AccessControl, BindError, BoundListener, Incoming, InheritedSockets, Protocol, ProxyTrust, Tls,
+    AccessControl, BindError, BoundListener, Incoming, InheritedSockets, PeerProcess, Protocol,
+    ProxyTrust, Tls,
 };
 use super::record::Recorder;
 use super::service::{ConnInfo, Service};
@@ -389,6 +390,11 @@ async fn serve_connection<A>(
         trusted_proxies: settings.proxies.as_ref().map(|proxies| proxies.networks()),
         certificate: None,
         forward_auth: settings.forward_auth.clone(),
+        process: PeerProcess::of(&incoming).ok(),
+        trusts_networks: settings
+            .access
+            .as_ref()
+            .is_some_and(|access| access.trusts_networks()),
     };
     let stream = match &settings.protocol {
         Protocol::Plain => incoming.into_transport().ok(),

@@ -41,6 +41,13 @@ impl Listener {
     pub fn is_local(&self) -> bool {
         self.address.is_local() && self.access.proxies.is_none()
     }
+
+    /// Whether requests can come only from this machine and the containers that `local_networks`
+    /// names.
+    pub fn is_confined(&self) -> bool {
+        let networks = self.access.local_networks.is_some();
+        (self.address.is_local() || networks) && self.access.proxies.is_none()
+    }
 }
 
 /// The peers that may connect to a listener, and the proxies that are trusted to report their
@@ -49,9 +56,12 @@ impl Listener {
 pub struct ListenerAccess {
     /// Only peers with an address in one of these. TCP only; `config` enforces this.
     pub networks: Option<Vec<IpNet>>,
-    /// Only processes of these users, by name or numeric ID. Loopback addresses and Unix sockets only;
-    /// `config` enforces this.
+    /// Only processes of these users, by name or numeric ID. Loopback addresses, Unix sockets and
+    /// listeners with `local_networks` only; `config` enforces this.
     pub users: Option<Vec<String>>,
+    /// Networks of this machine's own containers. Only peers in these and on loopback may connect;
+    /// `users` applies to those of them that are in no container. TCP only; `config` enforces this.
+    pub local_networks: Option<Vec<IpNet>>,
     /// Trusted proxies. TCP only; `config` enforces this.
     pub proxies: Option<TrustedProxies>,
 }

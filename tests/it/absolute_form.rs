@@ -304,7 +304,7 @@ async fn the_admin_listener_accepts_absolute_form() {
             400,
         ),
     ] {
-        let mut client = Client::connect(&gateway.running.admin).await;
+        let mut client = Client::connect(gateway.admin_address()).await;
         assert_eq!(
             exchange(&mut client, request).await.status,
             status,

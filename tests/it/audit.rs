@@ -224,7 +224,7 @@ async fn the_audit_log_records_credentials_replaced_through_the_admin_listener()
         taskcluster,
     } = Peers::start().await;
     let gateway = TestGateway::start(&sections(provider.issuer(), taskcluster.url(), true)).await;
-    let mut admin = Client::connect(&gateway.running.admin).await;
+    let mut admin = Client::connect(gateway.admin_address()).await;
     let good = json!({ "clientId": "audit/successor", "accessToken": OTHER_KEY }).to_string();
     let bad = json!({ "clientId": "audit/successor" }).to_string();
     for (body, status) in [(good, 200), (bad, 400)] {

@@ -181,7 +181,7 @@ async fn a_caller_that_sends_only_refused_requests_loses_its_connection() {
 #[tokio::test]
 async fn probes_succeed_while_others_hold_connections_to_the_admin_listener() {
     let fixture = Fixture::set_up().await;
-    let admin = &fixture.gateway.running.admin;
+    let admin = fixture.gateway.admin_address();
     let mut held = Vec::new();
     for target in ["/metrics", "/healthz", "/none"] {
         for source in [ATTACKER, [127, 0, 0, 4], [127, 0, 0, 5]] {
@@ -209,7 +209,7 @@ async fn probes_succeed_while_others_hold_connections_to_the_admin_listener() {
 #[tokio::test]
 async fn probes_succeed_while_others_send_credentials_slowly_to_the_admin_listener() {
     let fixture = Fixture::set_up().await;
-    let admin = &fixture.gateway.running.admin;
+    let admin = fixture.gateway.admin_address();
     let slow_put = b"PUT /credentials HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n";
     let mut connections = Vec::new();
     for host in 10..20 {

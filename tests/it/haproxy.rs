@@ -126,7 +126,7 @@ async fn haproxy_sees_readiness_and_forwards_requests() {
     let server = SERVER_CONFIG.replace("drain_delay = \"0s\"", "drain_delay = \"5m\"");
     let text = format!("{server}{ROUTE}upstream = \"{}\"\n", upstream.url());
     let gateway = TestGateway::start_with(&text, ConfigDir::new(), SystemClock::shared()).await;
-    let haproxy = HaProxy::start(gateway.address(), &gateway.running.admin).await;
+    let haproxy = HaProxy::start(gateway.address(), gateway.admin_address()).await;
     // 7 is the layer of HTTP.
     haproxy.wait_for("UP", "L7OK").await;
     let mut client = haproxy.client().await;

@@ -33,7 +33,7 @@ async fn exchange(address: &Address, request: &str) -> Response {
 async fn health_checks_need_no_host() {
     let upstream = FakeUpstream::http1(|_| Reply::ok()).await;
     let gateway = gateway(&upstream, "").await;
-    let admin = &gateway.running.admin;
+    let admin = gateway.admin_address();
     for (request, status) in [
         ("GET /readyz HTTP/1.0", 200),
         ("GET /healthz HTTP/1.0", 200),

@@ -1,6 +1,7 @@
 //! Compatibility with taskcluster-proxy, against a Taskcluster that verifies Hawk.
 
 mod command;
+mod workers;
 
 use serde_json::json;
 
@@ -48,7 +49,7 @@ taskcluster_headers = true
 }
 
 async fn put(gateway: &TestGateway, path: &str, body: impl Into<bytes::Bytes>) -> Response {
-    let mut client = Client::connect(&gateway.running.admin).await;
+    let mut client = Client::connect(gateway.admin_address()).await;
     let request = Request::new("PUT", path).body(Body::Sized(body.into()));
     client.request(&request).await.unwrap()
 }
@@ -407,7 +408,7 @@ async fn bad_credentials_change_nothing() {
         assert!(!response.text().contains(OTHER_KEY));
     }
     for method in ["GET", "POST", "DELETE"] {
-        let mut client = Client::connect(&gateway.running.admin).await;
+        let mut client = Client::connect(gateway.admin_address()).await;
         let request = Request::new(method, "/credentials");
         let response = client.request(&request).await.unwrap();
         assert_eq!(response.status, 405, "{method}");
@@ -417,10 +418,11 @@ async fn bad_credentials_change_nothing() {
         gateway.send(&Request::get("/api/x")).await.json()["clientId"],
         "root"
     );
-    // Only the admin listener has this page: elsewhere the request is forwarded.
+    // Without `credentials = true` callers' listeners do not have this page, and never forward it.
     let request = Request::new("PUT", "/credentials")
         .body(Body::Sized(credentials("task", OTHER_KEY).into()));
-    assert_eq!(gateway.send(&request).await.status, 404);
+    let response = gateway.send(&request).await;
+    assert_eq!(response.status_and_reason(), (404, Some("reserved_path")));
     let closed = sections(taskcluster.url(), "").replace("credentials_update = true", "");
     let closed = TestGateway::start(&closed).await;
     let response = put(&closed, "/credentials", credentials("task", OTHER_KEY)).await;

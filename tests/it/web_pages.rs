@@ -448,7 +448,7 @@ async fn bewits_are_not_signed_for_pages() {
 #[tokio::test]
 async fn pages_reach_no_page_of_a_local_admin_listener() {
     let fixture = Fixture::start().await;
-    let admin = &fixture.gateway.running.admin;
+    let admin = fixture.gateway.admin_address();
     let credentials = r#"{"clientId":"evil","accessToken":"evil-evil-evil-evil-evil-evil"}"#;
     let send = async |request: &Request| {
         let mut client = Client::connect(admin).await;
@@ -500,7 +500,7 @@ anonymous = true
 "#
     );
     let gateway = TestGateway::start_with(&text, ConfigDir::new(), SystemClock::shared()).await;
-    let address = Address::Tcp(([127, 0, 0, 1], tcp_port(&gateway.running.admin)).into());
+    let address = Address::Tcp(([127, 0, 0, 1], tcp_port(gateway.admin_address())).into());
     for authority in ["hawkgate.monitoring.svc:9090", "10.1.2.3:9090", "node-1"] {
         let mut client = Client::connect(&address).await;
         let request = request("GET", "/metrics", authority, &[]);

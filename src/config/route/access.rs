@@ -129,7 +129,7 @@ impl Route {
     /// browser may have stored. An anonymous route without a source is public if other machines can
     /// connect.
     pub(super) fn needs_no_token(&self, context: Context<'_>) -> bool {
-        let public = self.source.is_absent() && !context.is_local_only();
+        let public = self.source.is_absent() && !context.is_confined();
         let source = self.source.value.as_deref().and_then(|name| {
             let named = |source: &&Declaration<_>| source.name.as_deref() == Some(name);
             context.sources.iter().find(named)?.value.as_ref()
@@ -172,7 +172,7 @@ impl Route {
             let remedy = "set issuers, or use a source of kind taskcluster-static";
             reader.error(&self.source.at, problem, remedy);
         }
-        if context.is_local_only() {
+        if context.is_confined() {
             return;
         }
         let at = &self.anonymous.at;

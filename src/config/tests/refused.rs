@@ -11,6 +11,7 @@ const CASES: &str = concat!(
     include_str!("refused_api.txt")
     include_str!("refused_forward_auth.txt")
     include_str!("refused_network.txt")
+    include_str!("refused_tcproxy.txt")
 );
 
 /// The title, file and errors of each case. `tests/it` validates the same files with the schema.

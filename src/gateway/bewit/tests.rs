@@ -69,6 +69,7 @@ fn gateway() -> Gateway {
         routes: RouteTable::new(routes.map(Arc::new).to_vec()),
         sessions: SessionTable::default(),
         login: None,
+        credentials: None,
         clock: ManualClock::at(UnixMillis::from_secs(NOW)),
         rule_headers: vec![],
         forward_auth: vec![],

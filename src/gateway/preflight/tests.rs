@@ -32,6 +32,7 @@ fn gateway(routes: Vec<Route>, clock: SharedClock) -> Gateway {
         routes: RouteTable::new(routes.into_iter().map(Arc::new).collect()),
         sessions: crate::gateway::session::SessionTable::default(),
         login: None,
+        credentials: None,
         clock,
         rule_headers: vec![],
         forward_auth: vec![],

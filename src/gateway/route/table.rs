@@ -9,6 +9,7 @@ use http::Method;
 use super::{Isolation, Mismatch, Route};
 use crate::gateway::host::{HostPattern, host_name};
 use crate::gateway::path::{self, Ambiguity};
+use crate::gateway::reserved_path::{is_explicit, reserved_prefix};
 
 /// All routes, matched by host, path and method.
 #[derive(Debug, Default)]
@@ -22,6 +23,8 @@ pub struct RouteTable {
     bewit_isolation: Option<Isolation>,
     /// Whether any route has `cors`.
     have_cors: bool,
+    /// Whether any route has `shortcut = true`.
+    have_shortcuts: bool,
 }
 
 /// Why no route was found.
@@ -29,6 +32,8 @@ pub struct RouteTable {
 pub enum NoRoute {
     /// No route matches the host, path and method.
     Unmatched,
+    /// The path begins like one of hawkgate's own endpoints, and no route is explicitly for it.
+    Reserved,
     /// An upstream could read the path as one that matches another route, or as one that no route
     /// accepts.
     Ambiguous(Ambiguity),
@@ -41,6 +46,7 @@ impl RouteTable {
         let mut table = Self {
             bewit_isolation: weakest_isolation(&routes),
             have_cors: routes.iter().any(|route| route.cors.is_some()),
+            have_shortcuts: routes.iter().any(|route| route.compat.shortcut),
             ..Self::default()
         };
         for route in &routes {
@@ -103,6 +109,19 @@ impl RouteTable {
         })
     }
 
+    /// Whether a route with `shortcut = true` matches the request for `target`, an expanded target.
+    pub(in crate::gateway) fn is_behind_shortcut(
+        &self,
+        host: &str,
+        target: &str,
+        method: &Method,
+    ) -> bool {
+        let found = self.find_if(host, target, |route, host, path| {
+            route.compat.shortcut && route.mismatch(host, path, method).is_none()
+        });
+        self.have_shortcuts && found.is_ok()
+    }
+
     fn find_if(
         &self,
         host: &str,
@@ -112,11 +131,17 @@ impl RouteTable {
         let host = host_name(host);
         let raw = path::without_query(target);
         let found = self.lookup(&host, raw, &matches);
-        for reading in path::readings(raw).map_err(NoRoute::Ambiguous)? {
-            let other = self.lookup(&host, &reading, &matches);
+        let readings = path::readings(raw).map_err(NoRoute::Ambiguous)?;
+        for reading in &readings {
+            let other = self.lookup(&host, reading, &matches);
             if found.map(Arc::as_ptr) != other.map(Arc::as_ptr) {
                 return Err(NoRoute::Ambiguous(Ambiguity::OtherRoute));
             }
+        }
+        if let Some(prefix) = reserved_prefix(raw, &readings)
+            && !found.is_some_and(|route| is_explicit(&route.path, prefix))
+        {
+            return Err(NoRoute::Reserved);
         }
         found.ok_or(NoRoute::Unmatched)
     }
@@ -304,6 +329,38 @@ mod tests {
         ] {
             assert!(found("x", target, &Method::GET).is_ok(), "{target}");
         }
+    }
+
+    #[test]
+    fn paths_of_own_endpoints_are_forwarded_by_explicit_routes_only() {
+        for target in [
+            "/credentials",
+            "/credentials?x",
+            "/credentials/task",
+            "/Credentials",
+            "/%63redentials",
+            "/bewit",
+            "/bewit/x?y",
+        ] {
+            for method in [Method::PUT, Method::GET] {
+                assert_eq!(found("x", target, &method), Err(NoRoute::Reserved));
+                let hosted = found("tc.example.com", target, &method);
+                assert_eq!(hosted, Err(NoRoute::Reserved), "{target}");
+            }
+        }
+        for target in ["//credentials", "/x/../credentials", "/./credentials"] {
+            let found = found("x", target, &Method::PUT);
+            assert!(matches!(found, Err(NoRoute::Ambiguous(_))), "{target}");
+        }
+        let explicit = [
+            route("c", None, "/credentials/", None),
+            route("/", None, "/", None),
+        ];
+        let table = RouteTable::new(explicit.map(Arc::new).to_vec());
+        let find = |target| table.find("x", target, &Method::PUT).map(|r| &*r.name);
+        assert_eq!(find("/credentials/store"), Ok("c"));
+        assert_eq!(find("/credentials"), Err(NoRoute::Reserved));
+        assert_eq!(find("/bewit"), Err(NoRoute::Reserved));
     }
 
     #[test]

@@ -68,6 +68,7 @@ fn gateway(source: SignInSource) -> (Gateway, Arc<SignInSource>) {
         routes,
         sessions: SessionTable::default(),
         login: None,
+        credentials: None,
         rule_headers: vec![],
         forward_auth: vec![],
         isolation: IsolationPolicy::default(),

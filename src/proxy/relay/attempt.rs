@@ -10,7 +10,9 @@ use super::prepare::{credential_header, prepare_request, sanitize_response};
 use super::retry::after_failed_attempt;
 use super::tunnel::{self, TunnelEnd};
 use super::unauthorized::{self, Watched};
+use super::upstream_retry::Sender;
 use super::{Stop, Transaction, internal};
+use crate::clock::Now;
 use crate::gateway::Admission;
 use crate::gateway::route::{UpgradeExpiry, Upstream as Target};
 use crate::proxy::context::Context;
@@ -21,10 +23,13 @@ use crate::proxy::headers::{self, HeaderFieldsMut};
 use crate::proxy::local_response;
 use crate::proxy::upstream::{Needs, Upstream};
 
-/// Maximum number of attempts per request. It exceeds the sum of the separate limits on failed
+/// Maximum number of attempts per request, and again after each wait for a retry. It exceeds the sum of the separate limits on failed
 /// connections, stale pooled connections and replays ([`super::retry`], [`crate::gateway`]), so
 /// that this limit is never the one that ends a request.
 const ATTEMPTS: usize = 16;
+
+/// The lowest status after which a route may send a request again (429).
+const LEAST_FAILURE: u16 = StatusCode::TOO_MANY_REQUESTS.as_u16();
 
 /// What the request asks of its upstream's protocol.
 #[derive(Clone, Copy)]
@@ -45,21 +50,43 @@ impl Transaction<'_> {
                 && headers::accepts_trailers(&self.head.fields),
             prepared: false,
         };
-        for _ in 0..ATTEMPTS {
+        let mut left = ATTEMPTS;
+        loop {
             match self.attempt(&mut asks).await {
                 Ok(()) => return Ok(()),
-                Err(Stop::Again) => {}
-                Err(Stop::Reject(rejection)) => {
-                    Box::pin(self.reject_after_failure(*rejection)).await;
-                    if self.answer.rejected {
-                        return Ok(());
+                Err(Stop::Again) => left -= 1,
+                Err(stop) => {
+                    if let Err(stop) = Box::pin(self.try_again(stop, asks.upgrade)).await {
+                        return Box::pin(self.stopped(stop)).await;
                     }
-                    return Err(super::duplex::caller_gone());
+                    left = ATTEMPTS;
                 }
-                Err(Stop::Fail(error)) => return Box::pin(self.fail(error)).await,
+            }
+            if left == 0 {
+                return Box::pin(self.fail(internal("too many attempts"))).await;
             }
         }
-        Box::pin(self.fail(internal("too many attempts"))).await
+    }
+
+    /// Waits for the retry that the route makes after `stop`, if it makes one.
+    async fn try_again(&mut self, stop: Stop, upgrades: bool) -> Result<(), Stop> {
+        let planned = self.plan_retry(stop, upgrades)?;
+        self.wait_for_retry(planned).await
+    }
+
+    /// Ends a request that is not sent again.
+    async fn stopped(&mut self, stop: Stop) -> Result<(), RelayError> {
+        match stop {
+            Stop::Reject(rejection) => {
+                self.reject_after_failure(*rejection).await;
+                if self.answer.rejected {
+                    return Ok(());
+                }
+                Err(super::duplex::caller_gone())
+            }
+            Stop::Fail(error) => self.fail(error).await,
+            Stop::Again | Stop::Retry(_) => self.fail(internal("an attempt too many")).await,
+        }
     }
 
     async fn attempt(&mut self, asks: &mut Asks) -> Result<(), Stop> {
@@ -162,6 +189,19 @@ impl Transaction<'_> {
             let handling = unauthorized::handle_401(request, &head, context, &mut duplex);
             watched = Box::pin(handling).await?;
         } else {
+            if head.status.as_u16() >= LEAST_FAILURE {
+                let sender = Sender {
+                    method: &request.method,
+                    client: self.peer.accountable,
+                    upgrades: asks.upgrade,
+                    draining: self.conn.signal.is_draining(),
+                    now: Now::read(&*self.relay.clock),
+                };
+                let body = duplex.caller.body.replayable();
+                if let Some(planned) = sender.after_answer(&head, body, context) {
+                    return Err(Stop::Retry(Box::new(planned)));
+                }
+            }
             context.accepted();
         }
         let replayable = unauthorized::replayable(context, &duplex);

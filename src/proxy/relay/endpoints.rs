@@ -1,5 +1,7 @@
 //! hawkgate's own endpoints: for credentials (`[login]`), for sessions (`[[session]]`), for signed
-//! URLs (`POST /bewit`), and for other proxies (`[[forward_auth]]`), which have listeners of their own.
+//! hawkgate's own endpoints: for credentials (`[login]`), for sessions (`[[session]]`), for signed
+//! URLs (`POST /bewit`), to replace credentials (`PUT /credentials`), and for other proxies
+//! (`[[forward_auth]]`), which have listeners of their own.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -12,6 +14,7 @@ use super::admit::gateway_head;
 use super::body::too_slow;
 use crate::gateway::bewit::MAX_URL_BYTES;
 use crate::gateway::cors::is_preflight;
+use crate::gateway::credentials_endpoint;
 use crate::gateway::login::{self, LoginRequest};
 use crate::gateway::reason::Reason;
 use crate::gateway::rejection::Rejection;
@@ -25,6 +28,7 @@ enum OwnEndpoint {
     Login,
     Session,
     Bewit,
+    Credentials,
 }
 
 impl Transaction<'_> {
@@ -42,6 +46,7 @@ impl Transaction<'_> {
             Some(OwnEndpoint::Login) => Ok(Box::pin(self.login()).await),
             Some(OwnEndpoint::Session) => Box::pin(self.session()).await.map(Some),
             Some(OwnEndpoint::Bewit) => Box::pin(self.bewit()).await.map(Some),
+            Some(OwnEndpoint::Credentials) => Box::pin(self.credentials()).await.map(Some),
         }
     }
 
@@ -84,11 +89,8 @@ impl Transaction<'_> {
     async fn bewit(&mut self) -> Result<LocalResponse, Rejection> {
         let head = gateway_head(&self.peer, &self.head)?;
         self.context.gateway.check_bewit_sender(head)?;
-        let method = &self.head.method;
-        if *method != Method::POST {
-            let now = self.relay.clock.now();
-            let refusal = LocalResponse::refusal(Reason::MethodRefused.into(), method, now);
-            return Ok(refusal.header("allow", "POST"));
+        if self.head.method != Method::POST {
+            return Ok(self.method_refused("POST"));
         }
         // Not authenticated yet, and the body may be slow.
         self.release_request();
@@ -101,6 +103,39 @@ impl Transaction<'_> {
             }
             Err(refused) => Err(self.context.reject(refused)),
         }
+    }
+
+    async fn credentials(&mut self) -> Result<LocalResponse, Rejection> {
+        let head = gateway_head(&self.peer, &self.head)?;
+        self.context.gateway.check_credentials_sender(head)?;
+        self.check_credentials_peer().await?;
+        if self.head.method != Method::PUT {
+            return Ok(self.method_refused("PUT"));
+        }
+        let body = self.read_body(credentials_endpoint::MAX_BODY_BYTES).await?;
+        self.context.gateway.replace_credentials(&body)
+    }
+
+    /// Refuses peers that may use the credentials and not replace them.
+    async fn check_credentials_peer(&self) -> Result<(), Rejection> {
+        let metadata = &self.conn.metadata;
+        let allowed = match metadata.process {
+            Some(process) => {
+                let trusts_networks = metadata.trusts_networks;
+                process.may_replace_credentials(trusts_networks).await
+            }
+            None => Err("the peer is gone".to_owned()),
+        };
+        allowed.map_err(|cause| {
+            let cause = format!("PUT /credentials: {cause}");
+            Rejection::from(Reason::PeerNotAllowed).with_cause(cause)
+        })
+    }
+
+    fn method_refused(&self, allow: &'static str) -> LocalResponse {
+        let now = self.relay.clock.now();
+        let refusal = Rejection::from(Reason::MethodRefused);
+        LocalResponse::refusal(refusal, &self.head.method, now).header("allow", allow)
     }
 
     /// Reads the body, which must be UTF-8 and at most [`MAX_URL_BYTES`] long.
@@ -123,7 +158,13 @@ impl Transaction<'_> {
         let caller = &mut self.caller;
         let (downstream, body) = (&mut caller.downstream, &mut caller.body);
         let timeout = body.timeout();
-        let mut received = Zeroizing::new(Vec::new());
+        let announced = match self.head.body {
+            BodySize::Empty => 0,
+            BodySize::Known(length) => usize::try_from(length).unwrap_or(limit),
+            BodySize::Unknown => limit,
+        };
+        // Allocated at full size, because reallocation would leave copies of secrets in memory.
+        let mut received = Zeroizing::new(Vec::with_capacity(announced.min(limit)));
         loop {
             let (wait, slow) = body.rate.limit(timeout);
             let began = crate::proxy::deadline::now();
@@ -179,6 +220,9 @@ fn own_endpoint(head: &RequestHead, gateway: &Gateway) -> Option<OwnEndpoint> {
     }
     if gateway.login.is_some() && login::provider(target).is_some() {
         return Some(OwnEndpoint::Login);
+    }
+    if gateway.is_credentials_endpoint(target) {
+        return Some(OwnEndpoint::Credentials);
     }
     (gateway.routes.has_bewit_route() && gateway.is_bewit_endpoint(target))
         .then_some(OwnEndpoint::Bewit)

@@ -15,3 +15,4 @@ mod tls;
 mod trailers;
 mod tunnel;
 mod upstream;
+mod upstream_retry;

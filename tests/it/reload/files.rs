@@ -295,7 +295,7 @@ async fn replaced_credentials_survive_reloads_until_their_source_changes() {
     fixture.replace("hawkgate.toml", updating(fixture.text("/api/")));
     fixture.wait_for_reload("success", 1).await;
     let body = r#"{"clientId": "put", "accessToken": "an-access-token-that-was-put"}"#;
-    let mut operator = Client::connect(&fixture.gateway.running.admin).await;
+    let mut operator = Client::connect(fixture.gateway.admin_address()).await;
     let update = Request::new("PUT", "/credentials").body(Body::Sized(body.into()));
     assert_eq!(operator.request(&update).await.unwrap().status, 200);
     assert!(signature(&fixture, "/fixed/x").await.contains("id=\"put\""));

@@ -203,9 +203,14 @@ source = "static"
         Http2Client::connect(&self.running.listeners[index]).await
     }
 
+    /// The address of the admin listener.
+    pub(crate) fn admin_address(&self) -> &Address {
+        self.running.admin.as_ref().expect("an admin listener")
+    }
+
     /// GETs a page of the admin listener.
     pub(crate) async fn admin(&self, path: &str) -> Response {
-        let mut client = Client::connect(&self.running.admin).await;
+        let mut client = Client::connect(self.admin_address()).await;
         client.request(&Request::get(path)).await.unwrap()
     }
 

@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 use super::client::TestClient;
 use super::failures::raw_upstream;
 use super::upstream::Upstream as Server;
+use crate::circuit_breaker::Jitter;
 use crate::clock::{ManualClock, SystemClock};
 use crate::credential::{
     CacheLimits, CachedSource, Credential, CredentialSource, FetchError, IdentityHasher, Issued,
@@ -28,6 +29,7 @@ use crate::gateway::route::{Compat, Isolation};
 use crate::gateway::route::{Route, RouteTable, UpgradeExpiry, Upstream, UpstreamTimeouts};
 use crate::gateway::session::SessionTable;
 use crate::gateway::upstream_addresses::UpstreamAddresses;
+use crate::gateway::upstream_retry::{RetryPolicy, UpstreamRetry};
 use crate::gateway::{Gateway, Observability};
 use crate::hawk::{Credentials, Signer};
 use crate::proxy::server::{BoundServer, ServerHandle, Workers};
@@ -85,6 +87,8 @@ pub(super) struct Options {
     pub(super) tls: Option<(&'static str, Option<PathBuf>)>,
     /// The route's `passes_401`.
     pub(super) passes_401: Vec<String>,
+    /// The route's `retry`, without jitter.
+    pub(super) retry: Option<RetryPolicy>,
 }
 
 impl Default for Options {
@@ -107,6 +111,7 @@ impl Default for Options {
             addresses: None,
             tls: None,
             passes_401: vec![],
+            retry: None,
         }
     }
 }
@@ -120,7 +125,7 @@ pub(super) struct TestProxy {
     pub(super) credential_source: Arc<ScriptedSource>,
     pub(super) budget: Arc<Budget>,
     pub(super) in_flight: InFlight,
-    clock: Arc<ManualClock>,
+    pub(super) clock: Arc<ManualClock>,
     outcomes: mpsc::UnboundedReceiver<Outcome>,
     pub(super) handle: ServerHandle,
 }
@@ -138,6 +143,7 @@ impl TestProxy {
             ))]),
             sessions: SessionTable::default(),
             login: None,
+            credentials: None,
             clock: clock.clone(),
             rule_headers: vec![],
             forward_auth: vec![],
@@ -290,6 +296,10 @@ fn route(options: &Options, upstream: SocketAddr, source: CachedSource) -> Route
         cors: None,
         rules: None,
         rates: crate::gateway::rate_limit::RateLimiters::default(),
+        retry: options
+            .retry
+            .clone()
+            .map(|policy| UpstreamRetry::with_jitter(policy, Jitter::Fixed(0.0))),
         upgrade_expiry: UpgradeExpiry::default(),
         compat: Compat::default(),
     }
