@@ -137,11 +137,12 @@ pub async fn start_on(
     let recorder = recorder(&metrics, &clock, access_log.clone());
     let gateway = Arc::new(ArcSwap::from_pointee(gateway));
     let limits = Arc::new(ArcSwap::from_pointee(config.limits.clone()));
+    let budget = Budget::new(config.limits.replay_memory);
     let threads = worker_threads(config.server.threads);
     let relay = Relay::new(
         Arc::clone(&gateway),
         Arc::clone(&limits),
-        Budget::new(config.limits.replay_memory),
+        Arc::clone(&budget),
         clock.clone(),
         Arc::clone(&recorder),
         threads,
@@ -157,6 +158,7 @@ pub async fn start_on(
         access_log,
         in_flight: relay.in_flight(),
         connections: callers.connection_counts(),
+        budget,
         gateway,
         limits,
         pages: Arc::new(pages),

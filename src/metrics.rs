@@ -37,6 +37,7 @@ pub use format::Format;
 pub use label_values::LabelValues;
 use label_values::children;
 pub use metered_source::MeteredSource;
+use metric_vec::GaugeVec;
 use series::Series;
 
 /// Values of the `result` label of `hawkgate_config_reloads_total`.
@@ -65,6 +66,8 @@ pub struct ScrapeCallbacks {
     requests_in_flight: Option<Callback<u64>>,
     connections_open: Option<Callback<u64>>,
     connections_limited: Vec<([&'static str; 2], Callback<u64>)>,
+    replay_memory: Option<[Callback<u64>; 2]>,
+    certificates: Vec<(String, Callback<Option<[i64; 2]>>)>,
 }
 
 impl ScrapeCallbacks {
@@ -87,6 +90,26 @@ impl ScrapeCallbacks {
     ) {
         self.connections_limited
             .push(([limit, action], Box::new(read)));
+    }
+
+    /// The memory that request bodies recorded for a replay use, and may use, in bytes.
+    pub fn replay_memory(
+        &mut self,
+        used: impl Fn() -> u64 + Send + Sync + 'static,
+        limit: impl Fn() -> u64 + Send + Sync + 'static,
+    ) {
+        self.replay_memory = Some([Box::new(used), Box::new(limit)]);
+    }
+
+    /// From when to when the certificate of the listener at this address is valid, in seconds since
+    /// the Unix epoch; `None` if that is unknown.
+    pub fn certificate(
+        &mut self,
+        listener: &str,
+        read: impl Fn() -> Option<[i64; 2]> + Send + Sync + 'static,
+    ) {
+        self.certificates
+            .push((listener.to_owned(), Box::new(read)));
     }
 
     /// The number of identities for which `source` has a cached credential.
@@ -336,6 +359,21 @@ impl Metrics {
         if let Some(read) = &callbacks.connections_open {
             let open = i64::try_from(read()).unwrap_or(i64::MAX);
             families.connections.set(open);
+        }
+        if let Some([used, limit]) = &callbacks.replay_memory {
+            let gauges = [&families.replay_memory, &families.replay_memory_limit];
+            for (gauge, read) in gauges.into_iter().zip([used, limit]) {
+                gauge.set(i64::try_from(read()).unwrap_or(i64::MAX));
+            }
+        }
+        families.certificate_not_before.clear();
+        families.certificate_expiry.clear();
+        for (listener, read) in &callbacks.certificates {
+            if let Some([not_before, not_after]) = read() {
+                let of = |family: &GaugeVec<1>| family.child([listener]);
+                of(&families.certificate_not_before).set(not_before);
+                of(&families.certificate_expiry).set(not_after);
+            }
         }
         for (labels, read) in &callbacks.connections_limited {
             let limited = families.connections_limited.child(*labels);

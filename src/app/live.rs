@@ -19,9 +19,9 @@ use crate::gateway::{Gateway, login, session};
 use crate::label::Label as _;
 use crate::log::AccessLog;
 use crate::metrics::{LabelValues, Metrics, ScrapeCallbacks};
-use crate::proxy::InFlight;
 use crate::proxy::listener::Tls;
-use crate::proxy::settings::Limits;
+use crate::proxy::settings::{Address, Limits};
+use crate::proxy::{Budget, InFlight};
 use crate::proxy::{ConnectionCounts, LimitAction, LimitLabel};
 use crate::reload::{self, Applied, Fingerprints, ReloadResult, Target};
 
@@ -37,12 +37,13 @@ pub(super) struct Live {
     pub(super) access_log: AccessLog,
     pub(super) in_flight: InFlight,
     pub(super) connections: ConnectionCounts,
+    pub(super) budget: Arc<Budget>,
     /// The configuration at start-up. Keys that need a restart keep its values.
     pub(super) started: Config,
     pub(super) gateway: Arc<ArcSwap<Gateway>>,
     pub(super) limits: Arc<ArcSwap<Limits>>,
     pub(super) pages: Arc<Pages>,
-    pub(super) tls: Vec<Arc<Tls>>,
+    pub(super) tls: Vec<(Address, Arc<Tls>)>,
     pub(super) current: Mutex<Current>,
 }
 
@@ -94,7 +95,7 @@ impl Target for Live {
         let tls = fingerprints.only(tls_files(&self.started.server));
         let mut renewals = Vec::new();
         if tls != current.tls {
-            for listener in &self.tls {
+            for (_, listener) in &self.tls {
                 let prepared = listener
                     .prepare_reload()
                     .map_err(|error| error.to_string())?;
@@ -173,6 +174,14 @@ impl Live {
         callbacks.requests_in_flight(move || in_flight.requests() as u64);
         let connections = self.connections.clone();
         callbacks.connections_open(move || connections.open());
+        let (used, limit) = (Arc::clone(&self.budget), Arc::clone(&self.budget));
+        callbacks.replay_memory(move || used.used() as u64, move || limit.limit() as u64);
+        for (address, tls) in &self.tls {
+            let tls = Arc::clone(tls);
+            callbacks.certificate(&address.to_string(), move || {
+                tls.validity().map(|v| [v.not_before, v.not_after])
+            });
+        }
         for limit in LimitLabel::ALL.iter().copied() {
             for action in LimitAction::ALL.iter().copied() {
                 let counts = self.connections.clone();

@@ -38,6 +38,14 @@ families! {
         "Requests in progress.";
     connections: IntGauge = "hawkgate_connections_open", [],
         "Open connections from callers.";
+    replay_memory: IntGauge = "hawkgate_replay_memory_bytes", [],
+        "Memory in use by request bodies recorded for a replay.";
+    replay_memory_limit: IntGauge = "hawkgate_replay_memory_limit_bytes", [],
+        "The most memory that recorded request bodies may use: limits.replay_memory.";
+    certificate_not_before: GaugeVec<1> = "hawkgate_certificate_not_before_timestamp_seconds", ["listener"],
+        "From when on a listener's certificate is valid, in seconds since the Unix epoch.";
+    certificate_expiry: GaugeVec<1> = "hawkgate_certificate_expiry_timestamp_seconds", ["listener"],
+        "When a listener's certificate expires, in seconds since the Unix epoch.";
     connections_limited: CounterVec<2> = "hawkgate_connections_limited_total", ["limit", "action"],
         "Connections refused at a limit, or closed to make room for others.";
     rejections: CounterVec<1> = "hawkgate_rejections_total", ["reason"],

@@ -2,7 +2,7 @@
 //! request takes no lock and formats no label. Other names are counted under [`UNKNOWN`], which
 //! bounds cardinality.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::{Arc, OnceLock};
 
@@ -155,46 +155,47 @@ pub(super) struct RouteSeries {
     name: String,
 }
 
-/// Combinations that are exported at 0 from the start.
-const EXPECTED: &[(UnauthorizedAction, UnauthorizedReason)] = &[
-    (
-        UnauthorizedAction::Replayed,
-        UnauthorizedReason::FreshCredentials,
-    ),
-    (UnauthorizedAction::Replayed, UnauthorizedReason::ClockSkew),
-    (
-        UnauthorizedAction::PassedThrough,
-        UnauthorizedReason::StillUnauthorized,
-    ),
-    (
-        UnauthorizedAction::PassedThrough,
-        UnauthorizedReason::UpstreamOwn,
-    ),
-    (
-        UnauthorizedAction::PassedThrough,
-        UnauthorizedReason::AuthorizedScopes,
-    ),
-    (
-        UnauthorizedAction::PassedThrough,
-        UnauthorizedReason::BodyTooLarge,
-    ),
-    (
-        UnauthorizedAction::PassedThrough,
-        UnauthorizedReason::ReplayMemory,
-    ),
-    (
-        UnauthorizedAction::PassedThrough,
-        UnauthorizedReason::ExchangeFailed,
-    ),
-    (
-        UnauthorizedAction::PassedThrough,
-        UnauthorizedReason::NotSigned,
-    ),
-    (
-        UnauthorizedAction::PassedThrough,
-        UnauthorizedReason::NotReplayable,
-    ),
+/// Status codes that upstreams send often.
+const FORWARDED: &[u16] = &[
+    200, 201, 204, 206, 302, 303, 304, 400, 401, 403, 404, 409, 429, 500, 502, 503, 504,
 ];
+
+/// The codes with which requests usually end in this way. These series are exported at 0 from the
+/// start: the first increment of a series that appears at 1 is invisible to `rate()` and `increase()`.
+fn usual_codes(ending: Ending) -> BTreeSet<u16> {
+    let upstream = [
+        Reason::UpstreamUnreachable,
+        Reason::UpstreamTimeout,
+        Reason::UpstreamFailed,
+    ];
+    let status = |reason: &Reason| reason.status().as_u16();
+    match ending {
+        Ending::Forwarded => FORWARDED.iter().copied().collect(),
+        Ending::Healed => [200, 201, 204, 303].into(),
+        Ending::Served => [200].into(),
+        Ending::Preflight => [204].into(),
+        Ending::Rejected => {
+            let refusals = Reason::ALL.iter().filter(|r| !upstream.contains(r));
+            refusals.map(status).collect()
+        }
+        // The answer of an upstream that fails later has been sent.
+        Ending::UpstreamFailed => upstream.iter().map(status).chain([200]).collect(),
+        Ending::CallerGone => [0, 200].into(),
+        Ending::UpgradeExpired => [101].into(),
+    }
+}
+
+/// Whether hawkgate ever takes this action for this reason. Such series, too, are exported at 0 from
+/// the start.
+fn can_occur(action: UnauthorizedAction, reason: UnauthorizedReason) -> bool {
+    use UnauthorizedReason::{ClockSkew, ExchangeFailed, FreshCredentials, StillUnauthorized};
+    let replayed = matches!(reason, FreshCredentials | ClockSkew);
+    match action {
+        UnauthorizedAction::Replayed => replayed,
+        UnauthorizedAction::PassedThrough => !replayed,
+        UnauthorizedAction::Refused => matches!(reason, ExchangeFailed | StillUnauthorized),
+    }
+}
 
 impl RouteSeries {
     fn new(name: &str, families: &Families) -> Self {
@@ -212,11 +213,18 @@ impl RouteSeries {
             unauthorized: UnauthorizedAction::ALL.iter().map(grid).collect(),
             name: name.to_owned(),
         };
-        for (action, reason) in EXPECTED {
-            series.unauthorized(&families.unauthorized, *action, *reason);
+        for action in UnauthorizedAction::ALL.iter().copied() {
+            let all = UnauthorizedReason::ALL.iter().copied();
+            for reason in all.filter(|reason| can_occur(action, *reason)) {
+                series.unauthorized(&families.unauthorized, action, reason);
+            }
         }
-        for (ending, code) in [(Ending::Forwarded, 200), (Ending::Healed, 200)] {
-            series.requests(&families.requests, ending, code);
+        for ending in Ending::ALL.iter().copied() {
+            for code in usual_codes(ending) {
+                // Not through `Self::requests`, which would keep a hundred cells for each class.
+                let code = code.to_string();
+                families.requests.child([name, &code, ending.label()]);
+            }
         }
         series
     }

@@ -11,6 +11,7 @@ use crate::gateway::outcome::{
 };
 use crate::gateway::reason::Reason;
 use crate::gateway::upstream_retry::{RetryCounts, RetryReason};
+use crate::label::Label as _;
 use crate::token::Caller;
 use crate::trace::TraceId;
 
@@ -191,6 +192,9 @@ fn metrics() -> Metrics {
     callbacks.circuit_open("source", &"login".into(), || true);
     callbacks.circuit_open("issuer", &"opaque".into(), || false);
     callbacks.connections_limited("connections", "refused", || 1);
+    callbacks.replay_memory(|| 5, || 256);
+    callbacks.certificate("0.0.0.0:8443", || Some([1_000, 2_000]));
+    callbacks.certificate("0.0.0.0:8444", || None);
     metrics.configure(&names(), callbacks, UnixMillis::from_secs(1000));
     metrics
 }
@@ -236,8 +240,13 @@ fn label_names(text: &str) -> BTreeMap<String, BTreeSet<String>> {
 
 /// Metrics in which every family has at least one series.
 fn all_series() -> Metrics {
-    let metrics = metrics();
+    let metrics = all_series_at_zero();
     metrics.record(&outcome());
+    metrics
+}
+
+fn all_series_at_zero() -> Metrics {
+    let metrics = metrics();
     let source = Arc::new(FixedSource(None));
     metrics.meter("login", source, ManualClock::at(UnixMillis(0)));
     let _ = metrics.key_observer("auth0");
@@ -276,6 +285,16 @@ fn the_families_are_those_of_the_published_interface() {
         ("hawkgate_upstream_duration_seconds", &["route"]),
         ("hawkgate_requests_in_flight", &[]),
         ("hawkgate_connections_open", &[]),
+        ("hawkgate_replay_memory_bytes", &[]),
+        ("hawkgate_replay_memory_limit_bytes", &[]),
+        (
+            "hawkgate_certificate_not_before_timestamp_seconds",
+            &["listener"],
+        ),
+        (
+            "hawkgate_certificate_expiry_timestamp_seconds",
+            &["listener"],
+        ),
         ("hawkgate_connections_limited_total", &["limit", "action"]),
         ("hawkgate_rejections_total", &["reason"]),
         ("hawkgate_token_verifications_total", &["issuer", "result"]),
@@ -304,6 +323,58 @@ fn the_families_are_those_of_the_published_interface() {
         ("hawkgate_build_info", &["version", "revision"]),
     ];
     assert_eq!(FAMILIES, published);
+}
+
+/// `rate()` and `increase()` cannot see the first increment of a series that appears at 1.
+#[test]
+fn series_that_alerts_watch_exist_before_the_first_request() {
+    let metrics = all_series_at_zero();
+    for series in [
+        r#"hawkgate_requests_total{code="502",outcome="upstream_failed",route="taskcluster"}"#,
+        r#"hawkgate_requests_total{code="504",outcome="upstream_failed",route="taskcluster"}"#,
+        r#"hawkgate_requests_total{code="503",outcome="rejected",route="taskcluster"}"#,
+        r#"hawkgate_requests_total{code="401",outcome="rejected",route="-"}"#,
+        r#"hawkgate_requests_total{code="0",outcome="caller_gone",route="taskcluster"}"#,
+        r#"hawkgate_upstream_unauthorized_total{action="refused",reason="exchange_failed",route="taskcluster"}"#,
+        r#"hawkgate_upstream_unauthorized_total{action="refused",reason="still_unauthorized",route="taskcluster"}"#,
+        r#"hawkgate_rejections_total{reason="keys_unavailable"}"#,
+        r#"hawkgate_token_verifications_total{issuer="auth0",result="token_expired"}"#,
+        r#"hawkgate_exchanges_total{result="unavailable",source="login"}"#,
+        r#"hawkgate_jwks_refreshes_total{issuer="auth0",result="failed"}"#,
+        r#"hawkgate_introspections_total{issuer="auth0",result="failed"}"#,
+        r#"hawkgate_sign_ins_total{result="unavailable",session="web"}"#,
+        r#"hawkgate_session_refreshes_total{result="unavailable",session="web"}"#,
+        r#"hawkgate_config_reloads_total{result="invalid"}"#,
+    ] {
+        assert!(value(&metrics, series).abs() < 1e-9, "{series}");
+    }
+    let text = metrics.render().unwrap();
+    for ending in Ending::ALL.iter().map(|ending| ending.label()) {
+        let series = format!("outcome=\"{ending}\",route=\"taskcluster\"");
+        assert!(text.contains(&series), "{ending}");
+    }
+    // Combinations that never occur are not exported.
+    assert!(!text.contains(r#"action="replayed",reason="not_signed""#));
+}
+
+#[test]
+fn replay_memory_and_certificates_are_read_at_scrape_time() {
+    let metrics = metrics();
+    let is = |series, expected: f64| {
+        assert!(
+            (value(&metrics, series) - expected).abs() < 1e-9,
+            "{series}"
+        );
+    };
+    is("hawkgate_replay_memory_bytes", 5.0);
+    is("hawkgate_replay_memory_limit_bytes", 256.0);
+    let expiry = r#"hawkgate_certificate_expiry_timestamp_seconds{listener="0.0.0.0:8443"}"#;
+    is(expiry, 2_000.0);
+    is(
+        r#"hawkgate_certificate_not_before_timestamp_seconds{listener="0.0.0.0:8443"}"#,
+        1_000.0,
+    );
+    assert!(!metrics.render().unwrap().contains("0.0.0.0:8444"));
 }
 
 #[test]

@@ -27,7 +27,7 @@ pub(super) use peer_process::PeerProcess;
 pub(super) use proxy_header::read as read_proxy_header;
 pub(super) use proxy_trust::ProxyTrust;
 pub use socket_activation::InheritedSockets;
-pub use tls::Tls;
+pub use tls::{Tls, Validity};
 use unix::SocketFile;
 pub use unix::check_socket_path;
 

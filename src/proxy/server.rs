@@ -141,10 +141,10 @@ impl BoundServer {
             .collect()
     }
 
-    /// Returns the TLS configurations of the listeners that use TLS, for reloading.
-    pub fn tls(&self) -> Vec<Arc<Tls>> {
+    /// Returns the listeners that use TLS, by address, for reloading and metrics.
+    pub fn tls(&self) -> Vec<(Address, Arc<Tls>)> {
         let tls = |listener: &BoundListener| match &listener.protocol {
-            Protocol::Tls(tls) => Some(tls.clone()),
+            Protocol::Tls(tls) => Some((listener.address.clone(), tls.clone())),
             Protocol::Plain | Protocol::H2c => None,
         };
         self.listeners.iter().filter_map(tls).collect()

@@ -138,8 +138,40 @@ def runbook():
     for fires in (True, False):
         seen = {t["alertname"] for one in tested for t in one["alert_rule_test"] if bool(t["exp_alerts"]) == fires}
         expect(seen == alerts, f"no test that these {'fire' if fires else 'stay silent'}: {alerts - seen}")
+    page = yaml.safe_load((CHART / "values.yaml").read_text())["prometheusRule"]["runbookURL"]
+    expect(re.match("https://", page), f"runbookURL {page} is not absolute")
     for rule in rules:
-        expect(rule["annotations"]["runbook_url"] == f"docs/runbook.md#{rule['alert'].lower()}", f"{rule['alert']}: runbook_url")
+        name = rule["alert"]
+        expect(rule["annotations"]["runbook_url"] == f"{page}#{name.lower()}", f"{name}: runbook_url")
+        expect(rule["labels"]["severity"] in ("critical", "warning"), f"{name}: severity")
+        for selector in re.findall(r"absent\(([^)]*)\)", rule["expr"]):
+            expect("job=" in selector and "namespace=" in selector, f"{name}: absent() matches any job")
+
+
+def dashboard():
+    """Variables select in every panel, headline figures have thresholds, and exemplars are shown."""
+    panels = json.loads((CHART / "files/dashboard.json").read_text())["panels"]
+    queries = [(panel["title"], target) for panel in panels for target in panel.get("targets", [])]
+    for title, target in queries:
+        for selector in re.findall(r"(?:hawkgate|process)_\w+\{([^}]*)\}", target["expr"]):
+            for variable in ("namespace", "job", "instance"):
+                expect(f'{variable}=~"${variable}"' in selector, f"panel {title} ignores the variable {variable}")
+    exemplars = {target["expr"] for _, target in queries if target.get("exemplar")}
+    expect(exemplars, "no panel shows exemplars")
+    for query in exemplars:
+        expect("hawkgate_request_duration_seconds_bucket" in query, f"{query} has no exemplars")
+    limited = [panel["title"] for panel in panels if "thresholds" in panel.get("fieldConfig", {}).get("defaults", {})]
+    for title in ("Refused", "Upstream failed", "Age of issuers' keys", "Replay memory", "Certificates expire in"):
+        expect(title in limited, f"panel {title} has no thresholds")
+    ids = [panel["id"] for panel in panels]
+    expect(len(ids) == len(set(ids)), "two panels have the same id")
+    for one in panels:
+        for other in panels:
+            expect(one is other or not overlap(one["gridPos"], other["gridPos"]), f"{one['title']} covers {other['title']}")
+
+
+def overlap(a, b):
+    return a["x"] < b["x"] + b["w"] and b["x"] < a["x"] + a["w"] and a["y"] < b["y"] + b["h"] and b["y"] < a["y"] + a["h"]
 
 
 labels_of, values_of, running = documented(), documented_values(), exported()
@@ -150,4 +182,5 @@ for where, expression in everything:
     check(where, expression, running | set(labels_of), labels_of, values_of)
 syntax(everything)
 runbook()
+dashboard()
 finish(f"{len(everything)} queries use metrics that hawkgate exports; every alert is tested and has a runbook section")

@@ -24,11 +24,26 @@ use crate::proxy::settings::{ClientAuth, ListenerTls};
 /// The TLS configuration of a listener, which can be reloaded.
 pub struct Tls {
     files: ListenerTls,
-    acceptor: ArcSwap<Acceptor>,
+    loaded: ArcSwap<Loaded>,
+}
+
+/// What was made of the files.
+struct Loaded {
+    acceptor: Acceptor,
+    validity: Option<Validity>,
+}
+
+/// The validity of a certificate (RFC 5280 §4.1.2.5), in seconds since the Unix epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Validity {
+    /// The first second in which it is valid.
+    pub not_before: i64,
+    /// The last second in which it is valid.
+    pub not_after: i64,
 }
 
 /// A listener's reloaded and validated files, for [`Tls::commit_reload`].
-pub struct PreparedTls(Arc<Acceptor>);
+pub struct PreparedTls(Arc<Loaded>);
 
 impl std::fmt::Debug for PreparedTls {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -50,9 +65,9 @@ impl Tls {
     /// # Errors
     /// Returns an error for the first file that cannot be used.
     pub fn load(files: ListenerTls) -> Result<Self, BindError> {
-        let acceptor = acceptor(&files)?;
+        let loaded = load(&files)?;
         Ok(Self {
-            acceptor: ArcSwap::from_pointee(acceptor),
+            loaded: ArcSwap::from_pointee(loaded),
             files,
         })
     }
@@ -72,12 +87,18 @@ impl Tls {
     /// # Errors
     /// The same as for [`Tls::load`].
     pub fn prepare_reload(&self) -> Result<PreparedTls, BindError> {
-        acceptor(&self.files).map(|acceptor| PreparedTls(Arc::new(acceptor)))
+        load(&self.files).map(|loaded| PreparedTls(Arc::new(loaded)))
     }
 
     /// Uses `prepared` for new connections. TLS sessions established before are not resumed.
     pub fn commit_reload(&self, prepared: PreparedTls) {
-        self.acceptor.store(prepared.0);
+        self.loaded.store(prepared.0);
+    }
+
+    /// The validity of the listener's own certificate, the first in its file. `None` if it cannot be
+    /// read.
+    pub fn validity(&self) -> Option<Validity> {
+        self.loaded.load().validity
     }
 
     /// Performs the server side of a handshake. Also returns the identity in the client's
@@ -90,8 +111,8 @@ impl Tls {
         &self,
         stream: L4Stream,
     ) -> pingora::Result<(TlsStream<L4Stream>, Option<ClientCertificate>)> {
-        let acceptor = self.acceptor.load_full();
-        let stream = acceptor.tls_handshake(stream).await?;
+        let loaded = self.loaded.load_full();
+        let stream = loaded.acceptor.tls_handshake(stream).await?;
         let leaf = stream.get_ssl().and_then(|tls| tls.peer_certificate_der());
         let certificate = leaf.map(read_certificate).transpose().map_err(|error| {
             let cause = format!("client certificate rejected: {error}");
@@ -101,7 +122,7 @@ impl Tls {
     }
 }
 
-fn acceptor(files: &ListenerTls) -> Result<Acceptor, BindError> {
+fn load(files: &ListenerTls) -> Result<Loaded, BindError> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let builder = ServerConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
@@ -113,6 +134,7 @@ fn acceptor(files: &ListenerTls) -> Result<Acceptor, BindError> {
         None => builder.with_no_client_auth(),
     };
     let chain = pem::read_certificates(&files.cert).map_err(|e| of_file("certificate", e))?;
+    let validity = chain.certificates.first().and_then(|leaf| validity(leaf));
     let key = pem::read_private_key(&files.key).map_err(|e| of_file("key", e))?;
     let mut config = builder
         .with_single_cert(chain.certificates, key)
@@ -130,7 +152,19 @@ fn acceptor(files: &ListenerTls) -> Result<Acceptor, BindError> {
         config.send_tls13_tickets = 0;
     }
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(Acceptor::from_server_config(Arc::new(config)))
+    Ok(Loaded {
+        acceptor: Acceptor::from_server_config(Arc::new(config)),
+        validity,
+    })
+}
+
+fn validity(certificate: &[u8]) -> Option<Validity> {
+    let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
+    let validity = parsed.validity();
+    Some(Validity {
+        not_before: validity.not_before.timestamp(),
+        not_after: validity.not_after.timestamp(),
+    })
 }
 
 fn client_verifier(

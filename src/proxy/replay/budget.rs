@@ -28,13 +28,18 @@ impl Budget {
         self.limit.store(limit, Ordering::Relaxed);
     }
 
+    /// Returns the limit in bytes.
+    pub fn limit(&self) -> usize {
+        self.limit.load(Ordering::Relaxed)
+    }
+
     /// Returns the number of bytes in use.
     pub fn used(&self) -> usize {
         self.used.load(Ordering::Relaxed)
     }
 
     fn take(&self, bytes: usize) -> bool {
-        take(&self.used, bytes, self.limit.load(Ordering::Relaxed))
+        take(&self.used, bytes, self.limit())
     }
 }
 
@@ -70,7 +75,7 @@ impl Reservation {
         address: Option<&Arc<Address>>,
         body: usize,
     ) -> Self {
-        let half = budget.limit.load(Ordering::Relaxed) / 2;
+        let half = budget.limit() / 2;
         Self {
             budget: Arc::clone(budget),
             bytes: 0,
@@ -132,7 +137,7 @@ mod tests {
         let mut second = Reservation::new(&budget, None, 0);
         assert!(!second.grow(41));
         assert!(second.grow(40));
-        assert_eq!(budget.used(), 100);
+        assert_eq!((budget.used(), budget.limit()), (100, 100));
         drop(first);
         assert_eq!(budget.used(), 40);
         second.release();

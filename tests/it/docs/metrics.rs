@@ -48,6 +48,7 @@ fn exposition() -> String {
     let mut callbacks = ScrapeCallbacks::default();
     callbacks.cache_entries(&"s".into(), || 1);
     callbacks.jwks_age(&"i".into(), || Some(Duration::ZERO));
+    callbacks.certificate("127.0.0.1:8443", || Some([0, 1]));
     callbacks.circuit_open("source", &"s".into(), || false);
     callbacks.circuit_open("issuer", &"i".into(), || false);
     for limit in labels(LimitLabel::ALL) {
@@ -132,7 +133,7 @@ fn every_exported_metric_is_documented_with_its_labels_and_no_other_is() {
 
 /// Labels whose values come from the configuration, the build, HTTP, or another page.
 const OPEN: &[&str] = &[
-    "route", "issuer", "source", "session", "name", "code", "version", "revision",
+    "route", "issuer", "source", "session", "name", "code", "version", "revision", "listener",
 ];
 
 #[test]

@@ -162,6 +162,14 @@ async fn a_renewed_certificate_is_used_for_new_connections_only() {
     let connect = async |ca| Client::connect_tls(address, ca, "gate.test", None).await;
     let mut client = connect(&old).await.unwrap();
     assert_eq!(client.request(&request).await.unwrap().status, 200);
+    let metrics = fixture.gateway.metrics().await;
+    let listener = address.to_string();
+    let read = |name| metrics.sum(name, &[("listener", &listener)]);
+    let from = read("hawkgate_certificate_not_before_timestamp_seconds");
+    let expiry = read("hawkgate_certificate_expiry_timestamp_seconds");
+    // rcgen's certificates are valid from 1975 to 4096.
+    assert!(0.0 < from && from < 2e8 && expiry > 6e10, "{from} {expiry}");
+    assert!(metrics.sum("hawkgate_replay_memory_limit_bytes", &[]) > 1e6);
 
     // Between the two writes key and certificate do not match; that must be tolerated.
     publish(&new, &fixture.gateway.files);

@@ -137,6 +137,11 @@ pub(super) struct Pki {
 
 impl Pki {
     pub(super) fn new() -> Self {
+        Self::lasting_longer(0)
+    }
+
+    /// With certificates that expire this many seconds later than those of the others.
+    fn lasting_longer(secs: u64) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let mut ca = CertificateParams::new(Vec::new()).unwrap();
         ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -149,6 +154,7 @@ impl Pki {
                 let uri = "spiffe://example.org/worker".try_into().unwrap();
                 params.subject_alt_names.push(rcgen::SanType::URI(uri));
             }
+            params.not_after += Duration::from_secs(secs);
             let certificate = params.signed_by(&key, &ca).unwrap();
             std::fs::write(dir.path().join(format!("{name}.pem")), certificate.pem()).unwrap();
             std::fs::write(dir.path().join(format!("{name}.key")), key.serialize_pem()).unwrap();
@@ -479,18 +485,22 @@ async fn tls_errors_name_the_file_but_do_not_quote_it() {
 
 #[tokio::test]
 async fn a_renewed_certificate_is_used_after_a_reload() {
-    let (old, new) = (Pki::new(), Pki::new());
+    let (old, new) = (Pki::new(), Pki::lasting_longer(60));
     let listeners = BoundServer::bind(&[tls(old.files())], &limits())
         .await
         .unwrap();
-    let tls = listeners.tls();
+    let (_, tls) = listeners.tls().remove(0);
+    let validity = tls.validity().unwrap();
+    assert!(validity.not_before < validity.not_after);
     for name in ["localhost.pem", "localhost.key"] {
         std::fs::copy(new.path(name), old.path(name)).unwrap();
     }
-    tls[0].reload().unwrap();
+    tls.reload().unwrap();
+    assert_eq!(tls.validity().unwrap().not_after, validity.not_after + 60);
     // A failed reload keeps the certificate.
     std::fs::write(old.path("localhost.key"), "junk").unwrap();
-    assert!(tls[0].reload().is_err());
+    assert!(tls.reload().is_err());
+    assert_eq!(tls.validity().unwrap().not_after, validity.not_after + 60);
     let Address::Tcp(address) = listeners.addresses()[0] else {
         panic!("no TCP listener")
     };
