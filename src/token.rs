@@ -46,7 +46,7 @@ pub use introspection::{
 };
 pub use issuer::{Authenticated, Issuer, IssuerStatus, WarmUp, authenticate};
 pub use jwk::{MAX_DOCUMENT_BYTES as MAX_JWKS_BYTES, check_key_set};
-pub use jws::{UnverifiedToken, inspect};
+pub use jws::{UnverifiedToken, inspect, inspect_header, inspect_text};
 pub use keys::{FetchedKeys, KeyFetchError, KeyFetcher, KeyRefresh, RefreshObserver};
 pub use logout_token::{
     LogoutTokenClaims, LogoutTokenError, LogoutTokenVerifier, MAX_LOGOUT_TOKEN_BYTES,
