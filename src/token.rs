@@ -25,6 +25,7 @@ mod logout_token;
 mod memo;
 mod rules;
 pub mod settings;
+mod shape;
 mod shared_secret;
 mod signature;
 mod signing_key;
@@ -52,6 +53,7 @@ pub use logout_token::{
     LogoutTokenClaims, LogoutTokenError, LogoutTokenVerifier, MAX_LOGOUT_TOKEN_BYTES,
 };
 pub use memo::TokenMemo;
+pub use shape::{Provider, recognise};
 pub use shared_secret::{SharedSecretError, decode_shared_secret};
 pub use signing_key::{SigningKey, SigningKeyError};
 pub use verified::{Caller, SignedInClient, VerifiedToken};
