@@ -31,8 +31,8 @@ use crate::gateway::rejection::Rejection;
 use crate::gateway::resource_isolation::Transport;
 use crate::gateway::route::Route;
 use crate::gateway::{Admission, AdmissionError, Gateway, Head};
-use crate::proxy::preview;
 use crate::label::Label;
+use crate::proxy::preview;
 use crate::secret::SecretString;
 use crate::token::settings::KeyLocation;
 use crate::token::{BearerToken, Caller, Issuer, WorkloadTokenError};
@@ -214,7 +214,9 @@ impl Explainer<'_> {
             Verdict::Refused { reason, .. } => {
                 // The other two are judgements of whoever issued the token.
                 let is = |other: Reason| other.label() == *reason;
-                (reason.starts_with("token_") && !is(Reason::TokenRefused) && !is(Reason::TokenInactive))
+                (reason.starts_with("token_")
+                    && !is(Reason::TokenRefused)
+                    && !is(Reason::TokenInactive))
                     || is(Reason::InvalidAuthorization)
                     || is(Reason::NoRoute)
             }

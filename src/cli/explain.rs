@@ -53,7 +53,9 @@ fn identify(args: &Explain, file: &Path) -> ExitCode {
     let found = explain::identify(&bytes, SystemClock::shared().now());
     let text = match args.format {
         ExplainFormat::Text => {
-            format!("There is no configuration here (--config), so only the token is explained.\n\n{found}")
+            format!(
+                "There is no configuration here (--config), so only the token is explained.\n\n{found}"
+            )
         }
         ExplainFormat::Json => json(&found),
     };
@@ -201,8 +203,11 @@ fn user(path: &Path) -> Result<SecretString, Usage> {
 
 fn read(option: &str, path: &Path) -> Result<Zeroizing<String>, Usage> {
     let bytes = read_bytes(option, path)?;
-    let text = std::str::from_utf8(&bytes)
-        .map_err(|_| Usage(format!("{option} is not UTF-8 text: write the file in UTF-8")))?;
+    let text = std::str::from_utf8(&bytes).map_err(|_| {
+        Usage(format!(
+            "{option} is not UTF-8 text: write the file in UTF-8"
+        ))
+    })?;
     Ok(Zeroizing::new(text.to_owned()))
 }
 

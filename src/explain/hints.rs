@@ -49,7 +49,9 @@ pub(super) fn for_token(
     now: UnixMillis,
 ) -> Hints {
     let found = identify::identify(token.as_bytes(), now);
-    let claims = token::inspect_text(token).map(|token| token.claims).unwrap_or_default();
+    let claims = token::inspect_text(token)
+        .map(|token| token.claims)
+        .unwrap_or_default();
     let iss = claims.get("iss").and_then(Value::as_str);
     if claims.is_empty() {
         return for_unreadable(config, found);
@@ -58,8 +60,11 @@ pub(super) fn for_token(
     let mut hints = Hints::default();
     match own {
         Some(issuer) => {
-            let is_accepted = accepted
-                .is_none_or(|issuers| issuers.iter().any(|accepted| &**accepted.name() == issuer.name));
+            let is_accepted = accepted.is_none_or(|issuers| {
+                issuers
+                    .iter()
+                    .any(|accepted| &**accepted.name() == issuer.name)
+            });
             if !is_accepted {
                 hints.advice.push(format!(
                     "issuer {:?} of the configuration has this url, but the route does not name it: add it to the \
@@ -70,7 +75,9 @@ pub(super) fn for_token(
             hints.advice.push(looks_like(&found, Some(&issuer)));
         }
         None => {
-            hints.advice.extend(iss.and_then(|iss| near_miss(config, iss)));
+            hints
+                .advice
+                .extend(iss.and_then(|iss| near_miss(config, iss)));
             hints.advice.push(looks_like(&found, None));
             hints.issuer_section = found.issuer_section;
         }
@@ -80,10 +87,12 @@ pub(super) fn for_token(
 }
 
 fn for_unreadable(config: &Config, found: Identification) -> Hints {
-    let takes_opaque = config
-        .issuers
-        .iter()
-        .any(|issuer| matches!(issuer.kind, IssuerKind::Introspection(_) | IssuerKind::Delegated));
+    let takes_opaque = config.issuers.iter().any(|issuer| {
+        matches!(
+            issuer.kind,
+            IssuerKind::Introspection(_) | IssuerKind::Delegated
+        )
+    });
     let mut advice = vec![format!("this is {}", found.what)];
     advice.extend(found.advice);
     Hints {
@@ -92,27 +101,22 @@ fn for_unreadable(config: &Config, found: Identification) -> Hints {
     }
 }
 
-/// "this looks like an Okta access token; profile = "okta" takes it"
+/// What the token looks like, and which profile takes it, if another than that of `issuer`.
 fn looks_like(found: &Identification, issuer: Option<&Configured<'_>>) -> String {
     let what = &found.what;
     let Some(profile) = found.profile else {
         return format!("this looks like {what}");
     };
-    let takes = format!("this looks like {what}; profile = {profile:?} takes it");
+    let takes = format!("this looks like {what}; `profile = {profile:?}` takes it");
     match issuer {
-        Some(issuer) if name(issuer.profile) == profile || found.kind == Kind::Jwt => {
+        Some(issuer) if issuer.profile.name() == profile || found.kind == Kind::Jwt => {
             format!("this looks like {what}")
         }
-        Some(issuer) => format!("{takes}. Issuer {:?} has profile = {:?}", issuer.name, name(issuer.profile)),
+        Some(issuer) => {
+            let own = issuer.profile.name();
+            format!("{takes}. Issuer {:?} has profile = {own:?}", issuer.name)
+        }
         None => takes,
-    }
-}
-
-fn name(profile: Profile) -> &'static str {
-    match profile {
-        Profile::Rfc9068 => "rfc9068",
-        Profile::Auth0 => "auth0",
-        Profile::Workload => "workload",
     }
 }
 
@@ -120,7 +124,10 @@ fn name(profile: Profile) -> &'static str {
 fn near_miss(config: &Config, iss: &str) -> Option<String> {
     fn bare(url: &str) -> String {
         let url = url.trim_end_matches('/').to_ascii_lowercase();
-        let url = url.strip_prefix("https://").or(url.strip_prefix("http://")).unwrap_or(&url);
+        let url = url
+            .strip_prefix("https://")
+            .or(url.strip_prefix("http://"))
+            .unwrap_or(&url);
         url.trim_end_matches("/v2.0").to_owned()
     }
     let near = configured(config).find(|issuer| bare(issuer.url) == bare(iss))?;

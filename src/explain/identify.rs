@@ -15,10 +15,13 @@ use serde_json::{Map, Value};
 
 use self::pasted::{Content, NotToken, Pasted};
 use crate::clock::UnixMillis;
-use crate::token::{self, MAX_TOKEN_BYTES, Provider, TokenError};
+use crate::token::{self, Provider, TokenError};
 
 pub use facts::Fact;
 pub use kind::Kind;
+
+/// The default of `limits.token_bytes`.
+const DEFAULT_TOKEN_BYTES: usize = 8 * 1024;
 
 /// What a file holds. Contains neither the token nor its signature.
 #[derive(Clone, Debug, Serialize)]
@@ -65,7 +68,10 @@ impl Decoded {
     }
 
     fn header_text(&self, name: &str) -> &str {
-        self.header.get(name).and_then(Value::as_str).unwrap_or_default()
+        self.header
+            .get(name)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
     }
 
     /// `aud`, which is one value or a list (RFC 7519 §4.1.3).
@@ -120,8 +126,10 @@ fn identify_word(word: &str, now: UnixMillis) -> Identification {
         Ok(parsed) => jwt(parsed.header, parsed.claims, word.len(), now),
         Err(TokenError::Encrypted) => encrypted(word, now),
         Err(error) if token::inspect_header(word).is_some() || word.starts_with("eyJ") => {
-            let mut found =
-                Identification::new(Kind::Malformed, "a text that begins like a JWT but is not a well-formed one");
+            let mut found = Identification::new(
+                Kind::Malformed,
+                "a text that begins like a JWT but is not a well-formed one",
+            );
             found.advice.push(match error {
                 TokenError::DuplicateMember => {
                     "a member occurs twice in its header or claims, so that two readers could see different tokens; \
@@ -155,11 +163,14 @@ fn jwt(
     found.provider = named(provider).map(Provider::name);
     found.profile = kind.is_for_apis().then(|| section::profile(&decoded));
     found.facts = facts::of(&decoded, now);
-    if size > MAX_TOKEN_BYTES {
+    if size > DEFAULT_TOKEN_BYTES {
         found.advice.push(too_large(size));
     }
     found.advice.extend(advice::of(&decoded, now));
-    let fits = !matches!(kind, Kind::LogoutToken | Kind::DpopProof | Kind::ClientAssertion);
+    let fits = !matches!(
+        kind,
+        Kind::LogoutToken | Kind::DpopProof | Kind::ClientAssertion
+    );
     found.issuer_section = section::for_token(&decoded).filter(|_| fits);
     found
 }
@@ -174,12 +185,21 @@ fn what(token: &Decoded) -> String {
         Kind::Jwt => "JWT".to_owned(),
         kind => format!("{} (JWT)", kind.name()),
     };
-    let unknown = if token.kind == Kind::Jwt { ", with no sign of what it is for" } else { "" };
+    let unknown = if token.kind == Kind::Jwt {
+        ", with no sign of what it is for"
+    } else {
+        ""
+    };
     match (named(token.provider), token.provider) {
-        (Some(Provider::Dex), _) => "a Dex token (JWT): an access token or an ID token, which look the same".to_owned(),
+        (Some(Provider::Dex), _) => {
+            "a Dex token (JWT): an access token or an ID token, which look the same".to_owned()
+        }
         (Some(provider), _) => format!("{} {kind}{unknown}", with_article(provider.name())),
         (None, Some(_)) => "an access token (JWT) in the format of RFC 9068".to_owned(),
-        (None, None) => format!("{}{unknown}, from a provider that is not recognised", with_article(&kind)),
+        (None, None) => format!(
+            "{}{unknown}, from a provider that is not recognised",
+            with_article(&kind)
+        ),
     }
 }
 
@@ -190,8 +210,8 @@ fn with_article(text: &str) -> String {
 
 fn too_large(size: usize) -> String {
     format!(
-        "it has {size} bytes, more than the {MAX_TOKEN_BYTES} that are accepted by default: have the provider leave out \
-         groups and roles"
+        "it is too large: {size} bytes, and {DEFAULT_TOKEN_BYTES} are accepted by default. Have the provider leave out groups \
+         and roles, or raise limits.token_bytes"
     )
 }
 
@@ -212,7 +232,9 @@ fn encrypted(word: &str, now: UnixMillis) -> Identification {
         size: word.len(),
     };
     let what = match decoded.provider {
-        Some(Provider::Cognito) => "a refresh token (JWE) of Amazon Cognito, judging by its header".to_owned(),
+        Some(Provider::Cognito) => {
+            "a refresh token (JWE) of Amazon Cognito, judging by its header".to_owned()
+        }
         Some(provider) => format!("{} encrypted token (JWE)", with_article(provider.name())),
         None => "an encrypted token (JWE): only its recipient can read it".to_owned(),
     };
@@ -232,7 +254,7 @@ fn opaque(word: &str) -> Identification {
         label: "size",
         value: format!("{} bytes", word.len()),
     });
-    if word.len() > MAX_TOKEN_BYTES {
+    if word.len() > DEFAULT_TOKEN_BYTES {
         found.advice.push(too_large(word.len()));
     }
     if known.advice.is_empty() {
@@ -247,15 +269,27 @@ fn opaque(word: &str) -> Identification {
 impl fmt::Display for Identification {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "This is {}.", self.what)?;
-        if !self.facts.is_empty() {
-            writeln!(f, "It was decoded and not verified: anybody could have written it.\n")?;
+        match self.kind {
+            Kind::NotAToken | Kind::Malformed | Kind::Opaque | Kind::Encrypted => {
+                writeln!(f, "Nothing was verified.\n")?;
+            }
+            _ => writeln!(
+                f,
+                "It was decoded, not verified: anybody could have written it.\n"
+            )?,
         }
-        let width = self.facts.iter().map(|fact| fact.title().chars().count()).max().unwrap_or(0);
+        let width = self
+            .facts
+            .iter()
+            .map(|fact| fact.title().chars().count())
+            .max()
+            .unwrap_or(0);
         for fact in &self.facts {
             writeln!(f, "  {:width$}  {}", fact.title(), fact.value)?;
         }
         if !self.advice.is_empty() {
-            writeln!(f, "\nWhat to do")?;
+            let gap = if self.facts.is_empty() { "" } else { "\n" };
+            writeln!(f, "{gap}What to do")?;
             for line in &self.advice {
                 writeln!(f, "  - {line}")?;
             }
@@ -286,3 +320,6 @@ impl Fact {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

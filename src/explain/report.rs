@@ -174,12 +174,7 @@ impl Report {
         self.0.push(step);
     }
 
-    pub(super) fn finish(
-        self,
-        question: &Question,
-        verdict: Verdict,
-        hints: Hints,
-    ) -> Explanation {
+    pub(super) fn finish(self, question: &Question, verdict: Verdict, hints: Hints) -> Explanation {
         // A query may contain a bewit.
         let path = question.target.split('?').next().unwrap_or_default();
         Explanation {

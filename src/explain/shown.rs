@@ -96,16 +96,28 @@ mod tests {
     #[test]
     fn times_may_have_fractions_and_need_not_be_numbers() {
         let now = UnixMillis::from_secs(1_800_000_000);
-        assert_eq!(time(&json!(1_800_000_060.5), now), "2027-01-15T08:01:00.000Z (in 1 min)");
-        assert_eq!(time(&json!(1.79e9), now), "2026-09-21T14:13:20.000Z (115 d 17 h ago)");
+        assert_eq!(
+            time(&json!(1_800_000_060.5), now),
+            "2027-01-15T08:01:00.000Z (in 1 min)"
+        );
+        assert_eq!(
+            time(&json!(1.79e9), now),
+            "2026-09-21T14:13:20.000Z (115 d 17 h ago)"
+        );
         assert_eq!(time(&json!("soon"), now), "\"soon\"");
         assert_eq!(time(&json!(-1.5), now), "-1.5");
     }
 
     #[test]
     fn values_are_escaped_and_truncated() {
-        assert_eq!(shown(&json!("a\u{1b}[31m\u{202e}\n")), "\"a\\u{1b}[31m\\u{202e}\\n\"");
-        assert_eq!(shown(&json!("x".repeat(500))).chars().count(), MAX_SHOWN + 1);
+        assert_eq!(
+            shown(&json!("a\u{1b}[31m\u{202e}\n")),
+            "\"a\\u{1b}[31m\\u{202e}\\n\""
+        );
+        assert_eq!(
+            shown(&json!("x".repeat(500))).chars().count(),
+            MAX_SHOWN + 1
+        );
         assert_eq!(shown(&json!({"a": "b"})), "an object");
     }
 }

@@ -62,7 +62,9 @@ pub(super) fn for_encrypted(token: &Decoded) -> Vec<String> {
 /// What is wrong with a text that resembles a JWT.
 pub(super) fn for_malformed(text: &str) -> String {
     let segments: Vec<_> = text.split('.').collect();
-    let strange = text.chars().find(|c| !c.is_ascii_alphanumeric() && !"-_.".contains(*c));
+    let strange = text
+        .chars()
+        .find(|c| !c.is_ascii_alphanumeric() && !"-_.".contains(*c));
     match segments.as_slice() {
         _ if text.contains('…') || text.contains("...") => {
             "it was shortened when it was displayed: copy the whole token".to_owned()
@@ -104,7 +106,9 @@ fn for_kind(token: &Decoded) -> Vec<String> {
             "a client assertion is for the provider's token endpoint only: exchange it there, and send the access \
              token"
         }
-        Kind::Unsigned => "it has no signature (alg none), so anybody can write one; hawkgate never accepts it",
+        Kind::Unsigned => {
+            "it has no signature (alg none), so anybody can write one; hawkgate never accepts it"
+        }
         _ => return Vec::new(),
     };
     vec![text.to_owned()]
@@ -135,8 +139,10 @@ fn for_id_token(token: &Decoded) -> Vec<String> {
              [[session]]"
         }
         Some(Provider::GitLab) => "a CI job gets a token for your audience by id_tokens:",
-        _ => "it is access_token in the same response. If that is opaque, name your API in the request: audience=, resource= \
-             or a scope of it",
+        _ => {
+            "it is access_token in the same response. If that is opaque, name your API in the request: audience=, resource= \
+             or a scope of it"
+        }
     };
     vec![general.to_owned(), own.to_owned()]
 }
@@ -163,10 +169,18 @@ fn for_header(token: &Decoded) -> Vec<String> {
 }
 
 fn for_audience(token: &Decoded) -> Option<String> {
-    let audiences: Vec<_> = token.audiences().into_iter().filter_map(|a| a.as_str()).collect();
-    let all_of_the_provider =
-        !audiences.is_empty() && audiences.iter().all(|audience| is_of_the_provider(token, audience));
-    let is_graph = audiences.iter().any(|audience| GRAPH.contains(&audience.trim_end_matches('/')));
+    let audiences: Vec<_> = token
+        .audiences()
+        .into_iter()
+        .filter_map(|a| a.as_str())
+        .collect();
+    let all_of_the_provider = !audiences.is_empty()
+        && audiences
+            .iter()
+            .all(|audience| is_of_the_provider(token, audience));
+    let is_graph = audiences
+        .iter()
+        .any(|audience| GRAPH.contains(&audience.trim_end_matches('/')));
     let text = match token.provider {
         Some(Provider::Cognito) => return None,
         Some(Provider::Entra) if is_graph || token.header.contains_key("nonce") => {
@@ -174,8 +188,8 @@ fn for_audience(token: &Decoded) -> Option<String> {
              scope=api://<application id>/.default"
         }
         Some(Provider::Okta) if all_of_the_provider => {
-            "it is from Okta's org server, whose access tokens are for Okta's own APIs. Use a custom authorization \
-             server: https://<domain>/oauth2/default"
+            "it is from Okta's org server, which publishes no keys for its access tokens: they are for Okta's own APIs. \
+             Use a custom authorization server: https://<domain>/oauth2/default"
         }
         Some(Provider::Keycloak) if all_of_the_provider || audiences.is_empty() => {
             "its audience is not your API: add an audience mapper to the client or one of its scopes \
@@ -188,9 +202,7 @@ fn for_audience(token: &Decoded) -> Option<String> {
             "it is for the API server, and whoever has it can act there as this account. Request one for your own \
              audience: kubectl create token ACCOUNT --audience https://hawkgate.example.com, or a projected volume"
         }
-        Some(Provider::GitHubActions)
-            if audiences.iter().any(|audience| audience.starts_with("https://github.com/")) =>
-        {
+        Some(Provider::GitHubActions) if all_of_the_provider => {
             "its audience is GitHub's default. Request your own: $ACTIONS_ID_TOKEN_REQUEST_URL&audience=…"
         }
         _ if audiences.is_empty() => {
@@ -207,10 +219,17 @@ fn for_audience(token: &Decoded) -> Option<String> {
 
 fn for_times(token: &Decoded, now: UnixMillis) -> Option<String> {
     let Some(exp) = token.claim("exp").and_then(seconds) else {
-        return Some("it never expires (no exp), and hawkgate refuses it: ask for one that does".to_owned());
+        return Some(
+            "it never expires (no exp), and hawkgate refuses it: ask for one that does".to_owned(),
+        );
     };
     let ago = now.as_secs().saturating_sub(exp);
-    (ago >= 0).then(|| format!("it expired {} ago: get a new one", duration(ago.unsigned_abs())))
+    (ago >= 0).then(|| {
+        format!(
+            "it expired {} ago: get a new one",
+            duration(ago.unsigned_abs())
+        )
+    })
 }
 
 /// What to know about a provider's tokens.
@@ -224,7 +243,9 @@ fn for_provider(token: &Decoded) -> Option<&'static str> {
             "Authentik's access tokens look like ID tokens: profile workload accepts both, from the subjects that you \
              list, which fits service accounts. For people use kind = \"introspection\""
         }
-        Some(Provider::GitHubActions) => "anyone can get a token of this issuer: keep owner and repository in subjects",
+        Some(Provider::GitHubActions) => {
+            "anyone can get a token of this issuer: keep owner and repository in subjects"
+        }
         Some(Provider::GitLab) if token.claim_text("iss") == "https://gitlab.com" => {
             "anyone can get a token of this issuer: keep group and project in subjects"
         }

@@ -46,9 +46,9 @@ const HEADER: [(&str, &str); 4] = [
 /// The facts of `token`, which has `size` bytes.
 pub(super) fn of(token: &Decoded, now: UnixMillis) -> Vec<Fact> {
     let fact = |name, label, value| Fact { name, label, value };
-    let from_header = HEADER.iter().filter_map(|(name, label)| {
-        Some(fact(*name, *label, shown(token.header.get(*name)?)))
-    });
+    let from_header = HEADER
+        .iter()
+        .filter_map(|(name, label)| Some(fact(*name, *label, shown(token.header.get(*name)?))));
     let from_claims = CLAIMS.iter().filter_map(|(name, label)| {
         let value = token.claims.get(*name)?;
         // Of a sign-in's nonce and of a key only that it is there.

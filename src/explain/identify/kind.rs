@@ -109,22 +109,17 @@ fn by_header(header: &Members) -> Option<Kind> {
 
 /// The claims by which each provider tells its tokens apart. `docs/identity-providers.md` has the table.
 fn by_provider(provider: Provider, claims: &Members) -> Option<Kind> {
-    let access_if = |is: bool| {
-        Some(if is {
-            Kind::AccessToken
-        } else {
-            Kind::IdToken
-        })
-    };
+    let access_if = |is: bool| Some(if is { Kind::AccessToken } else { Kind::IdToken });
     match provider {
         Provider::Okta => match text(claims, "jti") {
             jti if jti.starts_with("AT.") => Some(Kind::AccessToken),
             jti if jti.starts_with("ID.") => Some(Kind::IdToken),
             _ => access_if(claims.contains_key("cid")),
         },
-        Provider::Entra | Provider::AdFs => {
-            access_if(has_any(claims, &["appid", "azp", "scp", "azpacr", "appidacr"]))
-        }
+        Provider::Entra | Provider::AdFs => access_if(has_any(
+            claims,
+            &["appid", "azp", "scp", "azpacr", "appidacr"],
+        )),
         Provider::Cognito => access_if(text(claims, "token_use") != "id"),
         Provider::Keycloak => match text(claims, "typ") {
             "Bearer" => Some(Kind::AccessToken),
@@ -170,16 +165,32 @@ fn by_claims(claims: &Members) -> Kind {
     if has_any(claims, ID_TOKEN_CLAIMS) {
         return Kind::IdToken;
     }
-    if has_any(claims, &["scope", "scp", "scopes", "client_id", "cid", "permissions"]) {
+    if has_any(
+        claims,
+        &["scope", "scp", "scopes", "client_id", "cid", "permissions"],
+    ) {
         return Kind::AccessToken;
     }
     let issuer = text(claims, "iss");
     if !issuer.is_empty() && issuer == text(claims, "sub") {
         return Kind::ClientAssertion;
     }
-    let is_claims_of_a_user = has_any(claims, &["auth_time", "email_verified", "preferred_username"]);
-    if is_claims_of_a_user && claims.contains_key("azp") {
-        return Kind::IdToken;
+    // Who signed in, and how, without a client or scopes (OpenID Connect Core §2, §5.1).
+    let user = [
+        "auth_time",
+        "amr",
+        "acr",
+        "sid",
+        "email",
+        "email_verified",
+        "preferred_username",
+        "nickname",
+        "given_name",
+        "picture",
+    ];
+    if has_any(claims, &user) {
+        Kind::IdToken
+    } else {
+        Kind::Jwt
     }
-    Kind::Jwt
 }

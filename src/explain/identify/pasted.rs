@@ -216,7 +216,8 @@ const LINES: &str = "the token is broken into lines or has spaces: they were rem
      contain them";
 const ASSIGNMENT: &str = "the token is in an assignment: only the value was taken";
 const QUERY: &str = "access_token was taken out of a URL or a form";
-const RESPONSE: &str = "access_token was taken out of a token response; the other tokens in it were ignored";
+const RESPONSE: &str =
+    "access_token was taken out of a token response; the other tokens in it were ignored";
 const ID_TOKEN_OF_RESPONSE: &str =
     "the response has no access_token; its id_token was taken instead";
 const MEMBER: &str = "the token was taken out of JSON";
@@ -376,7 +377,15 @@ fn scheme(text: &str) -> Option<Layer> {
     } else if is("basic") && !rest.contains(char::is_whitespace) {
         Layer::Other(NotToken::BasicHeader)
     } else if [
-        "dpop", "negotiate", "ntlm", "digest", "mac", "ssws", "aws4-hmac-sha256", "apikey", "signature",
+        "dpop",
+        "negotiate",
+        "ntlm",
+        "digest",
+        "mac",
+        "ssws",
+        "aws4-hmac-sha256",
+        "apikey",
+        "signature",
     ]
     .iter()
     .any(|name| is(name))
@@ -407,7 +416,9 @@ fn assigned(text: &str) -> Option<&str> {
     let text = text.strip_prefix("export ").unwrap_or(text);
     let (name, value) = text.split_once('=')?;
     let is_name = !name.is_empty()
-        && name.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_')
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_')
         && !name.starts_with(|c: char| c.is_ascii_digit());
     // The padding of base64 is no assignment.
     (is_name && !value.is_empty() && !value.starts_with('=')).then_some(value)
@@ -446,21 +457,39 @@ mod tests {
             (format!("\"access_token\": \"{JWT}\","), Some(HEADER)),
             (format!("TOKEN={JWT}"), Some(ASSIGNMENT)),
             (format!("export HAWKGATE_TOKEN='{JWT}'"), Some(ASSIGNMENT)),
-            (format!("{{\"access_token\":\"{JWT}\",\"id_token\":\"no\"}}"), Some(RESPONSE)),
-            (format!("{{\"id_token\":\"{JWT}\"}}"), Some(ID_TOKEN_OF_RESPONSE)),
+            (
+                format!("{{\"access_token\":\"{JWT}\",\"id_token\":\"no\"}}"),
+                Some(RESPONSE),
+            ),
+            (
+                format!("{{\"id_token\":\"{JWT}\"}}"),
+                Some(ID_TOKEN_OF_RESPONSE),
+            ),
             (format!("{{\"count\":1,\"value\":\"{JWT}\"}}"), Some(MEMBER)),
-            (format!("{{\"status\":{{\"token\":\"{JWT}\"}}}}"), Some(MEMBER)),
-            (format!("https://a.example/cb#access_token={JWT}&x=y"), Some(QUERY)),
+            (
+                format!("{{\"status\":{{\"token\":\"{JWT}\"}}}}"),
+                Some(MEMBER),
+            ),
+            (
+                format!("https://a.example/cb#access_token={JWT}&x=y"),
+                Some(QUERY),
+            ),
             (format!("{start}\n{end}"), Some(LINES)),
             (STANDARD.encode(JWT), Some(BASE64)),
-            (format!("curl -H 'Authorization: Bearer {JWT}' https://a.example/"), Some(COMMAND)),
+            (
+                format!("curl -H 'Authorization: Bearer {JWT}' https://a.example/"),
+                Some(COMMAND),
+            ),
         ] {
             let (found, remarks) = word(text.as_bytes());
             assert_eq!(found.as_deref(), Some(JWT), "{text}");
             assert_eq!(remarks.first().copied(), remark, "{text}");
         }
         assert_eq!(word(&utf16).0.as_deref(), Some(JWT));
-        assert_eq!(word(format!("\u{feff}{JWT}").as_bytes()).0.as_deref(), Some(JWT));
+        assert_eq!(
+            word(format!("\u{feff}{JWT}").as_bytes()).0.as_deref(),
+            Some(JWT)
+        );
         for opaque in ["dGVzdA==", "abc=", "0.AAAA", "a~b+c/d"] {
             assert_eq!(word(opaque.as_bytes()), (Some(opaque.into()), Vec::new()));
         }
@@ -477,12 +506,21 @@ mod tests {
             ("two words", N::Text),
             ("-----BEGIN RSA PRIVATE KEY-----\nMII\n", N::PrivateKey),
             ("-----BEGIN CERTIFICATE-----\nMII\n", N::Pem),
-            ("Hawk id=\"x\", ts=\"1\", nonce=\"n\", mac=\"m\"", N::HawkHeader),
+            (
+                "Hawk id=\"x\", ts=\"1\", nonce=\"n\", mac=\"m\"",
+                N::HawkHeader,
+            ),
             ("Authorization: Hawk id=\"x\"", N::HawkHeader),
             ("Basic dTpw", N::BasicHeader),
             ("DPoP abc", N::OtherScheme),
-            ("{\"clientId\":\"a\",\"accessToken\":\"b\"}", N::TaskclusterCredentials),
-            ("{\"type\":\"service_account\",\"private_key\":\"x\"}", N::ServiceAccountKey),
+            (
+                "{\"clientId\":\"a\",\"accessToken\":\"b\"}",
+                N::TaskclusterCredentials,
+            ),
+            (
+                "{\"type\":\"service_account\",\"private_key\":\"x\"}",
+                N::ServiceAccountKey,
+            ),
             ("{\"keys\":[]}", N::KeySet),
             ("{\"kty\":\"RSA\"}", N::Jwk),
             ("{\"issuer\":\"x\",\"jwks_uri\":\"y\"}", N::Metadata),

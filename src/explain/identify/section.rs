@@ -41,7 +41,14 @@ pub(super) fn for_token(token: &Decoded) -> Option<String> {
     let attempts = [
         (url, keys(token)),
         // Without discovery `iss` is only compared, and need not be a URL.
-        (url, vec![line("jwks_url", quoted("https://idp.example.com/jwks.json"), "where its keys are")]),
+        (
+            url,
+            vec![line(
+                "jwks_url",
+                quoted("https://idp.example.com/jwks.json"),
+                "where its keys are",
+            )],
+        ),
         (None, Vec::new()),
     ];
     attempts
@@ -58,16 +65,28 @@ pub(super) fn for_introspection(iss: Option<&Value>) -> Option<String> {
     };
     let section = text(&[
         line("name", quoted("idp"), ""),
-        line("kind", quoted("introspection"), "hawkgate asks the issuer about each token (RFC 7662)"),
+        line(
+            "kind",
+            quoted("introspection"),
+            "hawkgate asks the issuer about each token (RFC 7662)",
+        ),
         line("url", quoted(url), comment),
         line(
             "introspection_url",
             quoted("https://idp.example.com/introspect"),
             "the introspection_endpoint of its metadata",
         ),
-        line("client_id", quoted("hawkgate"), "hawkgate's own client there"),
+        line(
+            "client_id",
+            quoted("hawkgate"),
+            "hawkgate's own client there",
+        ),
         line("client_secret", "{ file = \"client-secret\" }".into(), ""),
-        line("audiences", list(SOME_AUDIENCE), "the aud that its answers have"),
+        line(
+            "audiences",
+            list(SOME_AUDIENCE),
+            "the aud that its answers have",
+        ),
     ]);
     is_valid(&section).then_some(section)
 }
@@ -94,19 +113,37 @@ pub(super) fn name(token: &Decoded) -> &'static str {
 
 /// The profile that accepts the access tokens of this token's issuer.
 pub(super) fn profile(token: &Decoded) -> &'static str {
-    let typ = token.header_text("typ").to_ascii_lowercase();
-    let is_rfc9068 = typ == "at+jwt" || typ == "application/at+jwt";
+    let is_rfc9068 = token.kind == Kind::AccessToken && typ(token) == "at+jwt";
     match token.provider.and_then(Provider::profile) {
-        Some("workload") => "workload",
-        _ if is_rfc9068 && token.kind == Kind::AccessToken => "rfc9068",
+        // These two accept both types.
+        Some(profile @ ("okta" | "keycloak" | "workload")) => profile,
+        _ if is_rfc9068 => "rfc9068",
         Some(profile) => profile,
-        None if token.provider == Some(Provider::Authentik) => "workload",
-        None => match token.kind {
-            Kind::Jwt => "workload",
-            _ if typ.is_empty() => "okta",
-            _ => "auth0",
-        },
+        None if token.provider == Some(Provider::Authentik) || token.kind == Kind::Jwt => {
+            "workload"
+        }
+        None => "rfc9068",
     }
+}
+
+/// `typ`, in lower case and without the prefix that RFC 7515 §4.1.9 makes optional.
+fn typ(token: &Decoded) -> String {
+    let typ = token.header_text("typ").to_ascii_lowercase();
+    typ.strip_prefix("application/").unwrap_or(&typ).to_owned()
+}
+
+/// `token_types`, where the profile alone would not accept the token.
+fn token_types(token: &Decoded) -> Option<Line> {
+    let is_own = token.provider.is_none() && token.kind == Kind::AccessToken;
+    let (value, comment) = match &*typ(token) {
+        "jwt" => (
+            "JWT",
+            "without the type of RFC 9068; what looks like an ID token is refused",
+        ),
+        "" => ("", "no typ; what looks like an ID token is refused"),
+        _ => return None,
+    };
+    (is_own && profile(token) == "rfc9068").then(|| line("token_types", list(value), comment))
 }
 
 fn lines(token: &Decoded, url: Option<&str>, keys: Vec<Line>) -> Vec<Line> {
@@ -134,14 +171,12 @@ fn lines(token: &Decoded, url: Option<&str>, keys: Vec<Line>) -> Vec<Line> {
         lines.push(line("algorithms", list(algorithm), ""));
     }
     let profile = profile(token);
-    let is_guess = token.provider.is_none() && profile != "rfc9068";
     let comment = match profile {
-        "auth0" if is_guess => "typ is JWT; refuses what looks like an ID token",
-        "okta" if is_guess => "no typ; refuses what looks like an ID token",
-        "workload" => "any typ; only the subjects below",
+        "workload" if token.provider.is_none() => "any typ; only the subjects below",
         _ => "",
     };
     lines.push(line("profile", quoted(profile), comment));
+    lines.extend(token_types(token));
     if profile == "workload" {
         let (subject, comment) = subject(token);
         lines.push(line("subjects", list(subject), comment));
@@ -155,17 +190,21 @@ fn keys(token: &Decoded) -> Vec<Line> {
     let at = |url: &str, comment| vec![line("jwks_url", quoted(url), comment)];
     match token.provider {
         Some(Provider::AdFs) if iss.starts_with("http:") => {
-            let host = Url::parse(iss).ok().and_then(|url| Some(url.host_str()?.to_owned()));
+            let host = Url::parse(iss)
+                .ok()
+                .and_then(|url| Some(url.host_str()?.to_owned()));
             let Some(host) = host else { return Vec::new() };
             let comment = "`iss` is only a name at AD FS";
             at(&format!("https://{host}/adfs/discovery/keys"), comment)
         }
-        Some(Provider::Google) if iss == "accounts.google.com" => {
-            at("https://www.googleapis.com/oauth2/v3/certs", "`iss` is not a URL")
-        }
-        Some(Provider::Google) if iss.ends_with("/iap") => {
-            at("https://www.gstatic.com/iap/verify/public_key-jwk", "the keys of IAP")
-        }
+        Some(Provider::Google) if iss == "accounts.google.com" => at(
+            "https://www.googleapis.com/oauth2/v3/certs",
+            "`iss` is not a URL",
+        ),
+        Some(Provider::Google) if iss.ends_with("/iap") => at(
+            "https://www.gstatic.com/iap/verify/public_key-jwk",
+            "the keys of IAP",
+        ),
         Some(Provider::Kubernetes)
             if !iss.contains("://") || iss.starts_with("https://kubernetes.default") =>
         {
@@ -186,7 +225,10 @@ fn audience(token: &Decoded) -> (&str, &'static str) {
     if token.provider == Some(Provider::Cognito) {
         let client = token.claim("client_id").or_else(|| token.claim("aud"));
         return match client.and_then(|client| copied(client, "*")) {
-            Some(client) => (client, "the app client: Cognito's access tokens have no aud"),
+            Some(client) => (
+                client,
+                "the app client: Cognito's access tokens have no aud",
+            ),
             None => ("example-app-client", "the id of your app client"),
         };
     }
@@ -200,7 +242,10 @@ fn audience(token: &Decoded) -> (&str, &'static str) {
         .find(|audience| !is_of_the_provider(token, audience));
     match own {
         Some(audience) => (audience, ""),
-        None => (SOME_AUDIENCE, "the identifier of your API, which this token does not name"),
+        None => (
+            SOME_AUDIENCE,
+            "the identifier of your API, which this token does not name",
+        ),
     }
 }
 
@@ -213,12 +258,16 @@ pub(super) fn is_of_the_provider(token: &Decoded, audience: &str) -> bool {
         Some(Provider::Auth0) => audience.ends_with("/userinfo") || audience.ends_with("/api/v2/"),
         Some(Provider::Okta) => audience.trim_end_matches('/') == iss,
         Some(Provider::Entra) => {
-            GRAPH.contains(&audience.trim_end_matches('/')) || audience == "https://management.azure.com/"
+            GRAPH.contains(&audience.trim_end_matches('/'))
+                || audience.starts_with("https://management.azure.com")
         }
         Some(Provider::Kubernetes) => {
-            audience.trim_end_matches('/') == iss || audience.starts_with("https://kubernetes.default")
+            audience.trim_end_matches('/') == iss
+                || audience.starts_with("https://kubernetes.default")
         }
         Some(Provider::GitLab) => audience.trim_end_matches('/') == iss,
+        // The default audience of a job's token.
+        Some(Provider::GitHubActions) => audience.starts_with("https://github.com/"),
         _ => false,
     }
 }
@@ -281,7 +330,11 @@ fn text(lines: &[Line]) -> String {
     let width = |of: fn(&Line) -> usize| lines.iter().map(of).max().unwrap_or(0);
     let keys = width(|line| line.key.len());
     // Long values do not push the comments of the others away.
-    let values = width(|line| Some(line.value.chars().count()).filter(|n| *n <= 60).unwrap_or(0));
+    let values = width(|line| {
+        Some(line.value.chars().count())
+            .filter(|n| *n <= 60)
+            .unwrap_or(0)
+    });
     let mut text = String::from("[[issuer]]\n");
     for Line {
         key,
@@ -299,9 +352,19 @@ fn text(lines: &[Line]) -> String {
 
 /// Whether the section is valid together with a route.
 fn is_valid(section: &str) -> bool {
-    let name = ["[[route]]", "name = \"r\"", "upstream = \"https://api.example.com\""].join("\n");
-    let issuer = section.lines().find_map(|line| line.strip_prefix("name")?.split('"').nth(1));
-    let route = format!("{section}\n{name}\nissuers = [{}]\n", quoted(issuer.unwrap_or_default()));
+    let name = [
+        "[[route]]",
+        "name = \"r\"",
+        "upstream = \"https://api.example.com\"",
+    ]
+    .join("\n");
+    let issuer = section
+        .lines()
+        .find_map(|line| line.strip_prefix("name")?.split('"').nth(1));
+    let route = format!(
+        "{section}\n{name}\nissuers = [{}]\n",
+        quoted(issuer.unwrap_or_default())
+    );
     let options = ParseOptions {
         read_secrets: false,
         base_dir: "/".into(),
