@@ -2,13 +2,11 @@
 
 use std::sync::Arc;
 
-use serde_json::Value;
-
 use super::identify::{self, Identification, Kind};
 use crate::clock::UnixMillis;
 use crate::config::{Config, IssuerKind};
+use crate::token::Issuer;
 use crate::token::settings::Profile;
-use crate::token::{self, Issuer};
 
 /// Advice for the operator.
 #[derive(Debug, Default)]
@@ -49,14 +47,10 @@ pub(super) fn for_token(
     now: UnixMillis,
 ) -> Hints {
     let found = identify::identify(token.as_bytes(), now);
-    let claims = token::inspect_text(token)
-        .map(|token| token.claims)
-        .unwrap_or_default();
-    let iss = claims.get("iss").and_then(Value::as_str);
-    if claims.is_empty() {
+    let Some(iss) = found.iss.as_deref() else {
         return for_unreadable(config, found);
-    }
-    let own = configured(config).find(|issuer| Some(issuer.url) == iss);
+    };
+    let own = configured(config).find(|issuer| issuer.url == iss);
     let mut hints = Hints::default();
     match own {
         Some(issuer) => {
@@ -75,9 +69,7 @@ pub(super) fn for_token(
             hints.advice.push(looks_like(&found, Some(&issuer)));
         }
         None => {
-            hints
-                .advice
-                .extend(iss.and_then(|iss| near_miss(config, iss)));
+            hints.advice.extend(near_miss(config, iss));
             hints.advice.push(looks_like(&found, None));
             hints.issuer_section = found.issuer_section;
         }
@@ -109,14 +101,22 @@ fn looks_like(found: &Identification, issuer: Option<&Configured<'_>>) -> String
     };
     let takes = format!("this looks like {what}; `profile = {profile:?}` takes it");
     match issuer {
-        Some(issuer) if issuer.profile.name() == profile || found.kind == Kind::Jwt => {
+        Some(issuer) if name(issuer.profile) == profile || found.kind == Kind::Jwt => {
             format!("this looks like {what}")
         }
         Some(issuer) => {
-            let own = issuer.profile.name();
+            let own = name(issuer.profile);
             format!("{takes}. Issuer {:?} has profile = {own:?}", issuer.name)
         }
         None => takes,
+    }
+}
+
+fn name(profile: Profile) -> &'static str {
+    match profile {
+        Profile::Rfc9068 => "rfc9068",
+        Profile::Auth0 => "auth0",
+        Profile::Workload => "workload",
     }
 }
 

@@ -45,6 +45,9 @@ pub struct Identification {
     /// An `[[issuer]]` section to start from, in TOML.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub issuer_section: Option<String>,
+    /// The `iss` of a JWT.
+    #[serde(skip)]
+    pub(super) iss: Option<String>,
 }
 
 /// A decoded, unverified token.
@@ -111,6 +114,7 @@ impl Identification {
             facts: Vec::new(),
             advice: Vec::new(),
             issuer_section: None,
+            iss: None,
         }
     }
 }
@@ -162,6 +166,10 @@ fn jwt(
     let mut found = Identification::new(kind, what(&decoded));
     found.provider = named(provider).map(Provider::name);
     found.profile = kind.is_for_apis().then(|| section::profile(&decoded));
+    found.iss = decoded
+        .claim("iss")
+        .and_then(Value::as_str)
+        .map(str::to_owned);
     found.facts = facts::of(&decoded, now);
     if size > DEFAULT_TOKEN_BYTES {
         found.advice.push(too_large(size));
