@@ -246,3 +246,72 @@ async fn explain_without_a_configuration_prints_neither_the_token_nor_its_signat
         }
     }
 }
+
+#[tokio::test]
+async fn exit_codes_of_explain_without_a_configuration() {
+    for (text, code, expected) in [
+        ("an-opaque-token", 0, "This is an opaque token"),
+        (
+            "ghp_0123456789abcdefghij",
+            0,
+            "This is a GitHub personal access token",
+        ),
+        (
+            "Hawk id=\"x\", ts=\"1\", mac=\"m\"",
+            1,
+            "This is a Hawk header",
+        ),
+        (
+            "eyJhbGciOiJSUzI1NiJ9.eyJ",
+            1,
+            "What to do\n  - it has 2 of the three segments",
+        ),
+        ("", 1, "the file is empty"),
+    ] {
+        let exited = explained(text, "text").await;
+        assert_eq!(
+            exited.code, code,
+            "{text}: {}{}",
+            exited.stdout, exited.stderr
+        );
+        assert!(
+            exited.stdout.contains(expected),
+            "{text}: {}",
+            exited.stdout
+        );
+        assert!(
+            exited.stdout.contains("There is no configuration here"),
+            "{}",
+            exited.stdout
+        );
+    }
+    let empty = tempfile::tempdir().unwrap();
+    for (arguments, code, stderr) in [
+        (
+            &["--token-file", "nowhere"][..],
+            2,
+            "cannot read --token-file",
+        ),
+        (
+            &["--token-file", "nowhere", "--config", "absent.toml"],
+            2,
+            "cannot read --token-file",
+        ),
+        (&["--url", "/x"], 1, "conf/hawkgate.toml"),
+    ] {
+        let output = Command::new(env!("CARGO_BIN_EXE_hawkgate"))
+            .arg("explain")
+            .args(arguments)
+            .current_dir(empty.path())
+            .env_remove("HAWKGATE_CONFIG")
+            .output()
+            .unwrap();
+        let exited = Exited::from(output);
+        assert_eq!(exited.code, code, "{arguments:?}: {}", exited.stderr);
+        assert!(
+            exited.stderr.contains(stderr),
+            "{arguments:?}: {}",
+            exited.stderr
+        );
+    }
+}
