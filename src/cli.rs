@@ -85,10 +85,13 @@ enum Command {
     #[command(after_help = "Examples:\n  \
         hawkgate explain --config my.toml --url /api/queue/v1/ping --token-file token.txt\n  \
         hawkgate token | hawkgate explain --url https://tc.example.com/api/x --token-file -\n  \
-        hawkgate explain --url /api/x --token-file token.txt --exchange --format json\n\n\
+        hawkgate explain --url /api/x --token-file token.txt --exchange --format json\n  \
+        hawkgate explain --token-file token.txt   # without a configuration: what the token is, and the\n                                            \
+        # [[issuer]] to start from\n\n\
         Nothing is sent upstream. The issuer's keys are fetched, unless --offline is given; \
         credentials are obtained only with --exchange. Secrets are never printed.\n\n\
-        Exit codes: 0 allowed, 1 refused or undetermined, 2 usage error.")]
+        Exit codes: 0 allowed, 1 refused or undetermined, 2 usage error. Without a configuration: \
+        0 a token, 1 something else.")]
     Explain(Explain),
     /// Print the JSON Schema of the configuration file
     #[command(after_help = "Example:\n  \
@@ -135,7 +138,7 @@ enum Command {
     TaskclusterProxy(Box<taskcluster_proxy::TaskclusterProxy>),
 }
 
-/// The configuration file if none is named.
+/// The configuration file that is used if none is named.
 const DEFAULT_CONFIG: &str = "conf/hawkgate.toml";
 
 #[derive(Args, Debug)]
@@ -194,8 +197,14 @@ struct Demo {
 
 #[derive(Args, Debug)]
 struct Explain {
-    #[command(flatten)]
-    config: ConfigFile,
+    /// Configuration file [default: conf/hawkgate.toml]. Without one, --token-file alone is explained
+    #[arg(
+        long = "config",
+        value_name = "FILE",
+        env = "HAWKGATE_CONFIG",
+        hide_env_values = true
+    )]
+    config: Option<PathBuf>,
     /// Request method
     #[arg(long, value_name = "METHOD", default_value = "GET")]
     method: String,

@@ -4,12 +4,15 @@
 //! credentials.
 
 mod cors;
+mod hints;
+mod identify;
 mod login;
 mod password;
 mod report;
 mod route;
 mod rule;
 mod session;
+mod shown;
 mod token;
 mod upstream;
 
@@ -28,11 +31,14 @@ use crate::gateway::rejection::Rejection;
 use crate::gateway::resource_isolation::Transport;
 use crate::gateway::route::Route;
 use crate::gateway::{Admission, AdmissionError, Gateway, Head};
+use crate::label::Label;
 use crate::proxy::preview;
 use crate::secret::SecretString;
 use crate::token::settings::KeyLocation;
 use crate::token::{BearerToken, Caller, Issuer, WorkloadTokenError};
 
+use hints::Hints;
+pub use identify::{Fact, Identification, Kind, identify};
 use report::Report;
 pub use report::{Explanation, Stage, Status, Step, Verdict};
 
@@ -81,10 +87,12 @@ pub async fn explain(
         question,
         gateway: &gateway,
         clock,
+        accepted: None,
         report: Report::default(),
     };
     let verdict = explainer.run().await;
-    Ok(explainer.report.finish(question, verdict))
+    let hints = explainer.hints(&verdict);
+    Ok(explainer.report.finish(question, verdict, hints))
 }
 
 struct Explainer<'a> {
@@ -92,6 +100,8 @@ struct Explainer<'a> {
     question: &'a Question,
     gateway: &'a Gateway,
     clock: &'a SharedClock,
+    /// The issuers of the route that matches.
+    accepted: Option<Vec<Arc<Issuer>>>,
     report: Report,
 }
 
@@ -121,6 +131,7 @@ impl Explainer<'_> {
                 Err(refused) => Verdict::refused(&refused.rejection),
             };
         };
+        self.accepted = Some(route.issuers.clone());
         cors::explain(&mut self.report, route.cors.as_ref(), self.question);
         if route.takes_password() {
             return self.password(&route).await;
@@ -192,6 +203,30 @@ impl Explainer<'_> {
                 }
                 Verdict::refused(&refused.rejection)
             }
+        }
+    }
+
+    /// Advice about the token, if the outcome depends on it.
+    fn hints(&self, verdict: &Verdict) -> Hints {
+        let concerns_the_token = match verdict {
+            Verdict::Passes => false,
+            Verdict::Unknown { .. } => true,
+            Verdict::Refused { reason, .. } => {
+                // The other two are judgements of whoever issued the token.
+                let is = |other: Reason| other.label() == *reason;
+                (reason.starts_with("token_")
+                    && !is(Reason::TokenRefused)
+                    && !is(Reason::TokenInactive))
+                    || is(Reason::InvalidAuthorization)
+                    || is(Reason::NoRoute)
+            }
+        };
+        match &self.question.token {
+            Some(token) if concerns_the_token => {
+                let accepted = self.accepted.as_deref();
+                hints::for_token(self.config, accepted, token, self.clock.now())
+            }
+            _ => Hints::default(),
         }
     }
 

@@ -25,6 +25,7 @@ mod logout_token;
 mod memo;
 mod rules;
 pub mod settings;
+mod shape;
 mod shared_secret;
 mod signature;
 mod signing_key;
@@ -46,12 +47,13 @@ pub use introspection::{
 };
 pub use issuer::{Authenticated, Issuer, IssuerStatus, WarmUp, authenticate};
 pub use jwk::{MAX_DOCUMENT_BYTES as MAX_JWKS_BYTES, check_key_set};
-pub use jws::{UnverifiedToken, inspect};
+pub use jws::{UnverifiedToken, inspect, inspect_header, inspect_text};
 pub use keys::{FetchedKeys, KeyFetchError, KeyFetcher, KeyRefresh, RefreshObserver};
 pub use logout_token::{
     LogoutTokenClaims, LogoutTokenError, LogoutTokenVerifier, MAX_LOGOUT_TOKEN_BYTES,
 };
 pub use memo::TokenMemo;
+pub use shape::{Provider, recognise};
 pub use shared_secret::{SharedSecretError, decode_shared_secret};
 pub use signing_key::{SigningKey, SigningKeyError};
 pub use verified::{Caller, SignedInClient, VerifiedToken};

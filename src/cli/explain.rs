@@ -8,13 +8,14 @@ use std::process::ExitCode;
 use http::Method;
 use url::Url;
 
-use hawkgate::clock::SystemClock;
+use hawkgate::clock::{Clock as _, SystemClock};
 use hawkgate::config;
 use hawkgate::explain::{self, Explanation, Question};
 use hawkgate::secret::SecretString;
+use serde::Serialize;
 use zeroize::Zeroizing;
 
-use super::{Explain, OutputFormat, process};
+use super::{DEFAULT_CONFIG, Explain, OutputFormat, process};
 
 /// The most that is read from a token file, in bytes; tokens are much smaller.
 const MAX_TOKEN_FILE: u64 = 64 * 1024;
@@ -23,6 +24,12 @@ const MAX_TOKEN_FILE: u64 = 64 * 1024;
 struct Usage(String);
 
 pub(super) fn main(args: &Explain) -> ExitCode {
+    if let Some(file) = &args.token_file
+        && args.config.is_none()
+        && !Path::new(DEFAULT_CONFIG).exists()
+    {
+        return identify(args, file);
+    }
     let question = match question(args) {
         Ok(question) => question,
         Err(Usage(problem)) => return fail(2, &problem),
@@ -37,6 +44,25 @@ pub(super) fn main(args: &Explain) -> ExitCode {
     }
 }
 
+/// Says what the file holds, without a configuration.
+fn identify(args: &Explain, file: &Path) -> ExitCode {
+    let bytes = match read_bytes("--token-file", file) {
+        Ok(bytes) => bytes,
+        Err(Usage(problem)) => return fail(2, &problem),
+    };
+    let found = explain::identify(&bytes, SystemClock::shared().now());
+    let text = match args.format {
+        ExplainFormat::Text => {
+            format!(
+                "There is no configuration here (--config), so only the token is explained.\n\n{found}"
+            )
+        }
+        ExplainFormat::Json => json(&found),
+    };
+    let _ = io::stdout().write_all(text.as_bytes());
+    ExitCode::from(u8::from(!found.is_token()))
+}
+
 fn fail(code: u8, problem: &str) -> ExitCode {
     let _ = writeln!(io::stderr(), "hawkgate explain: {problem}");
     ExitCode::from(code)
@@ -44,7 +70,7 @@ fn fail(code: u8, problem: &str) -> ExitCode {
 
 fn run(args: &Explain, question: &Question) -> Result<Explanation, Box<dyn std::error::Error>> {
     process::install_crypto();
-    let path = &args.config.path;
+    let path = args.config.as_deref().unwrap_or(Path::new(DEFAULT_CONFIG));
     let (config, _) = if question.exchange {
         config::check(path)?
     } else {
@@ -60,11 +86,13 @@ fn run(args: &Explain, question: &Question) -> Result<Explanation, Box<dyn std::
 fn render(format: OutputFormat, explanation: &Explanation) -> String {
     match format {
         OutputFormat::Text => explanation.to_string(),
-        OutputFormat::Json => {
-            let json = serde_json::to_string_pretty(explanation).unwrap_or_default();
-            format!("{json}\n")
-        }
+        OutputFormat::Json => json(explanation),
     }
+}
+
+fn json(value: &impl Serialize) -> String {
+    let json = serde_json::to_string_pretty(value).unwrap_or_default();
+    format!("{json}\n")
 }
 
 fn question(args: &Explain) -> Result<Question, Usage> {
@@ -174,15 +202,25 @@ fn user(path: &Path) -> Result<SecretString, Usage> {
 }
 
 fn read(option: &str, path: &Path) -> Result<Zeroizing<String>, Usage> {
-    let mut text = Zeroizing::new(String::new());
+    let bytes = read_bytes(option, path)?;
+    let text = std::str::from_utf8(&bytes).map_err(|_| {
+        Usage(format!(
+            "{option} is not UTF-8 text: write the file in UTF-8"
+        ))
+    })?;
+    Ok(Zeroizing::new(text.to_owned()))
+}
+
+fn read_bytes(option: &str, path: &Path) -> Result<Zeroizing<Vec<u8>>, Usage> {
+    let mut bytes = Zeroizing::new(Vec::new());
     let read = if path.as_os_str() == "-" {
-        io::stdin().take(MAX_TOKEN_FILE).read_to_string(&mut text)
+        io::stdin().take(MAX_TOKEN_FILE).read_to_end(&mut bytes)
     } else {
-        File::open(path).and_then(|file| file.take(MAX_TOKEN_FILE).read_to_string(&mut text))
+        File::open(path).and_then(|file| file.take(MAX_TOKEN_FILE).read_to_end(&mut bytes))
     };
     // Only the kind of error, so that the contents are never quoted.
     read.map_err(|error| Usage(format!("cannot read {option}: {}", error.kind())))?;
-    Ok(text)
+    Ok(bytes)
 }
 
 #[cfg(test)]

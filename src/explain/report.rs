@@ -5,6 +5,7 @@ use std::fmt;
 use serde::Serialize;
 
 use super::Question;
+use super::hints::Hints;
 use crate::gateway::rejection::Rejection;
 use crate::label::Label;
 
@@ -110,6 +111,12 @@ pub struct Explanation {
     /// The result.
     #[serde(flatten)]
     pub verdict: Verdict,
+    /// What the token looks like, and what to do about it, if it was not accepted.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub advice: Vec<String>,
+    /// An `[[issuer]]` section to add, in TOML, if no issuer has the token's `iss`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub issuer_section: Option<String>,
 }
 
 impl Explanation {
@@ -167,19 +174,41 @@ impl Report {
         self.0.push(step);
     }
 
-    pub(super) fn finish(self, question: &Question, verdict: Verdict) -> Explanation {
+    pub(super) fn finish(self, question: &Question, verdict: Verdict, hints: Hints) -> Explanation {
         // A query may contain a bewit.
         let path = question.target.split('?').next().unwrap_or_default();
         Explanation {
             request: format!("{} {}{path}", question.method, question.host),
             steps: self.0,
             verdict,
+            advice: hints.advice,
+            issuer_section: hints.issuer_section,
         }
     }
 }
 
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.request_and_verdict(f)?;
+        if !self.advice.is_empty() {
+            writeln!(f, "\nThe token, judging by its shape (it was not verified)")?;
+            for line in &self.advice {
+                writeln!(f, "  - {line}")?;
+            }
+        }
+        match &self.issuer_section {
+            Some(section) => write!(
+                f,
+                "\nAn issuer to start from, made from the token. Check its values, and name it in the route's \
+                 issuers.\n\n{section}"
+            ),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Explanation {
+    fn request_and_verdict(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", self.request)?;
         let mut stage = None;
         for step in &self.steps {

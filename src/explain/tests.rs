@@ -224,7 +224,7 @@ async fn a_request_that_passes_is_explained_from_end_to_end() {
         "  ok      tc: matches host \"tc.example.com\", paths below \"/api/\", GET\n",
         "  -       open: is for paths below \"/open/\"\n",
         "  ok      an accepted audience (aud)\n            expected one of [\"hawkgate\"]\n            found    \"hawkgate\"\n",
-        "found    exp 2027-01-15T08:01:00.000Z (in 60 s), iat 2027-01-15T07:59:00.000Z (60 s ago)\n",
+        "found    exp 2027-01-15T08:01:00.000Z (in 1 min), iat 2027-01-15T07:59:00.000Z (1 min ago)\n",
         "  ok      verified by issuer idp\n",
         "  ok      the required scopes\n            expected openid\n",
         "  -       no-secrets: does not match\n",
@@ -397,6 +397,64 @@ async fn an_exchange_happens_only_on_request_and_shows_no_secret() {
     );
     request.exchange = false;
     assert!(fixture.explain(&request).await.passes());
+}
+
+#[tokio::test]
+async fn a_refused_token_is_named_with_what_to_do_and_what_to_write() {
+    let fixture = Fixture::new();
+    let okta = |changes: Value| {
+        let claims = json!({
+            "iss": "https://example.okta.com/oauth2/default", "aud": "hawkgate", "sub": "dev|1", "cid": "spa",
+            "jti": "AT.x", "scp": ["openid"], "exp": testing::NOW + 60,
+        });
+        ED25519.token(&json!({}), &with(&claims, &changes))
+    };
+    let profile = "this looks like an Okta access token (JWT); `profile = \"okta\"` takes it";
+    let near = "almost the same";
+    for (target, token, advice, section) in [
+        ("/api/x", okta(json!({})), profile, true),
+        ("/nowhere", okta(json!({})), profile, true),
+        ("/api/x", okta(json!({ "iss": ISSUER })), profile, false),
+        (
+            "/api/x",
+            okta(json!({ "iss": "https://idp.example.com" })),
+            near,
+            true,
+        ),
+        (
+            "/api/x",
+            okta(json!({ "iss": "https://far.example.com/" })),
+            "add it to the route's issuers",
+            false,
+        ),
+        (
+            "/api/x",
+            okta(json!({ "jti": "ID.x", "cid": null })),
+            "send the access token",
+            true,
+        ),
+        ("/api/x", "opaque".into(), "introspection", true),
+        ("/api/x", "\"in quotes\"".into(), "one word", false),
+        ("/api/x", format!("'{}'", good()), "quotes", false),
+    ] {
+        let explanation = fixture
+            .explain(&question(target, Some(token.clone())))
+            .await;
+        let all = explanation.advice.join("\n");
+        assert!(
+            !explanation.passes() && all.contains(advice),
+            "{advice}: {explanation}"
+        );
+        assert_eq!(
+            explanation.issuer_section.is_some(),
+            section,
+            "{explanation}"
+        );
+        let text = explanation.to_string();
+        assert!(text.contains(advice) && !text.contains(&token), "{text}");
+    }
+    let explanation = fixture.explain(&question("/api/x", Some(good()))).await;
+    assert!(explanation.advice.is_empty() && explanation.issuer_section.is_none());
 }
 
 const LOGIN: &str = "/api/login/v1/oidc-credentials/idp";

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use super::report::{Report, Stage, Status, Step};
+use super::shown::{member, shown, time};
 use crate::clock::UnixMillis;
 use crate::config::{Config, IssuerKind};
 use crate::token::settings::{KeyLocation, OidcIssuer, Profile};
@@ -338,11 +339,6 @@ fn found(check: Check, token: &UnverifiedToken, now: UnixMillis) -> Option<Strin
     }
 }
 
-fn member(members: &Map<String, Value>, name: &str) -> String {
-    let nothing = || format!("no {name}");
-    members.get(name).map_or_else(nothing, shown)
-}
-
 /// Which of `names` are present, without their values.
 fn presence(members: &Map<String, Value>, names: &[&str]) -> String {
     let present = names.iter().filter(|name| members.contains_key(**name));
@@ -355,41 +351,8 @@ fn or_none(text: String) -> String {
 
 /// Each time, with its distance from now.
 fn times(claims: &Map<String, Value>, now: UnixMillis) -> String {
-    let times = ["exp", "nbf", "iat"].iter().filter_map(|name| {
-        let value = claims.get(*name)?;
-        let Some(seconds) = value.as_i64() else {
-            return Some(format!("{name} {}", shown(value)));
-        };
-        let at = UnixMillis::from_secs(seconds);
-        let away = seconds.saturating_sub(now.as_secs());
-        let when = match away {
-            _ if now == UnixMillis(0) => String::new(),
-            0.. => format!(" (in {away} s)"),
-            _ => format!(" ({} s ago)", away.unsigned_abs()),
-        };
-        Some(format!("{name} {}{when}", at.to_rfc3339()))
-    });
+    let times = ["exp", "nbf", "iat"]
+        .iter()
+        .filter_map(|name| Some(format!("{name} {}", time(claims.get(*name)?, now))));
     or_none(times.collect::<Vec<_>>().join(", "))
-}
-
-/// The longest value shown, in characters.
-const MAX_SHOWN: usize = 120;
-
-/// Strings and lists of strings, escaped and truncated; only the type of anything else.
-fn shown(value: &Value) -> String {
-    let text = match value {
-        Value::String(text) => format!("{text:?}"),
-        Value::Array(list) if list.iter().all(Value::is_string) => {
-            let texts: Vec<_> = list.iter().filter_map(Value::as_str).collect();
-            format!("{texts:?}")
-        }
-        Value::Array(_) => "a list with values other than strings".into(),
-        Value::Object(_) => "an object".into(),
-        Value::Null => "null".into(),
-        Value::Bool(_) | Value::Number(_) => value.to_string(),
-    };
-    match text.char_indices().nth(MAX_SHOWN) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text,
-    }
 }

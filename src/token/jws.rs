@@ -46,11 +46,26 @@ pub struct UnverifiedToken {
 /// Parses a token as strictly as verification does, without verifying it, to show its content to an
 /// operator. `None` if it is not a JWT.
 pub fn inspect(token: &BearerToken) -> Option<UnverifiedToken> {
-    let jws = Jws::parse(token.expose()).ok()?;
-    Some(UnverifiedToken {
+    inspect_text(token.expose()).ok()
+}
+
+/// Like [`inspect`], for a text of any length.
+///
+/// # Errors
+/// What keeps it from being a JWT: [`TokenError::Malformed`], [`TokenError::Encrypted`] or
+/// [`TokenError::DuplicateMember`].
+pub fn inspect_text(text: &str) -> Result<UnverifiedToken, TokenError> {
+    let jws = Jws::parse(text)?;
+    Ok(UnverifiedToken {
         header: jws.header,
         claims: jws.claims,
     })
+}
+
+/// The header of a text whose first segment is that of a JWS or a JWE, whatever follows it.
+pub fn inspect_header(text: &str) -> Option<Map<String, Value>> {
+    let (header, _) = text.split_once('.')?;
+    strict_json::object(&decode(header).ok()?).ok()
 }
 
 fn segments(token: &str) -> Result<[&str; 3], TokenError> {

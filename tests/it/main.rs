@@ -25,6 +25,7 @@ mod docs;
 mod explain;
 mod forward_auth;
 mod grpc;
+mod guides;
 mod h2spec;
 mod haproxy;
 mod hawk;
