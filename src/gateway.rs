@@ -267,14 +267,6 @@ impl Gateway {
         Ok(admission)
     }
 
-    fn find_route(
-        &self,
-        head: Head<'_>,
-    ) -> Result<(&Arc<Route>, Option<String>), Box<AdmissionError>> {
-        self.route(head)
-            .map_err(|rejection| Box::new(AdmissionError::before_routing(rejection)))
-    }
-
     /// The route, and the expanded target if the request used a short path: one that a route with
     /// `shortcut = true` covers, or none does whose long form such a route covers. Such a request
     /// is routed by its expanded target, so that a short path cannot bypass a route.

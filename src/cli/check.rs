@@ -45,6 +45,8 @@ struct Report {
     warnings: Vec<Diagnostic>,
     /// A warning about this machine instead of the file.
     machine: Option<String>,
+    /// Which outgoing proxies a valid file uses here, where the environment can name them too.
+    outgoing_proxy: Option<String>,
 }
 
 /// What a valid file contains.
@@ -90,7 +92,6 @@ fn valid(file: String, config: &Config, warnings: Vec<Warning>, skip_secrets: bo
             }
         }
     }
-    lines.extend(config.network.describe());
     let descriptors =
         process::descriptor_warning(process::hard_descriptor_limit(), config.limits.connections);
     warnings.extend(descriptors.map(Diagnostic::whole_file));
@@ -105,6 +106,7 @@ fn valid(file: String, config: &Config, warnings: Vec<Warning>, skip_secrets: bo
         warnings,
         // A valid file cannot work on a machine whose clock is not set.
         machine: SystemClock::shared().now().clock_problem(),
+        outgoing_proxy: config.network.describe(),
     }
 }
 
@@ -115,6 +117,7 @@ impl Report {
             verdict: Err(errors),
             warnings: Vec::new(),
             machine: None,
+            outgoing_proxy: None,
         }
     }
 
@@ -126,6 +129,7 @@ impl Report {
             .map(|warning| format!("{}: warning: {warning}", warning.position(&self.file)))
             .collect();
         lines.extend(self.machine.iter().map(|text| format!("warning: {text}")));
+        lines.extend(self.outgoing_proxy.clone());
         match &self.verdict {
             Ok(counts) => lines.push(counts.summary()),
             Err(errors) => lines.extend(
@@ -146,12 +150,16 @@ impl Report {
         let mut warnings = all(&self.warnings);
         warnings.extend(machine.map(|warning| warning.to_json("")));
         let errors = self.verdict.as_ref().err();
-        json!({
+        let mut report = json!({
             "valid": errors.is_none(),
             "file": self.file,
             "errors": all(errors.map_or(&[], Vec::as_slice)),
             "warnings": warnings,
-        })
+        });
+        if let Some(outgoing_proxy) = &self.outgoing_proxy {
+            report["outgoing_proxy"] = outgoing_proxy.as_str().into();
+        }
+        report
     }
 }
 

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use http::Method;
 use url::Url;
 
-use hawkgate::clock::{Clock as _, SystemClock};
+use hawkgate::clock::SystemClock;
 use hawkgate::config;
 use hawkgate::explain::{self, Explanation, Question};
 use hawkgate::secret::SecretString;
@@ -52,12 +52,12 @@ fn identify(args: &Explain, file: &Path) -> ExitCode {
     };
     let found = explain::identify(&bytes, SystemClock::shared().now());
     let text = match args.format {
-        ExplainFormat::Text => {
+        OutputFormat::Text => {
             format!(
                 "There is no configuration here (--config), so only the token is explained.\n\n{found}"
             )
         }
-        ExplainFormat::Json => json(&found),
+        OutputFormat::Json => json(&found),
     };
     let _ = io::stdout().write_all(text.as_bytes());
     ExitCode::from(u8::from(!found.is_token()))

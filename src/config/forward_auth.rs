@@ -182,7 +182,7 @@ pub(super) fn check_listeners(
     let mut used: Vec<&Address> = Vec::new();
     if let Some(server) = server {
         used.extend(server.listen.iter().map(|listener| &listener.address));
-        used.push(&server.admin);
+        used.extend(&server.admin);
     }
     for declaration in all {
         let Some(resolved) = &declaration.value else {

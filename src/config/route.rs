@@ -7,8 +7,8 @@ mod header_edits;
 mod headers;
 mod hosts;
 mod passes_401;
-mod rewrite;
 mod retry;
+mod rewrite;
 mod session;
 mod upstream;
 
@@ -174,10 +174,10 @@ impl Choice for UpgradeExpiry {
 }
 
 pub(super) use bewit::refuse_shadowed as refuse_shadowed_by_bewit;
+pub(super) use credentials::refuse_ambiguous as refuse_ambiguous_credentials;
 use header_edits::HeaderEditKeys;
 pub(super) use header_edits::refuse_headers_of_rules;
 use hosts::Hosts;
-pub(super) use credentials::refuse_ambiguous as refuse_ambiguous_credentials;
 
 /// What the checks of a route depend on.
 #[derive(Clone, Copy, Debug)]

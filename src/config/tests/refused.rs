@@ -7,11 +7,11 @@ const CASES: &str = concat!(
     include_str!("refused_oauth.txt"),
     include_str!("refused_session.txt"),
     include_str!("refused_cors.txt"),
-    include_str!("refused_diag.txt")
-    include_str!("refused_api.txt")
-    include_str!("refused_forward_auth.txt")
-    include_str!("refused_network.txt")
-    include_str!("refused_tcproxy.txt")
+    include_str!("refused_diag.txt"),
+    include_str!("refused_api.txt"),
+    include_str!("refused_forward_auth.txt"),
+    include_str!("refused_network.txt"),
+    include_str!("refused_tcproxy.txt"),
 );
 
 /// The title, file and errors of each case. `tests/it` validates the same files with the schema.

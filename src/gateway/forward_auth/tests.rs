@@ -64,7 +64,11 @@ fn nginx_gets_statuses_that_it_passes_on() {
         (Reason::Internal, 500, 500),
     ] {
         for kind in ALL {
-            let expected = if kind == ProxyKind::Nginx { nginx } else { other };
+            let expected = if kind == ProxyKind::Nginx {
+                nginx
+            } else {
+                other
+            };
             assert_eq!(asked(kind).status(reason).as_u16(), expected, "{reason:?}");
         }
     }
@@ -158,7 +162,10 @@ fn a_refusal_names_the_header_and_what_to_write() {
         assert!(found.contains("is not scheme://host/path"), "{url}");
     }
     let found = cause(ProxyKind::Traefik, &[]);
-    assert!(found.ends_with("unless trustForwardHeader is set"), "{found}");
+    assert!(
+        found.ends_with("unless trustForwardHeader is set"),
+        "{found}"
+    );
     let found = cause(ProxyKind::Caddy, &[("x-forwarded-method", "GET")]);
     assert!(found.starts_with("x-forwarded-host is missing"), "{found}");
 }
