@@ -276,7 +276,7 @@ fn syntax_errors(text: &str, faults: &[toml::de::Error]) -> Vec<Diagnostic> {
         .map(|fault| {
             let (line, column) = lines.position(fault.span().map_or(0, |span| span.start));
             let source = text.lines().nth(line.saturating_sub(1));
-            let remedy = source.and_then(foreign::unquoted_placeholder);
+            let remedy = source.and_then(foreign::line_remedy);
             Diagnostic {
                 line,
                 column,

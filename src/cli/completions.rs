@@ -112,8 +112,15 @@ fn page() -> io::Result<Vec<u8>> {
     let man = Man::new(cli.clone()).source(format!("hawkgate {}", hawkgate::VERSION));
     let mut page = Vec::new();
     man.render_title(&mut page)?;
-    man.render_name_section(&mut page)?;
-    man.render_synopsis_section(&mut page)?;
+    // The first paragraph only, because whatis(1) reads this section.
+    let about = cli.get_about().map(ToString::to_string).unwrap_or_default();
+    let summary = about
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .trim_end_matches('.');
+    writeln!(page, ".SH NAME\nhawkgate \\- {}", escaped(summary))?;
+    page.extend_from_slice(b".SH SYNOPSIS\n\\fBhawkgate\\fR \\fICOMMAND\\fR [\\fIOPTIONS\\fR]\n");
     man.render_description_section(&mut page)?;
     man.render_options_section(&mut page)?;
     page.extend_from_slice(b".SH COMMANDS\n");

@@ -89,6 +89,7 @@ macro_rules! log_diagnostic {
         let text = |text| Some(text).filter(|text: &&str| !text.is_empty());
         let number = |n: usize| u64::try_from(n).ok().filter(|n| *n > 0);
         tracing::$level!(
+            target: "hawkgate::config",
             file = $origin.as_str(),
             line = number(diagnostic.line),
             section = text(&diagnostic.place),
@@ -210,6 +211,11 @@ impl Location {
         }
         let place = self.place.trim_start_matches('[');
         place.split([' ', ']']).next().unwrap_or_default()
+    }
+
+    /// Whether this is where a secret names its environment variable.
+    pub(super) fn is_variable_name(&self) -> bool {
+        self.key.ends_with(".env")
     }
 
     /// The byte range in the text. For a missing key, that of its table's header.

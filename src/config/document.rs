@@ -18,7 +18,7 @@ use crate::suggest::nearest;
 
 /// Reads and resolves every table. Returns `None` only if `reader` has recorded an error.
 pub(super) fn read(reader: &mut Reader<'_>, document: &DeTable<'_>) -> Option<Config> {
-    refuse_unknown_tables(reader, document);
+    let explained = refuse_unknown_tables(reader, document);
     let server = single(reader, document, "server", server::Server::resolve);
     let limits = single(reader, document, "limits", limits::Limits::resolve);
     let cache = single(reader, document, "cache", cache::Cache::resolve);
@@ -82,7 +82,7 @@ pub(super) fn read(reader: &mut Reader<'_>, document: &DeTable<'_>) -> Option<Co
     route::refuse_headers_of_rules(reader, &routes, &rules);
     route::refuse_shadowed_by_bewit(reader, &routes);
     route::refuse_ambiguous_credentials(reader, &routes);
-    if !document.contains_key("route") && !document.contains_key("login") {
+    if !explained && !document.contains_key("route") && !document.contains_key("login") {
         let problem = "no [[route]]: every request would be answered with 404";
         reader.error(
             &Location::default(),
@@ -142,7 +142,9 @@ fn named_issuer(declaration: &Declaration<IssuerKind>) -> Option<Issuer> {
     })
 }
 
-fn refuse_unknown_tables(reader: &mut Reader<'_>, document: &DeTable<'_>) {
+/// Returns whether the errors explain why there is no route: the file is another program's, or the name is
+/// misspelt.
+fn refuse_unknown_tables(reader: &mut Reader<'_>, document: &DeTable<'_>) -> bool {
     let names = || TABLES.iter().map(|table| table.name);
     let program = Program::of(document);
     let first = document.keys().min_by_key(|key| key.span().start);
@@ -150,6 +152,7 @@ fn refuse_unknown_tables(reader: &mut Reader<'_>, document: &DeTable<'_>) {
         let (problem, remedy) = program.refusal();
         reader.error(&Location::table("", first.span()), problem, remedy);
     }
+    let mut explained = program.is_some();
     for (key, value) in document {
         let name = key.get_ref().as_ref();
         if names().any(|known| known == name) {
@@ -165,8 +168,10 @@ fn refuse_unknown_tables(reader: &mut Reader<'_>, document: &DeTable<'_>) {
             Some(program) => program.counterpart(name).to_owned(),
             None => remedy_for_unknown(name, names()),
         };
+        explained |= nearest(name, names()) == Some("route");
         reader.error(&at, format!("unknown {what} {}", quoted(name)), remedy);
     }
+    explained
 }
 
 /// What to write instead of a name at the top of the file that is none of `tables`.

@@ -128,11 +128,15 @@ fn is_variable(name: &str) -> bool {
     name.len() > 1 && name.bytes().all(plain) && !name.starts_with(|c: char| c.is_ascii_digit())
 }
 
-/// What is said of a line that is not valid TOML because of a placeholder outside quotes.
-pub(super) fn unquoted_placeholder(line: &str) -> Option<&'static str> {
+/// What is said of a line that is not valid TOML because of a placeholder outside quotes, or because of
+/// quotation marks that a word processor has put in.
+pub(super) fn line_remedy(line: &str) -> Option<&'static str> {
     let value = line.split_once('=').map_or(line, |(_, value)| value).trim();
     if value.starts_with(['"', '\'']) {
         return None;
+    }
+    if value.contains(['\u{201c}', '\u{201d}', '\u{201e}', '\u{2018}', '\u{2019}']) {
+        return Some("write straight quotation marks: \"…\"");
     }
     let found = ["{{", "${", "%{", "<%"].iter().any(|s| value.contains(s));
     let variable = value.strip_prefix('$').is_some_and(is_name);

@@ -88,6 +88,7 @@ fn scheme_remedy(scheme: &str) -> &'static str {
         "wss" | "h2" | "grpcs" => {
             "write https://: WebSockets and HTTP/2 need no scheme of their own"
         }
+        "tcp" | "udp" | "tls" | "ssl" => "write http:// or https://: hawkgate forwards only HTTP",
         _ => "write https://",
     }
 }

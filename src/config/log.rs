@@ -90,7 +90,13 @@ fn check_directive(reader: &mut Reader<'_>, at: &Location, directive: &str) {
         return;
     }
     if !LEVELS.contains(&level) {
-        let remedy = match nearest(level, LEVELS) {
+        let alias = match level.to_ascii_lowercase().as_str() {
+            "warning" => Some("warn"),
+            "err" | "fatal" | "critical" => Some("error"),
+            "none" => Some("off"),
+            _ => nearest(level, LEVELS),
+        };
+        let remedy = match alias {
             Some(suggestion) => format!("did you mean {suggestion:?}?"),
             None => format!("write one of {}", LEVELS.join(", ")),
         };

@@ -378,7 +378,10 @@ fn example(shape: &Shape) -> String {
         Shape::Url => "\"https://…\"".into(),
         Shape::File => "\"path/to/file\"".into(),
         Shape::Secret => "{ file = \"…\" } or { env = \"…\" }".into(),
-        Shape::Choice(names) => names.first().map_or_else(String::new, |n| format!("{n:?}")),
+        Shape::Choice(names) => {
+            let names: Vec<_> = names.iter().map(|name| format!("{name:?}")).collect();
+            names.join(" or ")
+        }
         Shape::List(item) => format!("[{}]", example(item)),
         Shape::Table(keys) => {
             let required = keys

@@ -317,7 +317,12 @@ impl Route {
 /// refused if another reading of it would match another route. A prefix that can be read in several
 /// ways would therefore never match.
 fn prefix_problem(path: &str) -> Option<(&'static str, String)> {
-    Some(if !path.starts_with('/') {
+    Some(if path.starts_with(['^', '~']) || path.contains(".*") {
+        (
+            "is a regular expression",
+            "write a prefix, like \"/api/\": it matches everything below it".to_owned(),
+        )
+    } else if !path.starts_with('/') {
         (
             "does not begin with /",
             format!("write {}", quoted(&format!("/{path}"))),

@@ -26,7 +26,11 @@ pub(super) fn text<'v>(
         return None;
     };
     if let Some((problem, remedy)) = foreign::placeholder(text) {
-        reader.error(at, problem, remedy);
+        if at.is_variable_name() {
+            reader.error(at, problem, "write the variable's name alone");
+        } else {
+            reader.error(at, problem, remedy);
+        }
         return None;
     }
     Some(text)
