@@ -620,6 +620,7 @@ fn label_cardinality_is_bounded_by_the_configuration() {
         "route" => ["-", "taskcluster"].contains(&value),
         "issuer" => ["-", "auth0"].contains(&value),
         "source" => ["-", "login"].contains(&value),
+        "listener" => value == "0.0.0.0:8443",
         "code" => value
             .parse()
             .is_ok_and(|code: u16| code == 0 || (100..600).contains(&code)),

@@ -72,8 +72,9 @@ async fn two_hundred_reloads_lose_no_request_and_drop_old_gateways_and_metrics()
         gateways.iter().all(|gateway| gateway.upgrade().is_none())
     })
     .await;
+    // About forty for each of four routes; two hundred removed routes would have thousands.
     let extras = metrics.0.matches("hawkgate_requests_total{").count();
-    assert!(extras < 50, "{extras} series");
+    assert!(extras < 400, "{extras} series");
     assert!(metrics.0.contains(&format!("extra-{RELOADS}")));
     assert!(!metrics.0.contains("extra-1\""));
 }
