@@ -284,7 +284,7 @@ async fn a_route_may_be_for_several_hosts_and_for_all_below_a_domain() {
         ("test", (404, Some("no_route"))),
         ("one.test.evil", (404, Some("no_route"))),
         ("127.0.0.1", (404, Some("no_route"))),
-        // Whoever owns a name below the domain may let it resolve to this machine.
+        // The owner of any name below the domain may let it resolve to this machine.
         ("rebound.test", (403, Some("host_not_allowed"))),
     ] {
         let response = gateway.send(&at(host, "/")).await;
