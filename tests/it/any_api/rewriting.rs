@@ -20,20 +20,20 @@ access_token = { file = "access-token" }
 /// Whether the request's Hawk signature is the one of the client `root` for the target that arrived.
 fn is_signed(received: &ReceivedRequest) -> bool {
     let header = received.header("authorization").unwrap_or_default();
-    let part = |name: &str| {
+    let attribute = |name: &str| {
         let (_, rest) = header.split_once(&format!("{name}=\"")).unwrap();
         rest.split('"').next().unwrap()
     };
     let (host, port) = received.authority.rsplit_once(':').unwrap();
     let signed = format!(
         "hawk.1.header\n{}\n{}\n{}\n{}\n{host}\n{port}\n\n\n",
-        part("ts"),
-        part("nonce"),
+        attribute("ts"),
+        attribute("nonce"),
         received.method,
         received.target,
     );
     let key = hmac::Key::new(hmac::HMAC_SHA256, ROOT_KEY.as_bytes());
-    part("mac") == STANDARD.encode(hmac::sign(&key, signed.as_bytes()))
+    attribute("mac") == STANDARD.encode(hmac::sign(&key, signed.as_bytes()))
 }
 
 /// Answers 401 below `/own/`, and switches protocols on request.
