@@ -65,8 +65,10 @@ impl Credential {
     /// Taskcluster credentials, whose signatures differ each time.
     pub fn is_sent_like(&self, other: &Self) -> bool {
         match (self, other) {
-            (Self::Bearer(own), Self::Bearer(other)) => own == other,
-            (Self::Basic { encoded: own, .. }, Self::Basic { encoded: other, .. }) => own == other,
+            (Self::Bearer(own), Self::Bearer(other))
+            | (Self::Basic { encoded: own, .. }, Self::Basic { encoded: other, .. }) => {
+                own == other
+            }
             _ => false,
         }
     }

@@ -222,8 +222,8 @@ impl Route {
         matches && (rest.is_empty() || prefix.ends_with('/') || rest.starts_with(b"/"))
     }
 
-    /// Whether the route names this host, which may have a port. A wildcard names none: whoever owns
-    /// a name below its domain may let it resolve to this machine.
+    /// Whether the route names this host, which may have a port. A wildcard names none: the owner of
+    /// any name below its domain may let that resolve to this machine.
     pub(super) fn names_host(&self, host: &str) -> bool {
         let name = host_name(host);
         self.hosts.iter().any(|own| own.exact() == Some(&*name))

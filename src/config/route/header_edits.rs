@@ -116,7 +116,6 @@ impl Checks<'_> {
             remove.push(self.name(reader, &item.at, &item.value, true));
         }
         let set = self.fields(reader, &keys.set);
-        // Several lines of one name are written as one, with commas.
         let add = self.fields(reader, &keys.add);
         Some(HeaderEdits {
             remove: remove.into_iter().collect::<Option<_>>()?,

@@ -1,7 +1,10 @@
 //! Sources of kind `static`, and what routes do with hosts, paths and headers.
 
+use http::HeaderName;
+
 use super::*;
 use crate::credential::static_secret::{SecretUse, StaticSecretSettings};
+use crate::gateway::host::HostPattern;
 use crate::secret::SecretRef;
 
 const ISSUER: &str = r#"
@@ -116,11 +119,15 @@ response_headers = { remove = ["Set-Cookie"] }
     let (config, warnings) = accepted(&file(keys, Some("")));
     assert_eq!(warnings, []);
     let route = &config.routes[0];
-    let hosts: Vec<_> = route.hosts.iter().map(|host| host.as_str()).collect();
+    let hosts: Vec<_> = route.hosts.iter().map(HostPattern::as_str).collect();
     assert_eq!(hosts, ["a.example", "*.example.com", "10.0.0.1", "::1"]);
     let sent = route.rewrite.as_ref().unwrap().apply("/x/y/z?q");
     assert_eq!(sent.as_deref(), Ok("/api/v3/y/z?q"));
-    let names: Vec<_> = route.request_headers.names().map(|n| n.as_str()).collect();
+    let names: Vec<_> = route
+        .request_headers
+        .names()
+        .map(HeaderName::as_str)
+        .collect();
     assert_eq!(names, ["cookie", "remote-user", "x-a", "x-b"]);
     assert_eq!(route.response_headers.remove, ["set-cookie"]);
 

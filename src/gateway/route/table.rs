@@ -54,7 +54,7 @@ impl RouteTable {
                 table.any_host.push(Arc::clone(route));
             }
             for host in &route.hosts {
-                table.routes_for(host).push(Arc::clone(route));
+                table.insert(host, route);
             }
         }
         table
@@ -64,19 +64,16 @@ impl RouteTable {
         table
     }
 
-    fn routes_for(&mut self, pattern: &HostPattern) -> &mut Vec<Arc<Route>> {
-        if let Some(name) = pattern.exact() {
-            return self.by_host.entry(name.into()).or_default();
+    fn insert(&mut self, host: &HostPattern, route: &Arc<Route>) {
+        let route = Arc::clone(route);
+        if let Some(name) = host.exact() {
+            self.by_host.entry(name.into()).or_default().push(route);
+            return;
         }
-        let known = self.below_domain.iter().position(|(p, _)| p == pattern);
-        let at = known.unwrap_or_else(|| {
-            self.below_domain.push((pattern.clone(), Vec::new()));
-            self.below_domain.len() - 1
-        });
-        // An index that was just looked up.
-        match self.below_domain.get_mut(at) {
-            Some((_, routes)) => routes,
-            None => &mut self.any_host,
+        let mut known = self.below_domain.iter_mut();
+        match known.find(|(domain, _)| domain == host) {
+            Some((_, routes)) => routes.push(route),
+            None => self.below_domain.push((host.clone(), vec![route])),
         }
     }
 

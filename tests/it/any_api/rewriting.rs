@@ -20,20 +20,20 @@ access_token = { file = "access-token" }
 /// Whether the request's Hawk signature is the one of the client `root` for the target that arrived.
 fn is_signed(received: &ReceivedRequest) -> bool {
     let header = received.header("authorization").unwrap_or_default();
-    let part = |name: &str| {
+    let attribute = |name: &str| {
         let (_, rest) = header.split_once(&format!("{name}=\"")).unwrap();
         rest.split('"').next().unwrap()
     };
     let (host, port) = received.authority.rsplit_once(':').unwrap();
     let signed = format!(
         "hawk.1.header\n{}\n{}\n{}\n{}\n{host}\n{port}\n\n\n",
-        part("ts"),
-        part("nonce"),
+        attribute("ts"),
+        attribute("nonce"),
         received.method,
         received.target,
     );
     let key = hmac::Key::new(hmac::HMAC_SHA256, ROOT_KEY.as_bytes());
-    part("mac") == STANDARD.encode(hmac::sign(&key, signed.as_bytes()))
+    attribute("mac") == STANDARD.encode(hmac::sign(&key, signed.as_bytes()))
 }
 
 /// Answers 401 below `/own/`, and switches protocols on request.
@@ -284,7 +284,7 @@ async fn a_route_may_be_for_several_hosts_and_for_all_below_a_domain() {
         ("test", (404, Some("no_route"))),
         ("one.test.evil", (404, Some("no_route"))),
         ("127.0.0.1", (404, Some("no_route"))),
-        // Whoever owns a name below the domain may let it resolve to this machine.
+        // The owner of any name below the domain may let it resolve to this machine.
         ("rebound.test", (403, Some("host_not_allowed"))),
     ] {
         let response = gateway.send(&at(host, "/")).await;
