@@ -11,6 +11,7 @@ use serde_json::json;
 use crate::support::client::Request;
 use crate::support::gateway::{ConfigDir, SERVER_CONFIG, TestGateway};
 use crate::support::program::{Exited, StderrLines};
+use crate::support::secrets::Secrets;
 use crate::support::tinyproxy::Tinyproxy;
 use crate::support::tls::TestCa;
 use crate::support::tokens::{Key, claims};
@@ -137,8 +138,13 @@ async fn a_proxys_password_is_sent_and_never_shown() {
     );
     let gateway = remote.gateway(&credentials, &upstream.url()).await;
     assert_eq!(remote.answer(&gateway).await, (200, None));
-    let log = gateway.log();
-    assert!(!log.contains("hunter2hunter2") && !log.contains("aHVudGVy"));
+    let secrets = Secrets::default();
+    secrets.add("the proxy's password", "hunter2hunter2");
+    secrets.add(
+        "the proxy's credentials",
+        "aGF3a2dhdGU6aHVudGVyMmh1bnRlcjI=",
+    );
+    secrets.assert_absent("the log", &gateway.log());
 
     std::fs::write(&password, "another-password").unwrap();
     let gateway = remote.gateway(&credentials, &upstream.url()).await;
@@ -208,9 +214,11 @@ async fn upstreams_are_reached_through_the_proxy_only_on_demand() {
         assert_eq!(request.protocol, protocol);
         assert_eq!(request.authority, format!("api.test:{}", remote.api.port()));
     }
-    // Connections are kept: one for each protocol.
-    assert_eq!(remote.api.connections(), 2);
-    assert_eq!(proxy.tunnels(&format!("api.test:{}", remote.api.port())), 2);
+    // Connections are kept, in each worker.
+    let connections = remote.api.connections();
+    assert!(connections < 6, "{connections}");
+    let authority = format!("api.test:{}", remote.api.port());
+    assert_eq!(proxy.tunnels(&authority), connections);
 }
 
 #[tokio::test]
