@@ -197,9 +197,11 @@ impl Files {
         write("keys-token", "token");
         write("client-secret", "secret");
         write("proxy-password", "password");
-        let key = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
-        write("cookie-key", key);
-        write("previous-cookie-key", &key.replace('A', "B"));
+        write("cookie-key", "1+g+KKBLU35kQkVGsUyvm2e60vKNq85oEW4NNyMZ+gA=");
+        write(
+            "previous-cookie-key",
+            "baBjNSjeqgFE57BYMV8LdT7AuUUWOnK/lqDRgYD53g0=",
+        );
         write("jwks.json", JWKS);
         files
     }
