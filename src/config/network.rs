@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use toml::de::DeValue;
 
 use super::diagnostic::{Location, quoted};
-use super::reader::{Reader, Shape, Value, section};
+use super::reader::{Field, Reader, Shape, Value, section};
 use super::value::text;
 use crate::network::{self, NoProxy, OutgoingProxy, ProxyError};
 use crate::secret::SecretRef;
@@ -111,7 +111,12 @@ impl Network {
             (true, true) => network::Network::no_proxy_from_env(),
         };
         let own = self.proxy.optional()?;
-        let credentials = credentials(reader, self.proxy_username, self.proxy_password, &own)?;
+        let credentials = credentials(
+            reader,
+            self.proxy_username,
+            self.proxy_password,
+            own.as_ref(),
+        )?;
         let (https, http) = match own {
             Some(ProxyKey(proxy)) => {
                 let proxy = match (proxy, credentials) {
@@ -163,12 +168,14 @@ fn warn_about_no_proxy(reader: &mut Reader<'_>, at: &Location) {
     }
 }
 
-/// The credentials in the file. `proxy` is the proxy in the file.
+/// The credentials in the file: none (`Some(None)`), both, or invalid (`None`). `proxy` is the proxy in the
+/// file.
+#[allow(clippy::option_option)]
 fn credentials(
     reader: &mut Reader<'_>,
-    username: super::reader::Field<String>,
-    password: super::reader::Field<SecretRef>,
-    proxy: &Option<ProxyKey>,
+    username: Field<String>,
+    password: Field<SecretRef>,
+    proxy: Option<&ProxyKey>,
 ) -> Option<Option<(String, SecretRef)>> {
     let has_proxy = matches!(proxy, Some(ProxyKey(Some(_))));
     for (at, given) in [

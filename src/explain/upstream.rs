@@ -123,6 +123,9 @@ pub(super) fn explain(
         "address",
         format!("{scheme}://{authority}"),
     );
+    if let Some(proxy) = &upstream.proxy {
+        report.note(Stage::Upstream, "outgoing proxy", proxy.name.as_str());
+    }
     let target = admission.target().unwrap_or(&question.target);
     if admission.target().is_some() {
         let path = target.split('?').next().unwrap_or_default();

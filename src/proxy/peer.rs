@@ -60,7 +60,15 @@ pub(super) struct Peers {
     down: ArcSwap<Vec<(SocketAddr, Duration)>>,
     /// CA certificates parsed for pingora. Entries of upstreams that no longer exist are
     /// dropped.
-    cas: Mutex<Vec<(Weak<Upstream>, Ca)>>,
+    cas: Mutex<Vec<(Weak<Upstream>, Verified, Ca)>>,
+}
+
+/// Whose certificate is verified.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verified {
+    Upstream,
+    /// The outgoing proxy in front of it.
+    Proxy,
 }
 
 /// The CA certificates of one upstream.
@@ -153,7 +161,7 @@ impl Peers {
             _ => ALPN::H1,
         };
         if upstream.tls
-            && let Some(ca) = self.ca(upstream)?
+            && let Some(ca) = self.ca(upstream, Verified::Upstream)?
         {
             peer.options.ca = Some(ca.certificates);
             peer.group_key = ca.group;
@@ -164,15 +172,15 @@ impl Peers {
     /// Returns the outgoing proxy at `address` as a peer. It is verified with the platform's CAs and the
     /// additional ones, not with those of the upstream.
     pub(super) fn proxy_peer(
-        upstream: &Upstream,
+        &self,
+        upstream: &Arc<Upstream>,
         proxy: &ProxyEndpoint,
         address: SocketAddr,
     ) -> Result<HttpPeer, String> {
         let mut peer = Self::without_cas(upstream, address, true, &proxy.host);
         peer.options.alpn = ALPN::H1;
-        if let Some(additional) = &upstream.additional_ca {
-            peer.options.ca = Some(certificates(None, Some(additional))?);
-        }
+        let ca = self.ca(upstream, Verified::Proxy)?;
+        peer.options.ca = ca.map(|ca| ca.certificates);
         Ok(peer)
     }
 
@@ -189,20 +197,21 @@ impl Peers {
         peer
     }
 
-    /// Returns the CAs of `upstream`; `None` for the platform's.
-    fn ca(&self, upstream: &Arc<Upstream>) -> Result<Option<Ca>, String> {
+    /// Returns the CAs for `upstream`, or for its proxy; `None` for the platform's.
+    fn ca(&self, upstream: &Arc<Upstream>, of: Verified) -> Result<Option<Ca>, String> {
         static GROUP: AtomicU64 = AtomicU64::new(1);
-        let (only, additional) = (upstream.ca.as_deref(), upstream.additional_ca.as_deref());
+        let only = upstream.ca.as_deref().filter(|_| of == Verified::Upstream);
+        let additional = upstream.additional_ca.as_deref();
         if only.is_none() && additional.is_none() {
             return Ok(None);
         }
         let mut cas = self.cas.lock().unwrap_or_else(PoisonError::into_inner);
         // The weak pointer keeps the allocation from being reused, so equal pointers mean the
         // same upstream.
-        let known = cas
-            .iter()
-            .find(|(of, _)| std::ptr::eq(of.as_ptr(), Arc::as_ptr(upstream)));
-        if let Some((_, ca)) = known {
+        let known = cas.iter().find(|(known, kind, _)| {
+            std::ptr::eq(known.as_ptr(), Arc::as_ptr(upstream)) && *kind == of
+        });
+        if let Some((_, _, ca)) = known {
             return Ok(Some(ca.clone()));
         }
         let unusable = |cause| format!("CAs of {}: {cause}", upstream.host);
@@ -210,8 +219,8 @@ impl Peers {
             certificates: certificates(only, additional).map_err(unusable)?,
             group: GROUP.fetch_add(1, Ordering::Relaxed),
         };
-        cas.retain(|(of, _)| of.strong_count() > 0);
-        cas.push((Arc::downgrade(upstream), ca.clone()));
+        cas.retain(|(known, _, _)| known.strong_count() > 0);
+        cas.push((Arc::downgrade(upstream), of, ca.clone()));
         Ok(Some(ca))
     }
 }

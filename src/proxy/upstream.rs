@@ -189,15 +189,15 @@ impl Connector {
         let http2 = target.http2 && !needs.http1;
         let limit = target.timeouts.connect;
         let tunnel = match &target.proxy {
-            Some(proxy) => Some(Box::pin(self.tunnel(target, proxy, address)).await?),
+            Some(proxy) => Some(Box::pin(self.tunnel(peers, target, proxy, address)).await?),
             None => None,
         };
         if !target.tls {
             if let Some(tunnel) = tunnel {
-                return match http2 {
-                    true => self.begin_http2(target, address, tunnel).await,
-                    false => Ok(self.begin_http1(target, address, tunnel)),
-                };
+                if http2 {
+                    return self.begin_http2(target, address, tunnel).await;
+                }
+                return Ok(self.begin_http1(target, address, tunnel));
             }
             let transport = Transport::connect(address, limit).await?;
             if http2 {
@@ -222,6 +222,7 @@ impl Connector {
     /// connecting, twice that if the proxy speaks TLS, and again for the tunnel.
     async fn tunnel(
         &self,
+        peers: &Peers,
         target: &Arc<Target>,
         proxy: &ProxyEndpoint,
         address: SocketAddr,
@@ -229,7 +230,7 @@ impl Connector {
         let limit = target.timeouts.connect;
         let connected: Result<Stream, RelayError> = if proxy.tls {
             let unusable = |cause| RelayError::because(Side::Upstream, ErrorKind::TlsFailed, cause);
-            let peer = Peers::proxy_peer(target, proxy, address).map_err(unusable)?;
+            let peer = peers.proxy_peer(target, proxy, address).map_err(unusable)?;
             self.tls.new_stream(&peer).await.map_err(connect_error)
         } else {
             let transport = Transport::connect(address, limit).await;

@@ -11,7 +11,7 @@ use super::http_client::{HttpClient, HttpResponse};
 use super::jwks::JwksUriFetcher;
 use super::keys_token::KeysToken;
 use super::well_known::{
-    get_json_with, is_acceptable_url, oauth_authorization_server, openid_configuration,
+    GetError, get_json, is_acceptable_url, oauth_authorization_server, openid_configuration,
 };
 use crate::secret::SecretRef;
 use crate::token::{FetchedKeys, KeyFetchError, KeyFetcher};
@@ -67,19 +67,26 @@ impl DiscoveryFetcher {
     async fn discover(&self) -> Result<Url, KeyFetchError> {
         let issuer = Url::parse(&self.issuer)
             .map_err(|_| KeyFetchError(format!("{} is not a URL", self.issuer)))?;
-        let oidc = self.metadata(&openid_configuration(&issuer)).await;
-        let first = match oidc.and_then(|response| self.jwks_uri(&issuer, &response.body)) {
+        let read = |response: HttpResponse| self.jwks_uri(&issuer, &response.body);
+        let first = match self.metadata(&openid_configuration(&issuer)).await {
+            Err(error) if error.no_response => {
+                return Err(KeyFetchError(format!("discovery failed: {error}")));
+            }
+            fetched => fetched.map_err(KeyFetchError::from).and_then(read),
+        };
+        let first = match first {
             Ok(jwks_uri) => return Ok(jwks_uri),
             Err(error) => error,
         };
         let oauth = self.metadata(&oauth_authorization_server(&issuer)).await;
         oauth
-            .and_then(|response| self.jwks_uri(&issuer, &response.body))
+            .map_err(KeyFetchError::from)
+            .and_then(read)
             .map_err(|second| discovery_failed(&first, &second))
     }
 
-    async fn metadata(&self, url: &Url) -> Result<HttpResponse, KeyFetchError> {
-        get_json_with(&self.client, url, None, self.token.as_ref()).await
+    async fn metadata(&self, url: &Url) -> Result<HttpResponse, GetError> {
+        get_json(&self.client, url, None, self.token.as_ref()).await
     }
 
     /// The `jwks_uri` of a metadata document, provided that the document is the issuer's own

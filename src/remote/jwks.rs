@@ -10,7 +10,7 @@ use url::Url;
 
 use super::http_client::{HttpClient, HttpClientOptions, HttpResponse, TransportError};
 use super::keys_token::KeysToken;
-use super::well_known::get_json_with;
+use super::well_known::get_json;
 use crate::bounded_file;
 use crate::network::Network;
 use crate::secret::SecretRef;
@@ -79,7 +79,7 @@ impl JwksUriFetcher {
 impl KeyFetcher for JwksUriFetcher {
     async fn fetch(&self) -> Result<FetchedKeys, KeyFetchError> {
         let (url, token) = (&self.url, self.token.as_ref());
-        let response = get_json_with(&self.client, url, self.named_by_peer, token).await?;
+        let response = get_json(&self.client, url, self.named_by_peer, token).await?;
         Ok(FetchedKeys {
             max_age: max_age(&response),
             document: response.body.into(),

@@ -93,20 +93,17 @@ impl ProviderMetadata {
         issuer: &str,
     ) -> Result<Self, MetadataDiscoveryError> {
         let url = issuer_url(issuer)?;
-        let first = match get_json(client, &openid_configuration(&url), None).await {
+        let first = match get_json(client, &openid_configuration(&url), None, None).await {
             Ok(response) => return Self::read(&response.body, issuer, &url),
+            Err(error) if error.no_response => {
+                return Err(MetadataDiscoveryError::Unavailable(error.to_string()));
+            }
             Err(error) => error.to_string(),
         };
-        match get_json(client, &oauth_authorization_server(&url), None).await {
+        match get_json(client, &oauth_authorization_server(&url), None, None).await {
             Ok(response) => Self::read(&response.body, issuer, &url),
             Err(second) => {
-                let second = second.to_string();
-                // A server that does not answer is as unreachable at both.
-                let both = if second == first {
-                    first
-                } else {
-                    format!("{first}; {second}")
-                };
+                let both = format!("{first}; {second}");
                 Err(MetadataDiscoveryError::Unavailable(both))
             }
         }

@@ -33,6 +33,7 @@ url = "https://remote.example.com"
 jwks_url = "https://remote.example.com/jwks"
 audiences = ["x"]
 ca = "issuer-ca.pem"
+keys_token = { file = "keys-token" }
 
 [[issuer]]
 name = "secret"
@@ -85,6 +86,38 @@ path = "/c/"
 upstream = "https://127.0.0.1:1"
 issuers = ["secret"]
 source = "oauth"
+
+[[issuer]]
+name = "opaque"
+kind = "introspection"
+url = "https://opaque.example.com"
+introspection_url = "https://opaque.example.com/introspect"
+audiences = ["x"]
+client_id = "x"
+client_secret = { file = "client-secret" }
+ca = "introspection-ca.pem"
+
+[[session]]
+name = "web"
+issuer = "remote"
+client_id = "x"
+cookie_key = { file = "cookie-key" }
+previous_cookie_key = { file = "previous-cookie-key" }
+origin = "http://localhost:8080"
+
+[[route]]
+name = "d"
+path = "/d/"
+upstream = "https://127.0.0.1:1"
+issuers = ["opaque"]
+session = "web"
+
+[network]
+proxy = "http://127.0.0.1:1"
+no_proxy = []
+proxy_username = "x"
+proxy_password = { file = "proxy-password" }
+ca = "network-ca.pem"
 
 [trace]
 endpoint = "https://127.0.0.1:1/v1/traces"
@@ -141,7 +174,15 @@ impl Files {
             certificate: certificate(soon),
         };
         let write = |name: &str, content: &str| files.dir.write(name, content);
-        for name in ["client", "issuer", "source", "upstream", "trace"] {
+        for name in [
+            "client",
+            "issuer",
+            "source",
+            "upstream",
+            "trace",
+            "introspection",
+            "network",
+        ] {
             write(&format!("{name}-ca.pem"), &files.ca);
         }
         write("hawkgate.toml", CONFIG);
@@ -153,6 +194,14 @@ impl Files {
         write("issuer-token", "issuer-access-token");
         write("certificate", &files.certificate);
         write("trace-key", "k");
+        write("keys-token", "token");
+        write("client-secret", "secret");
+        write("proxy-password", "password");
+        write("cookie-key", "1+g+KKBLU35kQkVGsUyvm2e60vKNq85oEW4NNyMZ+gA=");
+        write(
+            "previous-cookie-key",
+            "baBjNSjeqgFE57BYMV8LdT7AuUUWOnK/lqDRgYD53g0=",
+        );
         write("jwks.json", JWKS);
         files
     }
@@ -271,7 +320,9 @@ fn the_valid_configuration_is_accepted_by_both_and_check_changes_nothing() {
     let config = files.dir.path("hawkgate.toml");
     let before = files.names();
     let checked = check(&config);
-    assert_eq!(checked.unwrap(), "valid: 3 routes, 3 issuers, 3 sources\n");
+    let expected = "outgoing proxy: http://127.0.0.1:1 ([network] proxy); not for upstreams\n\
+                    valid: 4 routes, 4 issuers, 3 sources, 1 session\n";
+    assert_eq!(checked.unwrap(), expected);
     assert_eq!(files.names(), before);
     run(&config).unwrap();
 }
@@ -295,6 +346,13 @@ fn every_file_is_judged_alike() {
         ("upstream-ca.pem", "ca"),
         ("trace-ca.pem", "ca"),
         ("trace-key", "headers.x-key"),
+        ("keys-token", "keys_token"),
+        ("client-secret", "client_secret"),
+        ("introspection-ca.pem", "ca"),
+        ("cookie-key", "cookie_key"),
+        ("previous-cookie-key", "previous_cookie_key"),
+        ("proxy-password", "proxy_password"),
+        ("network-ca.pem", "ca"),
     ] {
         for (input, content, message) in unusable() {
             let what = format!("{name}: {input}");
@@ -348,6 +406,13 @@ fn certificates_are_judged_alike() {
             ("source-ca.pem", one_broken(), Some("malformed")),
             ("upstream-ca.pem", one_broken(), Some("malformed")),
             ("trace-ca.pem", one_broken(), Some("malformed")),
+            ("network-ca.pem", one_broken(), Some("malformed")),
+            ("introspection-ca.pem", one_broken(), Some("malformed")),
+            (
+                "network-ca.pem",
+                text(bom.as_str()),
+                Some("byte order mark"),
+            ),
             ("client-ca.pem", one_broken(), Some("malformed")),
             ("cert.pem", one_broken(), Some("malformed")),
             ("issuer-ca.pem", text(bom.as_str()), Some("byte order mark")),
@@ -403,6 +468,9 @@ fn keys_are_judged_alike() {
             ),
             ("hmac", text("0123456789"), Some("secret")),
             ("trace-key", text("a\nb"), Some("header")),
+            ("keys-token", text("a b"), Some("bearer token")),
+            ("keys-token", text("a\nb"), Some("bearer token")),
+            ("cookie-key", text("short"), Some("cookie_key")),
         ],
     );
 }

@@ -196,6 +196,20 @@ async fn a_jwks_uri_is_not_quoted() {
     }
 }
 
+#[tokio::test]
+async fn an_issuer_that_does_not_respond_is_not_asked_for_another_document() {
+    use crate::remote::testing::{Reply, peer};
+    let mut peer = peer(Reply::Bytes(Vec::new())).await;
+    let issuer = peer.url.as_str().trim_end_matches('/');
+    let client = key_client(None, &crate::network::Network::default()).unwrap();
+    let error = DiscoveryFetcher::new(issuer, client).fetch().await;
+    let error = error.unwrap_err().to_string();
+    assert!(error.starts_with("discovery failed: 127.0.0.1"), "{error}");
+    let request = peer.requests.recv().await.unwrap();
+    assert!(request.starts_with("GET /.well-known/openid-configuration "));
+    assert!(peer.requests.try_recv().is_err(), "another request");
+}
+
 #[test]
 fn a_cause_that_both_documents_share_is_named_once() {
     let error = |text: &str| KeyFetchError(text.to_owned());

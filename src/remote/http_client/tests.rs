@@ -60,7 +60,7 @@ async fn the_user_agent_and_given_headers_are_sent() {
     let request = request.to_lowercase();
     assert!(request.contains("\r\nx-one: 1\r\n"), "{request}");
     assert!(request.contains("\r\nuser-agent: hawkgate/"), "{request}");
-    for absent in ["cookie", "referer", "accept-encoding"] {
+    for absent in ["cookie", "referer"] {
         assert!(!request.contains(absent), "{request}");
     }
 }
@@ -365,4 +365,121 @@ fn date_headers_are_parsed() {
 fn debug_shows_no_body_and_no_header() {
     let shown = format!("{:?}", response(&[("set-cookie", "hunter2")]));
     assert_eq!(shown, "HttpResponse(200 OK, 7 bytes)");
+}
+
+/// A client whose requests go through a proxy at `proxy`, with credentials.
+fn through(proxy: &Url) -> HttpClient {
+    let value = proxy.as_str().replace("//", "//alice:hunter2@");
+    let variable = |name: &str| (name == "ALL_PROXY").then(|| value.clone());
+    let network = Network::from_variables(variable).unwrap();
+    HttpClient::new(&HttpClientOptions {
+        network,
+        ..options()
+    })
+    .unwrap()
+}
+
+#[tokio::test]
+async fn requests_go_through_the_proxy_with_its_credentials() {
+    const CREDENTIALS: &str = "proxy-authorization: basic yWxpY2U6aHVudGVyMg==";
+    let mut proxy = peer(Reply::json(200, "{}")).await;
+    let plain: Url = "http://127.0.0.1:9/x?y".parse().unwrap();
+    let response = through(&proxy.url).get(&plain, HeaderMap::new()).await;
+    assert_eq!(response.unwrap().status, 200);
+    let request = proxy.requests.recv().await.unwrap();
+    assert!(
+        request.starts_with("GET http://127.0.0.1:9/x?y HTTP/1.1\r\n"),
+        "{request}"
+    );
+    let lower = |text: &str| text.to_ascii_lowercase();
+    assert!(lower(&request).contains(&lower(CREDENTIALS)), "{request}");
+
+    let target: Url = "https://idp.test:8443/x".parse().unwrap();
+    let error = through(&proxy.url).get(&target, HeaderMap::new()).await;
+    // The proxy opens a tunnel, in which nobody speaks TLS.
+    let error = error.unwrap_err().to_string();
+    assert!(error.starts_with("idp.test:8443: "), "{error}");
+    assert!(!error.contains("the outgoing proxy"), "{error}");
+    let request = proxy.requests.recv().await.unwrap();
+    assert!(
+        request.starts_with("CONNECT idp.test:8443 HTTP/1.1\r\n"),
+        "{request}"
+    );
+    assert!(lower(&request).contains(&lower(CREDENTIALS)), "{request}");
+}
+
+#[tokio::test]
+async fn a_proxy_that_fails_is_named_without_its_credentials() {
+    let plain: Url = "http://127.0.0.1:9/".parse().unwrap();
+    let tunnelled: Url = "https://idp.test/".parse().unwrap();
+    let other = Reply::new(502, &[], "hunter2");
+    let denied = Reply::new(407, &[], "hunter2");
+    for (reply, target, problem) in [
+        (
+            Some(denied.clone()),
+            &plain,
+            "wants other credentials (407)",
+        ),
+        (Some(denied), &tunnelled, "wants other credentials (407)"),
+        (Some(other), &tunnelled, "opened no tunnel to it"),
+        (
+            Some(Reply::Bytes(Vec::new())),
+            &tunnelled,
+            "closed the connection",
+        ),
+        (None, &plain, "cannot be reached: connection refused"),
+        (None, &tunnelled, "cannot be reached: connection refused"),
+    ] {
+        let proxy = match reply {
+            Some(reply) => peer(reply).await.url,
+            None => closed_port().await,
+        };
+        let client = through(&proxy);
+        let sent = client.request(Method::GET, target, HeaderMap::new(), Bytes::new());
+        let failed = sent.await.unwrap_err();
+        assert!(!failed.maybe_processed, "{failed:?}");
+        let error = failed.error.to_string();
+        let name = format!(
+            "the outgoing proxy {} {problem}",
+            proxy.as_str().trim_end_matches('/')
+        );
+        assert!(error.contains(&name), "{error}");
+        assert!(!format!("{error} {failed:?} {client:?}").contains("hunter2"));
+        let without_host = failed.error.without_host();
+        assert!(!without_host.contains("idp.test"), "{without_host}");
+        assert!(
+            without_host.starts_with("the outgoing proxy"),
+            "{without_host}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn responses_are_decoded_within_the_limit() {
+    let gzip = |text: &[u8]| {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        std::io::Write::write_all(&mut encoder, text).unwrap();
+        encoder.finish().unwrap()
+    };
+    let encoded = [("Content-Encoding", "gzip")];
+    let client = HttpClient::new(&options()).unwrap();
+    let mut server = peer(Reply::new(200, &encoded, gzip(b"\xef\xbb\xbf{}"))).await;
+    let response = client.get(&server.url, HeaderMap::new()).await.unwrap();
+    assert_eq!(response.body, "{}");
+    let request = server.requests.recv().await.unwrap();
+    assert!(
+        request.contains("accept-encoding: identity\r\n"),
+        "{request}"
+    );
+
+    let bomb = peer(Reply::new(200, &encoded, gzip(&[b' '; 1001]))).await;
+    let error = client.get(&bomb.url, HeaderMap::new()).await.unwrap_err();
+    assert!(
+        matches!(error, TransportError::TooLarge { limit: 1000, .. }),
+        "{error}"
+    );
+
+    let brotli = peer(Reply::new(200, &[("Content-Encoding", "br")], "x")).await;
+    let error = client.get(&brotli.url, HeaderMap::new()).await.unwrap_err();
+    assert!(error.to_string().contains("Content-Encoding"), "{error}");
 }
