@@ -35,7 +35,12 @@ fn only_two_paths_are_served() {
             (Method::GET, "/unauthorized", None),
             (Method::POST, "/unauthorized/", None),
             (Method::POST, "/unauthorized?x", None),
-            (Method::GET, "/check?x", None),
+            (
+                Method::GET,
+                "/check?x",
+                (kind == ProxyKind::Caddy).then_some(Action::Check),
+            ),
+            (Method::GET, "/check%3Fx", None),
             (Method::GET, "/checks", None),
             (Method::GET, "/CHECK", None),
             (Method::GET, "/", None),
@@ -64,7 +69,11 @@ fn nginx_gets_statuses_that_it_passes_on() {
         (Reason::Internal, 500, 500),
     ] {
         for kind in ALL {
-            let expected = if kind == ProxyKind::Nginx { nginx } else { other };
+            let expected = if kind == ProxyKind::Nginx {
+                nginx
+            } else {
+                other
+            };
             assert_eq!(asked(kind).status(reason).as_u16(), expected, "{reason:?}");
         }
     }
@@ -158,7 +167,10 @@ fn a_refusal_names_the_header_and_what_to_write() {
         assert!(found.contains("is not scheme://host/path"), "{url}");
     }
     let found = cause(ProxyKind::Traefik, &[]);
-    assert!(found.ends_with("unless trustForwardHeader is set"), "{found}");
+    assert!(
+        found.ends_with("unless trustForwardHeader is set"),
+        "{found}"
+    );
     let found = cause(ProxyKind::Caddy, &[("x-forwarded-method", "GET")]);
     assert!(found.starts_with("x-forwarded-host is missing"), "{found}");
 }
