@@ -9,7 +9,7 @@ use super::foreign::{self, Program};
 use super::keys::{self, TABLES};
 use super::reader::{Reader, Section, Table};
 use super::references::{Declaration, refuse_duplicates};
-use super::resolved::{Config, Issuer, IssuerKind, Route, Session, Source, SourceKind};
+use super::resolved::{Config, Issuer, IssuerKind, Login, Route, Session, Source, SourceKind};
 use super::{
     cache, forward_auth, issuer, limits, log, login, network, route, rule, server, session, source,
     trace, units,
@@ -48,14 +48,7 @@ pub(super) fn read(reader: &mut Reader<'_>, document: &DeTable<'_>) -> Option<Co
         route::read(reader, table, context)
     });
 
-    let login = if document.contains_key("login") {
-        let resolve = |login: login::Login, reader: &mut Reader<'_>| login.resolve(reader, context);
-        let login = single(reader, document, "login", resolve);
-        login::refuse_collisions(reader, &routes);
-        login.map(Some)
-    } else {
-        Some(None)
-    };
+    let login = read_login(reader, document, context, &routes);
 
     let asked = repeated(reader, document, "forward_auth", |reader, table| {
         forward_auth::read(reader, table, &routes, &sources)
@@ -133,6 +126,23 @@ pub(super) fn read(reader: &mut Reader<'_>, document: &DeTable<'_>) -> Option<Co
         source::refuse_remote_credential_updates(reader, running.admin.as_ref(), &sources);
     }
     Some(config)
+}
+
+/// Reads `[login]`. Returns `Some(None)` if it is absent.
+#[allow(clippy::option_option)]
+fn read_login(
+    reader: &mut Reader<'_>,
+    document: &DeTable<'_>,
+    context: route::Context<'_>,
+    routes: &[Declaration<Route>],
+) -> Option<Option<Login>> {
+    if !document.contains_key("login") {
+        return Some(None);
+    }
+    let resolve = |login: login::Login, reader: &mut Reader<'_>| login.resolve(reader, context);
+    let login = single(reader, document, "login", resolve);
+    login::refuse_collisions(reader, routes);
+    login.map(Some)
 }
 
 fn named_issuer(declaration: &Declaration<IssuerKind>) -> Option<Issuer> {

@@ -83,21 +83,29 @@ impl ForwardAuth {
     /// # Errors
     /// [`Reason::ForwardAuthRequest`] for other targets.
     pub fn action(&self, method: &Method, target: &str) -> Result<Action, Rejection> {
-        let below = |rest: &str| self.kind == ProxyKind::Envoy && rest.starts_with('/');
         if target == REPORT {
             return match *method {
                 Method::POST => Ok(Action::Report),
                 _ => Err(invalid(format!("{REPORT} takes only POST"))),
             };
         }
-        match target.strip_prefix(CHECK) {
-            Some("") if self.kind != ProxyKind::Envoy => Ok(Action::Check),
-            Some(rest) if below(rest) => Ok(Action::Check),
-            _ if self.kind == ProxyKind::Envoy => Err(invalid(format!(
-                "the path does not begin with {CHECK}/: set path_prefix: {CHECK} in Envoy"
-            ))),
-            _ => Err(invalid(format!("ask at {CHECK}, without a query"))),
+        let rest = target.strip_prefix(CHECK);
+        let (asks, remedy) = match self.kind {
+            ProxyKind::Nginx | ProxyKind::Traefik => (rest == Some(""), "ask at /check"),
+            // Caddy keeps the original query.
+            ProxyKind::Caddy => (
+                rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('?')),
+                "write `uri /check` in Caddy's forward_auth",
+            ),
+            ProxyKind::Envoy => (
+                rest.is_some_and(|rest| rest.starts_with('/')),
+                "write `path_prefix: /check` in Envoy's http_service",
+            ),
+        };
+        if asks {
+            return Ok(Action::Check);
         }
+        Err(invalid(format!("there is nothing at this path: {remedy}")))
     }
 
     /// The status with which this proxy is told about a refusal. nginx answers its client 500 to

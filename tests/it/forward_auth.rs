@@ -91,12 +91,15 @@ routes = ["login", "own"]
         client.request(&request).await.unwrap()
     }
 
-    async fn log_lines(&self, target: &str) -> Vec<Value> {
+    /// The lines of a log about this request. Other tests write to the same log.
+    fn log_line(&self, target: &str, request_id: &str) -> Value {
         let log = self.gateway.log();
         let lines = log.lines().filter_map(|l| serde_json::from_str(l).ok());
-        lines
-            .filter(|line: &Value| line["target"] == target && line["forward_auth"] == "edge")
-            .collect()
+        let mut lines: Vec<Value> = lines
+            .filter(|line: &Value| line["target"] == target && line["request_id"] == request_id)
+            .collect();
+        assert_eq!(lines.len(), 1, "{target} {request_id}");
+        lines.remove(0)
     }
 }
 
@@ -250,10 +253,12 @@ async fn an_exchange_that_is_down_is_unavailable_for_every_kind() {
 async fn requests_are_counted_and_logged_as_what_was_asked_about() {
     let fixture = Fixture::start("nginx").await;
     let token = fixture.peers.token("user|1").await;
-    let asked = question("nginx", "DELETE", "login.test", "/api/x?secret=1", &token);
+    let asked = question("nginx", "DELETE", "login.test", "/api/x?secret=1", &token)
+        .header("X-Request-Id", "forward-auth-allowed");
     let answer = fixture.ask(&asked).await;
     let signature = answer.header("authorization").unwrap().to_owned();
-    let refused = question("nginx", "GET", "login.test", "/api/y", "junk");
+    let refused = question("nginx", "GET", "login.test", "/api/y", "junk")
+        .header("X-Request-Id", "forward-auth-refused");
     fixture.ask(&refused).await;
     for result in ["allowed", "unauthenticated"] {
         let labels = [("forward_auth", "edge"), ("result", result)];
@@ -262,28 +267,39 @@ async fn requests_are_counted_and_logged_as_what_was_asked_about() {
             .wait_for_metric("hawkgate_forward_auth_total", &labels, 1)
             .await;
     }
-    let lines = fixture.log_lines("access").await;
-    let facts: Vec<_> = lines
-        .iter()
-        .map(|line| {
-            let text = |name: &str| line[name].as_str().unwrap_or_default();
-            (text("via"), text("method"), text("path"), text("outcome"))
-        })
-        .collect();
-    assert_eq!(
-        facts,
-        [
-            ("forward_auth", "DELETE", "/api/x", "served"),
-            ("forward_auth", "GET", "/api/y", "rejected")
-        ]
-    );
-    assert_eq!(lines[0]["route"], "login");
-    let audited = fixture.log_lines("audit").await;
-    assert_eq!(audited.len(), 2);
-    assert_eq!(audited[0]["event"], "forward_auth");
-    assert_eq!(audited[0]["decision"], "granted");
-    assert_eq!(audited[0]["credential"], "mozilla-auth0/user|1");
-    assert_eq!(audited[1]["decision"], "refused");
+    for (id, method, path, outcome, decision) in [
+        (
+            "forward-auth-allowed",
+            "DELETE",
+            "/api/x",
+            "served",
+            "granted",
+        ),
+        (
+            "forward-auth-refused",
+            "GET",
+            "/api/y",
+            "rejected",
+            "refused",
+        ),
+    ] {
+        let access = fixture.log_line("access", id);
+        assert_eq!(access["via"], "forward_auth");
+        assert_eq!(access["outcome"], outcome);
+        let audit = fixture.log_line("audit", id);
+        assert_eq!(audit["event"], "forward_auth");
+        assert_eq!(audit["decision"], decision);
+        for line in [access, audit] {
+            assert_eq!(line["forward_auth"], "edge");
+            assert_eq!(
+                (&line["method"], &line["path"]),
+                (&json!(method), &json!(path))
+            );
+            assert_eq!(line["route"], "login");
+        }
+    }
+    let audit = fixture.log_line("audit", "forward-auth-allowed");
+    assert_eq!(audit["credential"], "mozilla-auth0/user|1");
     let log = fixture.gateway.log();
     let receipt = answer.header("x-hawkgate-credential").unwrap();
     let mac = signature.split("mac=\"").nth(1).unwrap();

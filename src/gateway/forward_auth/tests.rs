@@ -35,7 +35,12 @@ fn only_two_paths_are_served() {
             (Method::GET, "/unauthorized", None),
             (Method::POST, "/unauthorized/", None),
             (Method::POST, "/unauthorized?x", None),
-            (Method::GET, "/check?x", None),
+            (
+                Method::GET,
+                "/check?x",
+                (kind == ProxyKind::Caddy).then_some(Action::Check),
+            ),
+            (Method::GET, "/check%3Fx", None),
             (Method::GET, "/checks", None),
             (Method::GET, "/CHECK", None),
             (Method::GET, "/", None),

@@ -133,7 +133,16 @@ fn every_exported_metric_is_documented_with_its_labels_and_no_other_is() {
 
 /// Labels whose values come from the configuration, the build, HTTP, or another page.
 const OPEN: &[&str] = &[
-    "route", "issuer", "source", "session", "name", "code", "version", "revision", "listener",
+    "route",
+    "issuer",
+    "source",
+    "session",
+    "forward_auth",
+    "name",
+    "code",
+    "version",
+    "revision",
+    "listener",
 ];
 
 #[test]

@@ -5,11 +5,10 @@ use std::process::Stdio;
 
 use hawkgate::proxy::settings::Address;
 use tempfile::TempDir;
-use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 
 use super::{Fixture, question};
-use crate::support::client::{Body, Client, Request, Response};
+use crate::support::client::{Body, Client, Request, Response, connect};
 use crate::support::peers::Taskcluster;
 use crate::support::upstream::sha256;
 use crate::support::wait::until;
@@ -31,16 +30,16 @@ fn authority(taskcluster: &Taskcluster) -> &str {
     taskcluster.url().split_once("://").unwrap().1
 }
 
-/// A proxy that listens on a Unix socket; killed when dropped.
+/// A proxy; killed when dropped.
 struct Proxy {
-    files: TempDir,
+    callers: Address,
+    _files: TempDir,
     _child: Child,
 }
 
 impl Proxy {
-    /// Runs `command` with a configuration file, after `--` or whatever `command` ends with, and waits until
-    /// it listens on the socket `callers` of its folder.
-    async fn start(files: TempDir, mut command: Command, name: &str) -> Self {
+    /// Runs `command` and waits until it listens on `callers`.
+    async fn start(files: TempDir, callers: Address, mut command: Command, name: &str) -> Self {
         let log = files.path().join("log");
         let mut child = command
             .current_dir(files.path())
@@ -52,25 +51,22 @@ impl Proxy {
             .unwrap_or_else(|e| {
                 panic!("cannot run {name} ({e}): run `./test` once, which installs it")
             });
-        let callers = files.path().join("callers");
         until("the proxy to listen", async || {
             let exited = child.try_wait().unwrap();
             assert_eq!(exited, None, "{:?}", std::fs::read_to_string(&log));
-            UnixStream::connect(&callers).await.is_ok()
+            connect(&callers).await.is_ok()
         })
         .await;
         Self {
-            files,
+            callers,
+            _files: files,
             _child: child,
         }
     }
 
-    async fn client(&self) -> Client {
-        Client::connect(&Address::Unix(self.files.path().join("callers"))).await
-    }
-
     async fn send(&self, request: &Request) -> Response {
-        self.client().await.request(request).await.unwrap()
+        let mut client = Client::connect(&self.callers).await;
+        client.request(request).await.unwrap()
     }
 }
 
@@ -123,7 +119,8 @@ http {{
     let mut command = Command::new(program("nginx"));
     command.arg("-p").arg(files.path()).arg("-e").arg("stderr");
     command.arg("-c").arg(config);
-    Proxy::start(files, command, "nginx").await
+    let callers = Address::Unix(files.path().join("callers"));
+    Proxy::start(files, callers, command, "nginx").await
 }
 
 async fn envoy(fixture: &Fixture) -> Proxy {
@@ -194,16 +191,21 @@ async fn envoy(fixture: &Fixture) -> Proxy {
         "--log-level",
         "warning",
     ]);
-    Proxy::start(files, command, "envoy").await
+    let callers = Address::Unix(files.path().join("callers"));
+    Proxy::start(files, callers, command, "envoy").await
 }
 
 async fn caddy(fixture: &Fixture) -> Proxy {
     let files = tempfile::tempdir().unwrap();
-    let folder = files.path().display();
+    // Caddy cannot report the port that the system chooses, and removes X-Forwarded-Host on Unix sockets.
+    // Nothing else binds ports of this address.
+    let free = std::net::TcpListener::bind("127.83.7.1:0").unwrap();
+    let callers = free.local_addr().unwrap();
+    drop(free);
     let asked = fixture.gateway.running.listeners[1].to_string();
     let site = documented("caddyfile", "forward_auth")
-        .replace("ci.example.com", "http://")
-        .replacen('{', &format!("{{\n\tbind unix/{folder}/callers"), 1)
+        .replace("ci.example.com", &format!("http://:{}", callers.port()))
+        .replacen('{', &format!("{{\n\tbind {}", callers.ip()), 1)
         .replace("127.0.0.1:8081", &asked)
         .replace("https://tc.example.com", fixture.peers.taskcluster.url());
     let text = format!("{{\n\tadmin off\n\tauto_https off\n}}\n{site}\n");
@@ -213,7 +215,7 @@ async fn caddy(fixture: &Fixture) -> Proxy {
     command.arg("run").arg("--config").arg(config);
     command.args(["--adapter", "caddyfile"]);
     command.env("HOME", files.path());
-    Proxy::start(files, command, "caddy").await
+    Proxy::start(files, Address::Tcp(callers), command, "caddy").await
 }
 
 /// A request of a client.
@@ -315,12 +317,14 @@ async fn assert_attacks_fail(fixture: &Fixture, proxy: &Proxy, token: &str) {
         "/api/x?bewit=abc",
     ] {
         let response = proxy.send(&to("GET", target, token)).await;
-        assert!(
-            response.status >= 400,
-            "{target}: {} {}",
-            response.status,
-            response.text()
-        );
+        // Caddy encodes the fragment's delimiter, so that it is part of the path, for everybody alike.
+        let encoded = target.contains('#') && response.status == 200;
+        if encoded {
+            assert_eq!(response.json()["url"], target.replace('#', "%23"));
+        } else {
+            let text = response.text();
+            assert!(response.status >= 400, "{target}: {text}");
+        }
         assert_eq!(response.header("x-hawkgate-credential"), None, "{target}");
     }
     // Two credentials.
