@@ -244,22 +244,29 @@ impl Gateway {
         &self,
         head: Head<'_>,
     ) -> Result<(&Arc<Route>, Option<String>), Box<AdmissionError>> {
-        self.route(head)
-            .map_err(|rejection| Box::new(AdmissionError::before_routing(rejection)))
+        self.route(head.host, head.target, head.method)
+            .map_err(|none| Box::new(AdmissionError::before_routing(none.into())))
     }
 
     /// The route, and the expanded target if the request used a short path: one that a route with
     /// `shortcut = true` covers, or none does whose long form such a route covers. Such a request
     /// is routed by its expanded target, so that a short path cannot bypass a route.
-    fn route(&self, head: Head<'_>) -> Result<(&Arc<Route>, Option<String>), Rejection> {
-        let (host, method) = (head.host, head.method);
-        let found = self.routes.find(host, head.target, method);
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn route(
+        &self,
+        host: &str,
+        target: &str,
+        method: &Method,
+    ) -> Result<(&Arc<Route>, Option<String>), NoRoute> {
+        let found = self.routes.find(host, target, method);
         let expands = match found {
             Ok(route) => route.compat.shortcut,
             Err(NoRoute::Unmatched) => true,
             Err(NoRoute::Reserved | NoRoute::Ambiguous(_)) => false,
         };
-        let expanded = expands.then(|| compat::expand(head.target)).flatten();
+        let expanded = expands.then(|| compat::expand(target)).flatten();
         let expanded = expanded.filter(|expanded| {
             found.is_ok() || self.routes.is_behind_shortcut(host, expanded, method)
         });
