@@ -99,9 +99,9 @@ impl Transaction<'_> {
             Stop::Fail(error) => reason_of(error),
         };
         match (stop, reason) {
-            (Stop::Retry(planned), _) => return Ok(*planned),
-            (stop, None) => return Err(stop),
-            (stop, Some(_)) if self.caller.downstream.is_answered() => return Err(stop),
+            (Stop::Retry(planned), _) => Ok(*planned),
+            (stop, None) => Err(stop),
+            (stop, Some(_)) if self.caller.downstream.is_answered() => Err(stop),
             (stop, Some(reason)) => {
                 let replayable = self.caller.body.replayable();
                 let sender = Sender {
