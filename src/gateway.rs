@@ -206,7 +206,8 @@ impl Gateway {
     /// If no route matches or the path is ambiguous.
     pub fn match_route(&self, head: Head<'_>) -> Result<RouteMatch<'_>, Box<AdmissionError>> {
         let before = |rejection| Box::new(AdmissionError::before_routing(rejection));
-        let (route, expanded) = self.route(head).map_err(before)?;
+        let found = self.route(head.host, head.target, head.method);
+        let (route, expanded) = found.map_err(|none| before(none.into()))?;
         let rewritten = match &route.rewrite {
             None => None,
             Some(rewrite) => {
@@ -270,15 +271,22 @@ impl Gateway {
     /// The route, and the expanded target if the request used a short path: one that a route with
     /// `shortcut = true` covers, or none does whose long form such a route covers. Such a request
     /// is routed by its expanded target, so that a short path cannot bypass a route.
-    fn route(&self, head: Head<'_>) -> Result<(&Arc<Route>, Option<String>), Rejection> {
-        let (host, method) = (head.host, head.method);
-        let found = self.routes.find(host, head.target, method);
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn route(
+        &self,
+        host: &str,
+        target: &str,
+        method: &Method,
+    ) -> Result<(&Arc<Route>, Option<String>), NoRoute> {
+        let found = self.routes.find(host, target, method);
         let expands = match found {
             Ok(route) => route.compat.shortcut,
             Err(NoRoute::Unmatched) => true,
             Err(NoRoute::Reserved | NoRoute::Ambiguous(_)) => false,
         };
-        let expanded = expands.then(|| compat::expand(head.target)).flatten();
+        let expanded = expands.then(|| compat::expand(target)).flatten();
         let expanded = expanded.filter(|expanded| {
             found.is_ok() || self.routes.is_behind_shortcut(host, expanded, method)
         });

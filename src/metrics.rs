@@ -27,7 +27,6 @@ use prometheus::{IntCounter, Registry, TextEncoder};
 use crate::clock::{SharedClock, UnixMillis};
 use crate::credential::CredentialSource;
 use crate::gateway::outcome::{Outcome, RefreshResult};
-use crate::label::Label as _;
 use crate::session;
 use crate::token::{IntrospectionObserver, IntrospectionResult, KeyRefresh, RefreshObserver};
 use crate::trace::{ExportResult, SpanObserver};
@@ -219,16 +218,8 @@ impl Metrics {
                 count.inc();
             }
         }
-        if outcome.retries.total() > 0
-            && let Some(route) = &outcome.route
-        {
-            for (reason, count) in outcome.retries.iter().filter(|(_, count)| *count > 0) {
-                let labels = [&**route, reason.label()];
-                families
-                    .upstream_retries
-                    .child(labels)
-                    .inc_by(u64::from(count));
-            }
+        if outcome.retries.total() > 0 {
+            route.count_retries(outcome.retries);
         }
         if let Some(result) = outcome.verification {
             series.verification(outcome.issuer.as_ref(), result).inc();

@@ -14,11 +14,13 @@ pub(super) fn explain(
     gateway: &Gateway,
     question: &Question,
 ) -> Option<Arc<Route>> {
-    let found = gateway
-        .routes
-        .find(&question.host, &question.target, &question.method);
+    let found = gateway.route(&question.host, &question.target, &question.method);
+    let mut expanded = None;
     let (chosen, failure) = match found {
-        Ok(route) => (Some(Arc::clone(route)), None),
+        Ok((route, long)) => {
+            expanded = long;
+            (Some(Arc::clone(route)), None)
+        }
         Err(NoRoute::Unmatched) => {
             let failure = "none matches this host, path and method";
             (None, Some(failure.to_owned()))
@@ -34,7 +36,14 @@ pub(super) fn explain(
             Stage::Route,
             &*route.name,
             Status::Ok,
-            Some(describe(route)),
+            Some(match &expanded {
+                // A query may contain a bewit.
+                Some(long) => {
+                    let path = long.split('?').next().unwrap_or_default();
+                    format!("{}, as {path}", describe(route))
+                }
+                None => describe(route),
+            }),
         );
     }
     if let Some(failure) = failure {

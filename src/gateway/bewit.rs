@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 
 use super::rejection::Rejection;
 use super::route::{NoRoute, Upstream};
-use super::{Admission, AdmissionError, CallerMemo, Gateway, Head, path};
+use super::{Admission, AdmissionError, CallerMemo, Gateway, Head, path, reserved_path};
 use crate::clock::Now;
 use crate::credential::{Credential, Lease};
 use crate::gateway::reason::Reason;
@@ -21,7 +21,7 @@ use crate::hawk::HawkError;
 use crate::hawk::bewit::{BewitRequest, has_bewit};
 
 /// The path of the endpoint, on every host.
-pub const PATH: &str = "/bewit";
+pub const PATH: &str = reserved_path::BEWIT;
 
 /// Maximum length of a URL, in bytes. Services limit path and query, including the bewit, to 4096
 /// characters.

@@ -10,11 +10,11 @@ use http::{StatusCode, header};
 use super::local_response::LocalResponse;
 use super::reason::Reason;
 use super::rejection::Rejection;
-use super::{Gateway, Head, path};
+use super::{Gateway, Head, path, reserved_path};
 use crate::credential::taskcluster_static::{MAX_UPDATE_BYTES, StaticSource};
 
 /// The path of the endpoint, on every host.
-pub const PATH: &str = "/credentials";
+pub const PATH: &str = reserved_path::CREDENTIALS;
 
 /// The largest body, in bytes.
 pub const MAX_BODY_BYTES: usize = MAX_UPDATE_BYTES;

@@ -3,8 +3,13 @@
 //! `PUT /credentials` on the port to which they send their requests
 //! (`docs/migrating-from-taskcluster-proxy.md`).
 
+/// The path to which new credentials are sent.
+pub(super) const CREDENTIALS: &str = "/credentials";
+/// The path to which URLs are sent that are to be signed.
+pub(super) const BEWIT: &str = "/bewit";
+
 /// How these paths begin. taskcluster-proxy takes every path that begins so.
-const PREFIXES: [&str; 2] = [super::credentials_endpoint::PATH, super::bewit::PATH];
+const PREFIXES: [&str; 2] = [CREDENTIALS, BEWIT];
 
 /// How `path`, or another reading of it, begins if it is reserved. Case does not matter, because
 /// some upstreams ignore it.

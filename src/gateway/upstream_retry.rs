@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::rate_limit::client_network;
-use super::route::Route;
 use crate::circuit_breaker::{Jitter, LONGEST_RETRY_AFTER};
 use crate::label::labels;
 
@@ -49,9 +48,12 @@ pub struct RetryPolicy {
     pub statuses: Vec<u16>,
 }
 
-/// The retries of one route.
+/// The retries of one route. Clones share all state.
+#[derive(Clone, Debug)]
+pub struct UpstreamRetry(Arc<Shared>);
+
 #[derive(Debug)]
-pub struct UpstreamRetry {
+struct Shared {
     policy: RetryPolicy,
     jitter: Jitter,
     /// Locked only after failures.
@@ -71,7 +73,7 @@ struct State {
 /// The place of a request that waits for its retry; dropping it leaves the place.
 #[derive(Debug)]
 pub struct RetryPlace {
-    route: Arc<Route>,
+    retries: Arc<Shared>,
     address: Option<IpAddr>,
 }
 
@@ -106,7 +108,7 @@ impl UpstreamRetry {
 
     /// Like [`UpstreamRetry::new`], with this jitter.
     pub fn with_jitter(policy: RetryPolicy, jitter: Jitter) -> Self {
-        Self {
+        Self(Arc::new(Shared {
             policy,
             jitter,
             state: Mutex::new(State {
@@ -115,12 +117,12 @@ impl UpstreamRetry {
                 waiting: 0,
                 by_address: HashMap::new(),
             }),
-        }
+        }))
     }
 
     /// Whether a request is sent again after this status of the upstream.
     pub fn covers(&self, status: u16) -> bool {
-        self.policy.statuses.contains(&status)
+        self.0.policy.statuses.contains(&status)
     }
 
     /// How long to wait before the retry of a request that arrived `elapsed` ago and has been sent
@@ -135,23 +137,17 @@ impl UpstreamRetry {
         let full = FIRST_DELAY
             .saturating_mul(1 << before.min(16))
             .min(LONGEST_DELAY);
-        let jittered = full.saturating_sub((full / 2).mul_f64(self.jitter.share()));
+        let jittered = full.saturating_sub((full / 2).mul_f64(self.0.jitter.share()));
         let asked = retry_after.unwrap_or_default();
         let delay = jittered.max(asked);
-        let in_time = elapsed.saturating_add(delay) <= self.policy.max_elapsed;
+        let in_time = elapsed.saturating_add(delay) <= self.0.policy.max_elapsed;
         (asked <= LONGEST_RETRY_AFTER && in_time).then_some(delay)
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl RetryPlace {
-    /// Takes a place for a retry of a request to `route` from `client`, at the monotonic time `now`.
-    /// `None` if the route has no retries, or too many at a time.
-    pub fn take(route: &Arc<Route>, client: Option<IpAddr>, now: Duration) -> Option<Self> {
-        let mut state = route.retry.as_ref()?.state();
+    /// Takes a place for a retry of a request from `client`, at the monotonic time `now`. `None` if
+    /// there are too many at a time.
+    pub fn take_place(&self, client: Option<IpAddr>, now: Duration) -> Option<RetryPlace> {
+        let mut state = self.0.state();
         let address = client.map(client_network);
         state.refill(now);
         let own = state.by_address.get(&address).copied().unwrap_or_default();
@@ -162,19 +158,22 @@ impl RetryPlace {
         state.waiting += 1;
         state.by_address.insert(address, own + 1);
         drop(state);
-        Some(Self {
-            route: Arc::clone(route),
+        Some(RetryPlace {
+            retries: Arc::clone(&self.0),
             address,
         })
     }
 }
 
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl Drop for RetryPlace {
     fn drop(&mut self) {
-        let Some(retry) = &self.route.retry else {
-            return;
-        };
-        let mut state = retry.state();
+        let mut state = self.retries.state();
         state.waiting = state.waiting.saturating_sub(1);
         match state.by_address.get_mut(&self.address) {
             Some(own) if *own > 1 => *own -= 1,
@@ -196,26 +195,20 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gateway::route::tests::route;
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn retrying() -> Arc<Route> {
+    fn retrying() -> UpstreamRetry {
         let policy = RetryPolicy {
             max_elapsed: Duration::from_mins(15),
             statuses: vec![503],
         };
-        let retry = Some(UpstreamRetry::with_jitter(policy, Jitter::Fixed(0.0)));
-        Arc::new(Route {
-            retry,
-            ..route("r", None, "/", None)
-        })
+        UpstreamRetry::with_jitter(policy, Jitter::Fixed(0.0))
     }
 
     #[test]
     fn delays_double_and_end_in_time() {
-        let route = retrying();
-        let retry = route.retry.as_ref().unwrap();
+        let retry = retrying();
         let delays: Vec<_> = (0..9)
             .map(|n| retry.delay(n, SECOND, None).unwrap().as_millis())
             .collect();
@@ -230,8 +223,7 @@ mod tests {
 
     #[test]
     fn retry_after_is_honoured_within_limits() {
-        let route = retrying();
-        let retry = route.retry.as_ref().unwrap();
+        let retry = retrying();
         let asked = |seconds| retry.delay(0, SECOND, Some(Duration::from_secs(seconds)));
         assert_eq!(asked(0), Some(Duration::from_millis(500)));
         assert_eq!(asked(120), Some(Duration::from_mins(2)));
@@ -241,29 +233,23 @@ mod tests {
 
     #[test]
     fn retries_are_bounded_over_all_requests_and_by_address() {
-        let route = retrying();
+        let retry = retrying();
         let address = |n: u8| Some([192, 0, 2, n].into());
         let mut now = Duration::ZERO;
         let mut places: Vec<_> = (0..100)
-            .map(|_| RetryPlace::take(&route, address(1), now).unwrap())
+            .map(|_| retry.take_place(address(1), now).unwrap())
             .collect();
-        assert!(RetryPlace::take(&route, address(2), now).is_none(), "burst");
+        assert!(retry.take_place(address(2), now).is_none(), "burst");
         while places.len() < MAX_WAITING_PER_ADDRESS {
             now += SECOND;
-            places.extend((0..10).map_while(|_| RetryPlace::take(&route, address(1), now)));
+            places.extend((0..10).map_while(|_| retry.take_place(address(1), now)));
         }
         now += SECOND * 10;
-        assert!(RetryPlace::take(&route, address(1), now).is_none());
-        let other = RetryPlace::take(&route, address(2), now).unwrap();
+        assert!(retry.take_place(address(1), now).is_none());
+        let other = retry.take_place(address(2), now).unwrap();
         drop(places);
         drop(other);
-        let state = route.retry.as_ref().unwrap().state();
+        let state = retry.0.state();
         assert_eq!((state.waiting, state.by_address.len()), (0, 0));
-    }
-
-    #[test]
-    fn a_route_without_retries_gives_no_place() {
-        let route = Arc::new(route("r", None, "/", None));
-        assert!(RetryPlace::take(&route, None, SECOND).is_none());
     }
 }

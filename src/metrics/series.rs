@@ -18,6 +18,7 @@ use crate::gateway::outcome::{
     UnauthorizedAction, UnauthorizedReason,
 };
 use crate::gateway::reason::Reason;
+use crate::gateway::upstream_retry::{RetryCounts, RetryReason};
 use crate::label::Label;
 
 /// The children for one configuration.
@@ -152,6 +153,8 @@ pub(super) struct RouteSeries {
     /// Exemplars of `duration`.
     pub(super) exemplars: Exemplars,
     unauthorized: Vec<Vec<OnceLock<IntCounter>>>,
+    /// One for each [`RetryReason`].
+    retries: Vec<IntCounter>,
     name: String,
 }
 
@@ -211,6 +214,9 @@ impl RouteSeries {
             upstream: families.upstream_duration.child([name]),
             exemplars: Exemplars::new(),
             unauthorized: UnauthorizedAction::ALL.iter().map(grid).collect(),
+            retries: children(RetryReason::ALL, |reason| {
+                families.upstream_retries.child([name, reason])
+            }),
             name: name.to_owned(),
         };
         for action in UnauthorizedAction::ALL.iter().copied() {
@@ -238,6 +244,13 @@ impl RouteSeries {
         self.requests.get(ending, code, |code| {
             family.child([&self.name, code, ending.label()])
         })
+    }
+
+    /// Counts the retries of a request.
+    pub(super) fn count_retries(&self, counts: RetryCounts) {
+        for ((_, count), counter) in counts.iter().zip(&self.retries) {
+            counter.inc_by(u64::from(count));
+        }
     }
 
     pub(super) fn unauthorized(

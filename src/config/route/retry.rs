@@ -31,13 +31,11 @@ pub(super) fn resolve(
     reader.check_range(&retry.max_elapsed, least, most, show_duration);
     let mut statuses = Vec::new();
     for item in retry.statuses.value?.items {
-        match u16::try_from(item.value) {
-            Ok(status @ (429 | 500..=599)) => statuses.push(status),
-            _ => {
-                let problem = format!("{} is not the status of a passing failure", item.value);
-                let remedy = "choose from 429 and 500 to 599";
-                reader.error(&item.at, problem, remedy);
-            }
+        if let Ok(status @ (429 | 500..=599)) = u16::try_from(item.value) {
+            statuses.push(status);
+        } else {
+            let problem = format!("{} is not the status of a failing upstream", item.value);
+            reader.error(&item.at, problem, "choose from 429 and 500 to 599");
         }
     }
     Some(Some(RetryPolicy {

@@ -39,8 +39,9 @@ pub enum UpdateError {
     Unusable(String),
 }
 
+/// What workers send is the `credentials` of a claim, to which the queue may add members.
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 struct UpdateRequest {
     client_id: String,
     access_token: Secret,

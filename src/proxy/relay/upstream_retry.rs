@@ -76,7 +76,7 @@ impl Sender<'_> {
         if admission.valid_until().is_some_and(|until| until <= then) {
             return None;
         }
-        let place = RetryPlace::take(&admission.route, self.client, self.now.monotonic)?;
+        let place = retry.take_place(self.client, self.now.monotonic)?;
         context.retries.record(reason);
         Some(PlannedRetry {
             delay,
@@ -98,10 +98,10 @@ impl Transaction<'_> {
             .then_some(RetryReason::Connect),
             Stop::Fail(error) => reason_of(error),
         };
-        let planned = match (stop, reason) {
-            (Stop::Retry(planned), _) => return Ok(*planned),
-            (stop, None) => return Err(stop),
-            (stop, Some(_)) if self.caller.downstream.is_answered() => return Err(stop),
+        match (stop, reason) {
+            (Stop::Retry(planned), _) => Ok(*planned),
+            (stop, None) => Err(stop),
+            (stop, Some(_)) if self.caller.downstream.is_answered() => Err(stop),
             (stop, Some(reason)) => {
                 let replayable = self.caller.body.replayable();
                 let sender = Sender {
@@ -115,8 +115,7 @@ impl Transaction<'_> {
                     .plan(reason, None, replayable, &mut self.context)
                     .ok_or(stop)
             }
-        };
-        planned
+        }
     }
 
     /// Waits for the retry, and makes the request ready for it. A shutdown ends the wait, and what the

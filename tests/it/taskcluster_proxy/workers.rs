@@ -14,7 +14,6 @@ use hawkgate::proxy::settings::Address;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::taskcluster;
 use crate::support::client::{Body, Client, Request, Response, connect};
 use crate::support::gateway::ROOT_KEY;
 use crate::support::peers::Taskcluster;
@@ -41,7 +40,7 @@ impl Claim {
             issuer: "root",
             issuer_token: &ROOT_KEY.into(),
             client_id,
-            scopes: &["test:*".to_owned()],
+            scopes: &["test:*", "queue:create-artifact:*"].map(str::to_owned),
             start: now.minus(hour),
             expiry: now.plus(hour),
         }
@@ -186,13 +185,16 @@ fn bridge_address() -> Option<IpAddr> {
     (!ip.is_loopback() && !ip.is_unspecified()).then_some(ip)
 }
 
-async fn root() -> Taskcluster {
-    taskcluster().await
+/// A deployment whose client `root` issues the credentials of tasks.
+async fn deployment() -> Taskcluster {
+    let scopes = ["test:*", "queue:create-artifact:*", "auth:create-client:*"];
+    let root = json!({ "accessToken": ROOT_KEY, "scopes": scopes });
+    Taskcluster::start(json!({ "clients": { "root": root } })).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn generic_worker_starts_uses_updates_and_kills_its_proxies() {
-    let (taskcluster, link) = (root().await, Link::new());
+    let (taskcluster, link) = (deployment().await, Link::new());
     let claims = ["task-client/a", "task-client/b"].map(Claim::new);
     let ports = [free_port(), free_port()];
     // Side by side, because capacity may be more than one.
@@ -259,7 +261,7 @@ async fn containers_on_a_bridge_are_served_and_the_worker_uses_loopback() {
         eprintln!("skipped: this machine has no address but loopback");
         return;
     };
-    let (taskcluster, link) = (root().await, Link::new());
+    let (taskcluster, link) = (deployment().await, Link::new());
     let claim = Claim::new("task-client/a");
     let network = format!("{bridge}/24");
     let own = rustix::process::geteuid().as_raw().to_string();
@@ -290,7 +292,7 @@ async fn peers_outside_the_network_and_other_users_are_refused() {
         eprintln!("skipped: this machine has no address but loopback");
         return;
     };
-    let (taskcluster, link) = (root().await, Link::new());
+    let (taskcluster, link) = (deployment().await, Link::new());
     let claim = Claim::new("task-client/a");
     let own_network = format!("{bridge}/32");
     for access in [
@@ -333,7 +335,7 @@ async fn peers_outside_the_network_and_other_users_are_refused() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn docker_worker_starts_and_updates_its_proxy() {
-    let (taskcluster, link) = (root().await, Link::new());
+    let (taskcluster, link) = (deployment().await, Link::new());
     let claim = Claim::new("task-client/a");
     let port = free_port();
     let mut command = link.command();
