@@ -169,7 +169,7 @@ fn check_reports_in_json() {
     assert_eq!(errors.len(), text.lines().count());
 
     // A file that cannot be read, and one that is not TOML.
-    folder.write("junk.toml", "a = = 1\n");
+    folder.write("junk.toml", "[server\nlisten = []\n");
     let missing = report("missing.toml", 1);
     assert_eq!(missing["errors"][0]["line"], Value::Null);
     assert!(
@@ -219,7 +219,7 @@ fn run_reports_an_invalid_file_in_the_format_of_its_log() {
     let folder = Folder::new();
     folder.write("bad.toml", INVALID);
     folder.write("text.toml", &format!("{INVALID}[log]\nformat = \"text\"\n"));
-    folder.write("junk.toml", "a = = 1\n");
+    folder.write("junk.toml", "[server\nlisten = []\n");
     folder.write("inherited.toml", &valid());
     let checked = folder.run(&["check", "bad.toml"]).stdout;
     for args in [

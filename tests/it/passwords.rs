@@ -589,7 +589,8 @@ source = "users"
         program.args([command, "--config", "hawkgate.toml"]);
         let exited = Exited::run(program.current_dir(path.parent().unwrap()));
         assert_eq!(exited.code, 1, "{command}");
-        let output = exited.stdout + &exited.stderr;
+        // `run` reports in JSON.
+        let output = exited.stdout + &exited.stderr.replace("\\\"", "\"");
         let expected = "hawkgate.toml:14: route \"users\": key \"source\": accepts passwords, but other machines can connect";
         assert!(output.contains(expected), "{output}");
     }

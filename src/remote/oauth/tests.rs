@@ -384,7 +384,9 @@ async fn an_error_that_is_not_a_plain_code_is_not_quoted() {
         let error = grant_result(Reply::json(400, body), OnBehalfOf::Caller)
             .await
             .unwrap_err();
-        assert_eq!(error.to_string(), "unusable answer: status 400", "{body}");
+        let error = error.to_string();
+        assert!(error.starts_with("unusable answer: status 400"), "{error}");
+        assert!(!error.to_lowercase().contains("hunter"), "{error}");
     }
 }
 

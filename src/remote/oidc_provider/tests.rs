@@ -318,7 +318,7 @@ async fn each_failure_of_the_token_endpoint_has_its_class() {
         (
             Reply::json(400, &quoting("unauthorized_client")),
             "misconfigured",
-            "grants",
+            "grant type",
         ),
         (
             Reply::json(400, &quoting("invalid_request")),
