@@ -161,6 +161,7 @@ impl Builder<'_> {
                 login,
                 credentials: credentials_endpoint(config, &components.updatable),
                 clock: self.clock.clone(),
+                max_token_bytes: config.max_token_bytes,
                 rule_headers: rule_headers(&rules),
                 forward_auth: config
                     .forward_auth
@@ -284,6 +285,7 @@ impl Builder<'_> {
             minter: Arc::new(minter),
             source: Arc::clone(&source.name),
             require_scopes: login.require_scopes.clone(),
+            max_token_bytes: config.max_token_bytes,
             rules,
             cors: login
                 .allowed_origins

@@ -84,7 +84,7 @@ pub(super) fn read(reader: &mut Reader<'_>, document: &DeTable<'_>) -> Option<Co
         );
     }
 
-    let (limits, rate) = limits?;
+    let (limits, max_token_bytes, rate) = limits?;
     let (forward_auth, listen) = forward_auth::resolved(&asked)?;
     let mut server = server?;
     server.listen.extend(listen);
@@ -110,6 +110,7 @@ pub(super) fn read(reader: &mut Reader<'_>, document: &DeTable<'_>) -> Option<Co
             .collect::<Option<_>>()?,
         login: login?,
         limits,
+        max_token_bytes,
         rate,
         cache: cache?,
         log: log?,

@@ -228,6 +228,9 @@ const URL: &str = r"^(?!.*\$\{)[Hh][Tt][Tt][Pp][Ss]?://[^@\s\\#/?:][^@\s\\#/?]*(
 fn shape(path: &str, shape: &Shape) -> Value {
     let mut schema = match shape {
         Shape::Text => json!({ "type": "string", "pattern": TEXT }),
+        Shape::TokenType => {
+            json!({ "type": "string", "pattern": "^([Aa][Pp][Pp][Ll][Ii][Cc][Aa][Tt][Ii][Oo][Nn]/)?[A-Za-z0-9!#$&^_.+-]+$|^$" })
+        }
         Shape::Name => json!({ "type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$" }),
         Shape::Flag => json!({ "type": "boolean" }),
         Shape::Count => json!({ "type": "integer", "minimum": 0 }),

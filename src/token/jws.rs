@@ -78,6 +78,19 @@ fn segments(token: &str) -> Result<[&str; 3], TokenError> {
     }
 }
 
+/// Whether a token is not a JWT that was damaged on its way but something else: it has only one
+/// segment, or the first cannot be the header of a JWS or JWE, which is base64url of text that begins
+/// with a brace.
+pub(super) fn is_opaque(token: &str) -> bool {
+    let Some((header, _)) = token.split_once('.') else {
+        return true;
+    };
+    // Four characters are three bytes, which may be white space before the brace.
+    let start = decode(header.get(..4).unwrap_or(header)).unwrap_or_default();
+    let text = start.trim_ascii_start();
+    start.is_empty() || text.first().is_some_and(|byte| *byte != b'{')
+}
+
 /// Decodes base64url without padding or non-zero trailing bits (RFC 7515 §2).
 fn decode(segment: &str) -> Result<Vec<u8>, TokenError> {
     URL_SAFE_NO_PAD
@@ -142,6 +155,7 @@ mod tests {
             format!("{h}..AQID"),
             format!(".{c}.AQID"),
             format!("{h}.{c}.A"),
+            format!("{}.{c}.AQID", encoded("{\"alg\"")),
         ] {
             assert_eq!(
                 Jws::parse(&token).err(),
@@ -151,6 +165,36 @@ mod tests {
         }
         let jwe = format!("{h}..{c}.AQID.AQID");
         assert_eq!(Jws::parse(&jwe).err(), Some(TokenError::Encrypted));
+    }
+
+    #[test]
+    fn opaque_tokens_are_told_from_damaged_jwts() {
+        let (h, c) = (encoded("{\"alg\":\"x\"}"), encoded("{\"a\":1}"));
+        for token in [
+            String::new(),
+            "opaque".into(),
+            h.clone(),
+            "gho_16C7e42F292c6912E7710c838347Ae178B4a".into(),
+            "ya29.a0AfH6SMBx-1".into(),
+            "a.b.c".into(),
+            "v4.public.eyJhIjoxfQ".into(),
+            "AQ.AQ.AQ.AQ.AQ".into(),
+            format!(".{h}.{c}.AQID"),
+            format!(".{c}.AQID"),
+            format!("{}.{c}.AQID", encoded("[{}]")),
+        ] {
+            assert!(is_opaque(&token), "{token}");
+        }
+        for damaged in [
+            format!("{h}.{c}"),
+            format!("{h}."),
+            format!("{h}.{c}.AQID.AQID.AQID"),
+            format!("{}.{c}.AQID", encoded(" \n{}")),
+            format!("{}.{c}.AQID", encoded("{}")),
+            format!("{}.{c}.AQID", &encoded("{\"alg\":\"x\"}")[..5]),
+        ] {
+            assert!(!is_opaque(&damaged), "{damaged}");
+        }
     }
 
     #[test]

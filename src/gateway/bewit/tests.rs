@@ -71,6 +71,7 @@ fn gateway() -> Gateway {
         login: None,
         credentials: None,
         clock: ManualClock::at(UnixMillis::from_secs(NOW)),
+        max_token_bytes: crate::token::DEFAULT_TOKEN_BYTES,
         rule_headers: vec![],
         forward_auth: vec![],
         isolation: IsolationPolicy::default(),

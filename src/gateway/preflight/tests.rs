@@ -34,6 +34,7 @@ fn gateway(routes: Vec<Route>, clock: SharedClock) -> Gateway {
         login: None,
         credentials: None,
         clock,
+        max_token_bytes: crate::token::DEFAULT_TOKEN_BYTES,
         rule_headers: vec![],
         forward_auth: vec![],
         isolation: IsolationPolicy::default(),

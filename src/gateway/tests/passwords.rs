@@ -69,6 +69,7 @@ fn gateway(source: SignInSource) -> (Gateway, Arc<SignInSource>) {
         sessions: SessionTable::default(),
         login: None,
         credentials: None,
+        max_token_bytes: crate::token::DEFAULT_TOKEN_BYTES,
         rule_headers: vec![],
         forward_auth: vec![],
         isolation: IsolationPolicy::default(),

@@ -27,7 +27,7 @@ fn verifier() -> LogoutTokenVerifier {
 fn claims(changes: &Value) -> Value {
     let usual = json!({
         "iss": ISSUER, "aud": CLIENT, "iat": NOW, "exp": NOW + 120, "jti": "j-1",
-        "sub": "user", "sid": "s-1", "events": {EVENT: {}},
+        "sub": "user", "sid": "s-1", "events": {LOGOUT_EVENT: {}},
     });
     with(&usual, changes)
 }
@@ -54,7 +54,7 @@ async fn a_valid_logout_token_names_a_user_or_a_session() {
         json!({"sid": null}),
         json!({"sub": null}),
         json!({"aud": ["other", CLIENT]}),
-        json!({"events": {EVENT: {"more": 1}, "https://other.example/event": {}}}),
+        json!({"events": {LOGOUT_EVENT: {"more": 1}, "https://other.example/event": {}}}),
         json!({"iat": NOW - 329, "exp": null}),
         json!({"iat": NOW + 30}),
     ] {
@@ -89,7 +89,7 @@ async fn a_logout_token_is_accepted_for_five_minutes_even_if_it_does_not_expire(
 async fn a_logout_token_that_violates_any_rule_is_refused() {
     use LogoutTokenError as E;
     use TokenError as T;
-    let claim = |name| E::Token(T::InvalidClaim { name });
+    let claim = |name| E::Token(T::claim(name));
     for (changes, wanted) in [
         (
             json!({"iss": "https://other.example/"}),
@@ -104,7 +104,7 @@ async fn a_logout_token_that_violates_any_rule_is_refused() {
         (json!({"aud": {CLIENT: CLIENT}}), claim("aud")),
         (json!({"iat": null}), claim("iat")),
         (json!({"iat": NOW.to_string()}), claim("iat")),
-        (json!({"iat": 1_800_000_000.5}), claim("iat")),
+        (json!({"iat": -0.5}), claim("iat")),
         (json!({"iat": NOW + 31}), E::Token(T::IssuedInFuture)),
         (json!({"iat": NOW - 330}), E::TooOld),
         (json!({"exp": NOW - 30}), E::Token(T::Expired)),
@@ -120,11 +120,11 @@ async fn a_logout_token_that_violates_any_rule_is_refused() {
         (json!({"sid": "a\u{0}b"}), claim("sid")),
         (json!({"events": null}), E::Event),
         (json!({"events": {}}), E::Event),
-        (json!({"events": [EVENT]}), E::Event),
-        (json!({"events": EVENT}), E::Event),
-        (json!({"events": {EVENT: null}}), E::Event),
-        (json!({"events": {EVENT: []}}), E::Event),
-        (json!({"events": {EVENT: true}}), E::Event),
+        (json!({"events": [LOGOUT_EVENT]}), E::Event),
+        (json!({"events": LOGOUT_EVENT}), E::Event),
+        (json!({"events": {LOGOUT_EVENT: null}}), E::Event),
+        (json!({"events": {LOGOUT_EVENT: []}}), E::Event),
+        (json!({"events": {LOGOUT_EVENT: true}}), E::Event),
         (
             json!({"events": {"http://schemas.openid.net/event/other": {}}}),
             E::Event,

@@ -145,6 +145,7 @@ impl TestProxy {
             login: None,
             credentials: None,
             clock: clock.clone(),
+            max_token_bytes: crate::token::DEFAULT_TOKEN_BYTES,
             rule_headers: vec![],
             forward_auth: vec![],
             isolation: IsolationPolicy::default(),
