@@ -240,7 +240,7 @@ impl Explainer<'_> {
             return Ok(None);
         }
         if let Some(text) = &self.question.token {
-            return match BearerToken::new(text) {
+            return match BearerToken::within(text, self.config.max_token_bytes) {
                 Ok(token) => Ok(Some(token)),
                 Err(error) => {
                     self.report

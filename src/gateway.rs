@@ -72,6 +72,8 @@ pub struct Gateway {
     pub login: Option<login::Login>,
     /// The clock.
     pub clock: SharedClock,
+    /// `limits.token_bytes`: the longest token that callers may send, in bytes.
+    pub max_token_bytes: usize,
     /// Every header that any rule sets. The caller's copies are removed on every route, because
     /// upstreams trust these headers.
     pub rule_headers: Vec<HeaderName>,
@@ -289,7 +291,7 @@ impl Gateway {
         if let Err(rejection) = self.check_isolation(route, head) {
             return Err(Box::new(admission.refused(rejection)));
         }
-        match Self::check_caller(&mut admission, head, now, memo).await {
+        match self.check_caller(&mut admission, head, now, memo).await {
             Ok(()) => Ok(admission),
             Err(rejection) => Err(Box::new(admission.refused(rejection))),
         }
@@ -304,6 +306,7 @@ impl Gateway {
 
     /// Authenticates the caller and applies rate limits and rules.
     async fn check_caller(
+        &self,
         admission: &mut Admission,
         head: Head<'_>,
         now: Now,
@@ -320,7 +323,7 @@ impl Gateway {
                 let by_cookie = admission.authenticate_by_cookie(&session, head, now, memo);
                 authenticated = Box::pin(by_cookie).await;
             } else if !admission.recall(head.headers, now, &memo.token) {
-                let bearer = bearer(&admission.route, head.headers)?;
+                let bearer = bearer(&admission.route, head.headers, self.max_token_bytes)?;
                 let memo = &mut memo.token;
                 authenticated = admission.authenticate(bearer, head.peer, now, memo).await;
             }

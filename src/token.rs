@@ -23,6 +23,7 @@ mod jws;
 mod keys;
 mod logout_token;
 mod memo;
+mod numeric_date;
 mod rules;
 pub mod settings;
 mod shape;
@@ -33,12 +34,13 @@ mod strict_json;
 mod subject_pattern;
 #[cfg(test)]
 pub(crate) mod testing;
+mod token_use;
 mod verified;
 mod workload;
 
 pub use basic::{BasicCredentials, OTP};
-pub use bearer::{BearerToken, MAX_TOKEN_BYTES, PresentedToken, TokenDigest};
-pub use error::{TokenError, Unauthenticated};
+pub use bearer::{BearerToken, DEFAULT_TOKEN_BYTES, MAX_TOKEN_BYTES, PresentedToken, TokenDigest};
+pub use error::{Advice, ClaimRole, TokenError, Unauthenticated};
 pub use extensions::{ExtensionKey, Extensions};
 pub use id_token::{Expected, IdTokenClaims, IdTokenError, IdTokenVerifier, MAX_ID_TOKEN_BYTES};
 pub use introspection::{
@@ -53,6 +55,7 @@ pub use logout_token::{
     LogoutTokenClaims, LogoutTokenError, LogoutTokenVerifier, MAX_LOGOUT_TOKEN_BYTES,
 };
 pub use memo::TokenMemo;
+pub use numeric_date::{Rounding, numeric_date};
 pub use shape::{Provider, recognise};
 pub use shared_secret::{SharedSecretError, decode_shared_secret};
 pub use signing_key::{SigningKey, SigningKeyError};

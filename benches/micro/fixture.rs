@@ -24,7 +24,8 @@ use hawkgate::hawk::{Credentials, SignedRequest, Signer, nonce};
 use hawkgate::secret::SecretString;
 use hawkgate::token::settings::{Algorithm, KeyLocation, OidcIssuer, Profile};
 use hawkgate::token::{
-    BearerToken, Caller, FetchedKeys, Issuer, KeyFetchError, KeyFetcher, RefreshObserver,
+    BearerToken, Caller, DEFAULT_TOKEN_BYTES, FetchedKeys, Issuer, KeyFetchError, KeyFetcher,
+    RefreshObserver,
 };
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderValue};
@@ -138,6 +139,7 @@ pub(crate) async fn issuer(jwks: &[u8]) -> Arc<Issuer> {
         audiences: vec!["bench".into()],
         algorithms: Algorithm::ALL.to_vec(),
         profile: Profile::Rfc9068,
+        format: Profile::Rfc9068.format(),
         leeway: Duration::from_secs(30),
         clients: None,
         subjects: None,
@@ -279,6 +281,7 @@ pub(crate) fn gateway(count: usize, issuer: Option<Arc<Issuer>>) -> Gateway {
         sessions: hawkgate::gateway::session::SessionTable::default(),
         login: None,
         clock: SystemClock::shared(),
+        max_token_bytes: DEFAULT_TOKEN_BYTES,
         rule_headers: vec![],
         isolation: IsolationPolicy::default(),
         observability: Observability::default(),
@@ -331,7 +334,7 @@ impl CachedCallers {
 
     /// Reads the token from the headers, looks up the credentials and signs a request.
     pub(crate) async fn hit(&self, headers: &HeaderMap) -> String {
-        let bearer = BearerToken::from_headers(headers)
+        let bearer = BearerToken::from_headers(headers, DEFAULT_TOKEN_BYTES)
             .ok()
             .flatten()
             .expect("a bearer");

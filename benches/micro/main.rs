@@ -25,7 +25,7 @@ use hawkgate::gateway::resource_isolation::Transport;
 use hawkgate::gateway::rule::{Expression, RequestAttributes};
 use hawkgate::gateway::{CallerMemo, Head};
 use hawkgate::hawk::{SignedRequest, nonce};
-use hawkgate::token::{BearerToken, authenticate};
+use hawkgate::token::{BearerToken, DEFAULT_TOKEN_BYTES, authenticate};
 use http::{HeaderMap, Method};
 use serde_json::json;
 
@@ -55,7 +55,7 @@ fn verification(c: &mut Criterion) {
             b.iter_batched(
                 || runtime.block_on(issuer(&jwks)),
                 |issuer| {
-                    let bearer = BearerToken::from_headers(&headers)
+                    let bearer = BearerToken::from_headers(&headers, DEFAULT_TOKEN_BYTES)
                         .ok()
                         .flatten()
                         .expect("a bearer");
@@ -72,7 +72,7 @@ fn verification(c: &mut Criterion) {
     let issuers = [issuer];
     c.bench_function("verify, cached", |b| {
         b.iter(|| {
-            let bearer = BearerToken::from_headers(black_box(&headers))
+            let bearer = BearerToken::from_headers(black_box(&headers), DEFAULT_TOKEN_BYTES)
                 .ok()
                 .flatten()
                 .expect("a bearer");

@@ -150,6 +150,7 @@ impl Builder<'_> {
                 routes: RouteTable::new(routes),
                 login,
                 clock: self.clock.clone(),
+                max_token_bytes: config.max_token_bytes,
                 rule_headers: rule_headers(&rules),
                 isolation: IsolationPolicy::new(config.server.local_hosts.clone()),
                 observability: observe(config, self.clock, self.metrics)?,
@@ -262,6 +263,7 @@ impl Builder<'_> {
             minter: Arc::new(minter),
             source: Arc::clone(&source.name),
             require_scopes: login.require_scopes.clone(),
+            max_token_bytes: config.max_token_bytes,
             rules,
             cors: login
                 .allowed_origins

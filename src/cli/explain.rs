@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use http::Method;
 use url::Url;
 
-use hawkgate::clock::{Clock as _, SystemClock};
+use hawkgate::clock::SystemClock;
 use hawkgate::config;
 use hawkgate::explain::{self, Explanation, Question};
 use hawkgate::secret::SecretString;

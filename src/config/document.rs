@@ -80,7 +80,7 @@ pub(super) fn read(reader: &mut Reader<'_>, document: &DeTable<'_>) -> Option<Co
         );
     }
 
-    let (limits, rate) = limits?;
+    let (limits, max_token_bytes, rate) = limits?;
     let config = Config {
         server: server?,
         issuers: issuers.iter().map(named_issuer).collect::<Option<_>>()?,
@@ -102,6 +102,7 @@ pub(super) fn read(reader: &mut Reader<'_>, document: &DeTable<'_>) -> Option<Co
             .collect::<Option<_>>()?,
         login: login?,
         limits,
+        max_token_bytes,
         rate,
         cache: cache?,
         log: log?,

@@ -1,8 +1,10 @@
 //! `[[issuer]]`
 
+mod format;
 mod introspection;
 mod shared_secret;
 
+pub(super) use format::ClaimNames;
 pub(super) use introspection::IntrospectionKeys;
 pub(super) use shared_secret::SharedSecret;
 
@@ -23,6 +25,7 @@ use super::value::{Choice, List};
 use crate::remote::jwks::read_key_file;
 use crate::token::check_key_set;
 use crate::token::settings::{Algorithm, KeyLocation, OidcIssuer, Profile};
+use format::TokenType;
 
 section! {
     /// An issuer of bearer tokens. Each route lists the issuers that it trusts.
@@ -41,6 +44,7 @@ section! {
     /// Kind `oidc`: JWTs verified with the issuer's public keys.
     pub(super) struct Oidc {
         /// The exact `iss` of its tokens, byte by byte (Auth0's ends with `/`), and the base of discovery.
+        /// With `jwks_url` or `jwks_file` it is only a name, which may begin with http:// or be no URL.
         url: String = [required],
         /// The URL of its JWK Set, instead of using discovery.
         jwks_url: Url = [optional],
@@ -48,17 +52,21 @@ section! {
         jwks_file: PathBuf = [optional],
         /// PEM file with the only CAs trusted for fetching keys; the platform's when left out.
         ca: PathBuf = [optional],
-        /// Accepted values of `aud`; a token must have at least one of them.
+        /// Accepted values of `aud`, or of `audience_claims`; a token must have at least one of them.
         audiences: List<String> = [required],
         /// Accepted signature algorithms; asymmetric ones only.
         algorithms: List<Algorithm> = [default
             "['RS256', 'RS384', 'RS512', 'PS256', 'PS384', 'PS512', 'ES256', 'ES384', 'EdDSA', 'Ed25519']"],
-        /// `rfc9068`: access tokens with `typ` `at+jwt`. `auth0`: `typ` `JWT`, ID tokens refused.
+        /// What its access tokens look like. `rfc9068`: `typ` is `at+jwt`. `auth0`, `okta` (and Zitadel),
+        /// `entra` (and AD FS), `cognito`, `keycloak`: as that provider issues them, ID tokens refused.
         /// `workload`: workload identities with any `typ`; `subjects` is required.
         profile: Profile = [default "'rfc9068'"],
+        /// Accepted values of the header's `typ`, in any case; `""` accepts tokens without one. The profile's
+        /// when left out.
+        token_types: List<TokenType> = [optional],
         /// Tolerated clock skew; at most 5m.
         leeway: Duration = [default "'30s'"],
-        /// Accepted values of `client_id` or `azp`; any when left out.
+        /// Accepted clients, by `client_claims`; any when left out.
         clients: List<String> = [optional],
         /// Accepted values of `sub`, in which each `*` matches any text; any when left out, which profile
         /// `workload` does not allow.
@@ -97,9 +105,9 @@ impl Kind {
     /// The keys specific to this kind, in one or two lists.
     const fn keys(self) -> &'static [&'static [Key]] {
         match self {
-            Self::Oidc => &[Oidc::KEYS],
-            Self::SharedSecret => &[SharedSecret::KEYS],
-            Self::Introspection => &[IntrospectionKeys::KEYS, ClientKeys::KEYS],
+            Self::Oidc => &[Oidc::KEYS, ClaimNames::KEYS],
+            Self::SharedSecret => &[SharedSecret::KEYS, ClaimNames::KEYS],
+            Self::Introspection => &[IntrospectionKeys::KEYS, ClaimNames::KEYS, ClientKeys::KEYS],
             Self::Delegated => &[],
         }
     }
@@ -119,15 +127,37 @@ impl Kind {
 }
 
 impl Choice for Profile {
-    const NAMES: &'static [&'static str] = &["rfc9068", "auth0", "workload"];
+    const NAMES: &'static [&'static str] = &{
+        let mut names = [""; Self::ALL.len()];
+        let mut index = 0;
+        while index < names.len() {
+            names[index] = Self::ALL[index].name();
+            index += 1;
+        }
+        names
+    };
 
     fn from_name(name: &str) -> Option<Self> {
-        match name {
-            "rfc9068" => Some(Self::Rfc9068),
-            "auth0" => Some(Self::Auth0),
-            "workload" => Some(Self::Workload),
-            _ => None,
-        }
+        Self::from_name(name)
+    }
+
+    fn explain_refusal(name: &str) -> Option<(String, String)> {
+        let lower = name.to_ascii_lowercase();
+        let known = match lower.as_str() {
+            "azure" | "azuread" | "azure-ad" | "entra-id" | "entraid" | "microsoft" | "adfs"
+            | "ad-fs" => "entra",
+            "zitadel" => "okta",
+            "aws" | "aws-cognito" | "amazon" => "cognito",
+            "rhsso" | "red-hat-sso" => "keycloak",
+            "github" | "github-actions" | "gitlab" | "kubernetes" | "k8s" | "google" | "gcp"
+            | "dex" => "workload",
+            _ => return None,
+        };
+        let problem = format!("{} is not a valid value", quoted(name));
+        Some((
+            problem,
+            format!("write \"{known}\", which is for its tokens"),
+        ))
     }
 }
 
@@ -176,11 +206,13 @@ pub(super) fn read(reader: &mut Reader<'_>, table: &Table<'_>) -> Declaration<Is
         refuse_unknown(reader, table, kind);
         match kind {
             Kind::Oidc => {
-                let oidc = Oidc::read(reader, table).resolve(reader)?;
+                let names = ClaimNames::read(reader, table);
+                let oidc = Oidc::read(reader, table).resolve(reader, names)?;
                 Some(IssuerKind::Oidc(Box::new(oidc)))
             }
             Kind::SharedSecret => {
-                let secret = SharedSecret::read(reader, table).resolve(reader)?;
+                let names = ClaimNames::read(reader, table);
+                let secret = SharedSecret::read(reader, table).resolve(reader, names)?;
                 Some(IssuerKind::SharedSecret(Box::new(secret)))
             }
             Kind::Introspection => {
@@ -203,7 +235,8 @@ fn refuse_unknown(reader: &mut Reader<'_>, table: &Table<'_>, kind: Kind) {
             return None;
         }
         let kinds = owners.join(" or ");
-        let key_of_oidc = Oidc::KEYS.iter().any(|key| key.name == name);
+        let mut keys_of_oidc = Kind::Oidc.keys().iter().flat_map(|keys| keys.iter());
+        let key_of_oidc = keys_of_oidc.any(|key| key.name == name);
         Some(match kind {
             Kind::Delegated if key_of_oidc => {
                 let problem =
@@ -237,7 +270,7 @@ fn refuse_empty<T>(reader: &mut Reader<'_>, field: &Field<List<T>>, remedy: &str
 }
 
 impl Oidc {
-    fn resolve(self, reader: &mut Reader<'_>) -> Option<OidcIssuer> {
+    fn resolve(self, reader: &mut Reader<'_>, names: ClaimNames) -> Option<OidcIssuer> {
         self.check_url(reader);
         check_audiences(reader, &self.audiences);
         check_subjects(reader, &self.url, self.profile.value, &self.subjects);
@@ -261,6 +294,9 @@ impl Oidc {
                 reader.warn(&self.ca.at, problem, "remove it");
             }
         }
+        // Even if the profile is invalid, so that all errors are reported.
+        let profile = self.profile.value.unwrap_or(Profile::Rfc9068);
+        let format = names.resolve(reader, profile, Some(self.token_types));
         let algorithms = self.algorithms.value.map(List::into_values);
         let keys = resolve_keys(reader, self.jwks_url, self.jwks_file, algorithms.as_deref())?;
         Some(OidcIssuer {
@@ -270,6 +306,7 @@ impl Oidc {
             audiences: self.audiences.value?.into_values(),
             algorithms: algorithms?,
             profile: self.profile.value?,
+            format: format?,
             leeway: self.leeway.value?,
             clients: self.clients.optional()?.map(List::into_values),
             subjects: self.subjects.optional()?.map(List::into_values),
@@ -284,7 +321,9 @@ impl Oidc {
         let at = &self.url.at;
         match http_url::parse(text) {
             Ok(url) => {
-                require_https(reader, at, &url, KEY_SUBSTITUTION);
+                if !without_discovery {
+                    require_https(reader, at, &url, KEY_SUBSTITUTION);
+                }
                 if url.query().is_some() {
                     reader.error(
                         at,
@@ -292,7 +331,11 @@ impl Oidc {
                         "write it exactly as in the tokens' `iss`",
                     );
                 }
-                if self.profile.value == Some(Profile::Auth0) && !text.ends_with('/') {
+                // Other providers, and custom domains, may have the profile too.
+                let is_auth0 = url
+                    .host_str()
+                    .is_some_and(|host| host.ends_with(".auth0.com"));
+                if is_auth0 && !text.ends_with('/') {
                     let problem = "Auth0's `iss` ends with a slash, and is compared byte by byte";
                     reader.warn(
                         at,

@@ -8,12 +8,19 @@ use super::units::{show_duration, show_size};
 use super::value::{Nested, Size};
 use crate::gateway;
 use crate::proxy::settings;
+use crate::token::MAX_TOKEN_BYTES;
+
+/// What a request's head needs besides the token, in bytes: request line, `Host` and a few fields.
+const REST_OF_HEAD: u64 = 4 * 1024;
 
 section! {
     /// Limits on callers' use of resources.
     pub(super) struct Limits {
         /// Largest request head (request line and headers); 1KiB to 1MiB.
         header_bytes: Size = [default "'32KiB'"],
+        /// Longest bearer token that a caller may send; 1KiB to 32KiB. Raise header_bytes with it if the rest of
+        /// the head would no longer fit.
+        token_bytes: Size = [default "'8KiB'"],
         /// Longest request target (path and query); at least 256B, at most header_bytes.
         url_bytes: Size = [default "'16KiB'"],
         /// Time within which the whole request head must arrive; 10ms to 5m.
@@ -56,11 +63,13 @@ section! {
 }
 
 impl Limits {
+    /// The limits of the listeners, the longest token in bytes, and `rate`.
     pub(super) fn resolve(
         self,
         reader: &mut Reader<'_>,
-    ) -> Option<(settings::Limits, Option<gateway::rate_limit::Rate>)> {
+    ) -> Option<(settings::Limits, usize, Option<gateway::rate_limit::Rate>)> {
         self.check(reader);
+        let token_bytes = self.token_bytes.value?.bytes();
         let requests = usize::try_from(self.requests_in_flight.value?).ok()?;
         let limits = settings::Limits {
             header_bytes: self.header_bytes.value?.bytes(),
@@ -89,7 +98,7 @@ impl Limits {
             replay_body: self.replay_body.value?.bytes(),
             replay_memory: self.replay_memory.value?.bytes(),
         };
-        Some((limits, rate::resolve(reader, self.rate)?))
+        Some((limits, token_bytes, rate::resolve(reader, self.rate)?))
     }
 
     fn check(&self, reader: &mut Reader<'_>) {
@@ -97,6 +106,9 @@ impl Limits {
         const HOUR: Duration = Duration::from_hours(1);
         let show = |size: Size| show_size(size.0);
         reader.check_range(&self.header_bytes, Size(1 << 10), Size(1 << 20), show);
+        let longest = Size(MAX_TOKEN_BYTES as u64);
+        reader.check_range(&self.token_bytes, Size(1 << 10), longest, show);
+        self.check_token_fits(reader);
         let url_max = self.header_bytes.value.unwrap_or(Size(1 << 20));
         reader.check_range(&self.url_bytes, Size(256), url_max, show);
         let five_minutes = Duration::from_mins(5);
@@ -114,6 +126,23 @@ impl Limits {
         reader.check_range(&self.body, Size(1), Size(u64::MAX), show);
         reader.check_range(&self.replay_body, Size(0), Size(1 << 30), show);
         self.check_replay(reader);
+    }
+
+    /// A token that is explicitly allowed should also fit into a request.
+    fn check_token_fits(&self, reader: &mut Reader<'_>) {
+        let (Some(token), Some(head)) = (self.token_bytes.value, self.header_bytes.value) else {
+            return;
+        };
+        let needed = token.0.saturating_add(REST_OF_HEAD);
+        if self.token_bytes.given && needed > head.0 {
+            let problem = format!(
+                "a token of {} and the rest of a request's head do not fit into header_bytes ({})",
+                show_size(token.0),
+                show_size(head.0)
+            );
+            let remedy = format!("write header_bytes = \"{}\" or more", show_size(needed));
+            reader.warn(&self.token_bytes.at, problem, remedy);
+        }
     }
 
     fn check_replay(&self, reader: &mut Reader<'_>) {

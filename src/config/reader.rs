@@ -36,6 +36,8 @@ pub struct Key {
 pub enum Shape {
     /// A non-empty string.
     Text,
+    /// A value of a token's `typ`, or an empty string.
+    TokenType,
     /// A string of 1 to 64 characters from `A-Z a-z 0-9 . _ -`.
     Name,
     /// `true` or `false`.
@@ -364,6 +366,7 @@ impl<'a> Reader<'a> {
 /// An example value, for "missing" errors.
 fn example(shape: &Shape) -> String {
     match shape {
+        Shape::TokenType => "\"at+jwt\"".into(),
         Shape::Text | Shape::Name => "\"…\"".into(),
         Shape::Flag => "true".into(),
         Shape::Count => "1".into(),

@@ -47,6 +47,8 @@ pub struct Config {
     pub login: Option<Login>,
     /// `[limits]`
     pub limits: Limits,
+    /// `limits.token_bytes`.
+    pub max_token_bytes: usize,
     /// `limits.rate`, for each client over all routes together; `None` for no limit.
     pub rate: Option<Rate>,
     /// `[cache]`

@@ -211,6 +211,9 @@ fn property(key: &Key) -> Value {
 fn shape(shape: &Shape) -> Value {
     match shape {
         Shape::Text => json!({ "type": "string", "pattern": "\\S" }),
+        Shape::TokenType => {
+            json!({ "type": "string", "pattern": "^([Aa][Pp][Pp][Ll][Ii][Cc][Aa][Tt][Ii][Oo][Nn]/)?[A-Za-z0-9!#$&^_.+-]+$|^$" })
+        }
         Shape::Name => json!({ "type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$" }),
         Shape::Flag => json!({ "type": "boolean" }),
         Shape::Count => json!({ "type": "integer", "minimum": 0 }),

@@ -74,7 +74,7 @@ pub enum Verdict {
         /// The value of `X-Hawkgate-Error`.
         reason: &'static str,
         /// The message in the response.
-        message: &'static str,
+        message: String,
         /// The cause in the operator's log.
         #[serde(skip_serializing_if = "Option::is_none")]
         cause: Option<String>,
@@ -95,7 +95,7 @@ impl Verdict {
         Self::Refused {
             status: rejection.reason.status().as_u16(),
             reason: rejection.reason.label(),
-            message: rejection.reason.message(),
+            message: rejection.message().to_owned(),
             cause: rejection.cause.clone(),
         }
     }

@@ -12,8 +12,11 @@ use super::report::{Report, Stage, Status, Step};
 use super::shown::{member, shown, time};
 use crate::clock::UnixMillis;
 use crate::config::{Config, IssuerKind};
-use crate::token::settings::{KeyLocation, OidcIssuer, Profile};
-use crate::token::{self, BearerToken, Caller, Issuer, TokenError, UnverifiedToken, inspect};
+use crate::token::settings::{KeyLocation, OidcIssuer, Profile, TokenFormat};
+use crate::token::{
+    self, BearerToken, Caller, ClaimRole, Issuer, TokenError, Unauthenticated, UnverifiedToken,
+    inspect,
+};
 
 /// The checks of a signed token, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -27,8 +30,8 @@ pub(super) enum Check {
     Signature,
     Time,
     OneClient,
-    Audience,
     NoIdToken,
+    Audience,
     Subject,
     Client,
     Unbound,
@@ -46,8 +49,8 @@ impl Check {
         Self::Signature,
         Self::Time,
         Self::OneClient,
-        Self::Audience,
         Self::NoIdToken,
+        Self::Audience,
         Self::Subject,
         Self::Client,
         Self::Unbound,
@@ -79,29 +82,34 @@ impl Check {
     pub(super) fn of(error: &TokenError) -> Option<Self> {
         use TokenError as E;
         Some(match error {
-            E::TooLarge | E::Malformed | E::Encrypted | E::DuplicateMember => Self::Form,
+            E::TooLarge | E::Opaque | E::Malformed | E::Encrypted | E::DuplicateMember => {
+                Self::Form
+            }
             E::UnknownIssuer => Self::Issuer,
             E::CriticalHeader => Self::CriticalHeaders,
             E::UnacceptableAlgorithm => Self::Algorithm,
             E::WrongType => Self::Type,
-            E::KeyIdMissing | E::UnknownKey | E::UnsuitableKey | E::KeysUnavailable { .. } => {
-                Self::Key
-            }
+            E::KeyIdMissing
+            | E::UnknownKey
+            | E::UnsuitableKey { .. }
+            | E::KeysUnavailable { .. } => Self::Key,
             E::BadSignature => Self::Signature,
             E::Expired | E::ClockNotSet | E::NotYetValid | E::IssuedInFuture => Self::Time,
             E::ClientMismatch => Self::OneClient,
             E::WrongAudience => Self::Audience,
-            E::IdToken => Self::NoIdToken,
+            E::IdToken | E::RefreshToken | E::LogoutToken | E::NotAccessToken { .. } => {
+                Self::NoIdToken
+            }
             E::SubjectNotAllowed => Self::Subject,
             E::ClientNotAllowed => Self::Client,
             E::Bound => Self::Unbound,
-            E::InvalidClaim { name } => match *name {
-                "iss" => Self::Issuer,
-                "exp" | "nbf" | "iat" => Self::Time,
-                "client_id" | "azp" => Self::OneClient,
-                "aud" => Self::Audience,
-                "sub" => Self::Subject,
-                _ => Self::Scopes,
+            E::InvalidClaim { role, .. } => match role {
+                ClaimRole::Issuer => Self::Issuer,
+                ClaimRole::Time => Self::Time,
+                ClaimRole::Client => Self::OneClient,
+                ClaimRole::Audience => Self::Audience,
+                ClaimRole::Subject => Self::Subject,
+                ClaimRole::Scopes | ClaimRole::Other => Self::Scopes,
             },
             _ => return None,
         })
@@ -146,11 +154,11 @@ pub(super) async fn explain(
             Some(authenticated.caller)
         }
         Err(refused) => {
-            let outcome = Outcome::Rejected(&refused.error);
+            let outcome = Outcome::Rejected(&refused);
             let issuer = refused.issuer.as_deref();
             explain_checks(report, config, issuers, bearer, issuer, &outcome, now);
             if Check::of(&refused.error).is_none() || !is_signed(config, issuer) {
-                report.failed(Stage::Token, "verified", refused.error.to_string());
+                report.failed(Stage::Token, "verified", refused.to_string());
             }
             None
         }
@@ -201,7 +209,7 @@ pub(super) fn explain_scopes(report: &mut Report, required: &[String], caller: &
 
 enum Outcome<'a> {
     Verified,
-    Rejected(&'a TokenError),
+    Rejected(&'a Unauthenticated),
     Unknown,
 }
 
@@ -240,7 +248,7 @@ fn explain_checks(
         return;
     }
     let failed = match outcome {
-        Outcome::Rejected(error) => match Check::of(error) {
+        Outcome::Rejected(refused) => match Check::of(&refused.error) {
             Some(check) => Some(check),
             None => return,
         },
@@ -255,7 +263,7 @@ fn explain_checks(
             _ => Status::Ok,
         };
         let detail = match (outcome, status) {
-            (Outcome::Rejected(error), Status::Failed) => Some(error.to_string()),
+            (Outcome::Rejected(refused), Status::Failed) => Some(why(refused, issuers)),
             (_, Status::Skipped) => Some("not reached".into()),
             _ => None,
         };
@@ -267,10 +275,26 @@ fn explain_checks(
             expected: expected(check, config, issuers, oidc).filter(|_| reached),
             found: token
                 .as_ref()
-                .and_then(|t| found(check, t, now))
+                .and_then(|t| found(check, t, oidc.map(|oidc| &oidc.format), now))
                 .filter(|_| reached),
             detail,
         });
+    }
+}
+
+/// Why a token was refused and, if that is because there are no keys, why there are none.
+fn why(refused: &Unauthenticated, issuers: &[Arc<Issuer>]) -> String {
+    let is_its = |issuer: &&Arc<Issuer>| Some(issuer.name()) == refused.issuer.as_ref();
+    let problem = match refused.error {
+        TokenError::KeysUnavailable { .. } => {
+            let issuer = issuers.iter().find(is_its);
+            issuer.and_then(|issuer| issuer.keys_problem())
+        }
+        _ => None,
+    };
+    match problem {
+        Some(problem) => format!("{refused}: {problem}"),
+        None => refused.to_string(),
     }
 }
 
@@ -292,11 +316,14 @@ fn expected(
             let names = oidc.algorithms.iter().map(|a| a.name());
             format!("one of {}", names.collect::<Vec<_>>().join(", "))
         }
-        Check::Type => match oidc.profile {
-            Profile::Rfc9068 => "\"at+jwt\" (profile rfc9068)".into(),
-            Profile::Auth0 => "\"JWT\" (profile auth0)".into(),
-            Profile::Workload => "any (profile workload)".into(),
-        },
+        Check::Type => {
+            let types = match oidc.format.token_types.as_deref() {
+                None => "any".into(),
+                Some([one]) if !one.is_empty() => format!("{one:?}"),
+                Some(types) => format!("one of {types:?}"),
+            };
+            format!("{types} (profile {})", oidc.profile.name())
+        }
         Check::Key => match &oidc.keys {
             KeyLocation::Discovery => {
                 "a key in the key set that the issuer's discovery document names".into()
@@ -313,30 +340,47 @@ fn expected(
 }
 
 /// The value in the token: only those that identify the issuer, key, times and parties.
-fn found(check: Check, token: &UnverifiedToken, now: UnixMillis) -> Option<String> {
+fn found(
+    check: Check,
+    token: &UnverifiedToken,
+    format: Option<&TokenFormat>,
+    now: UnixMillis,
+) -> Option<String> {
     let UnverifiedToken { header, claims } = token;
+    let standard = Profile::Rfc9068.format();
+    let format = format.unwrap_or(&standard);
     match check {
         Check::Issuer => Some(member(claims, "iss")),
         Check::Algorithm => Some(member(header, "alg")),
         Check::Type => Some(member(header, "typ")),
         Check::Key => Some(member(header, "kid")),
         Check::Time => Some(times(claims, now)),
-        Check::Audience => Some(member(claims, "aud")),
+        Check::Audience => Some(first_member(claims, &format.audience_claims)),
         Check::Subject => Some(member(claims, "sub")),
         Check::OneClient | Check::Client => {
-            let names = ["client_id", "azp"].iter().filter_map(|name| {
+            let names = format.client_claims.iter().filter_map(|name| {
                 claims
-                    .get(*name)
+                    .get(name)
                     .map(|value| format!("{name} {}", shown(value)))
             });
             Some(or_none(names.collect::<Vec<_>>().join(", ")))
         }
-        Check::Scopes => Some(member(claims, "scope")),
+        Check::Scopes => Some(first_member(claims, &format.scope_claims)),
         Check::CriticalHeaders => Some(presence(header, &["crit"])),
-        Check::NoIdToken => Some(presence(claims, &["nonce", "at_hash", "c_hash"])),
+        Check::NoIdToken => Some(presence(
+            claims,
+            &["nonce", "at_hash", "c_hash", "token_use"],
+        )),
         Check::Unbound => Some(presence(claims, &["cnf"])),
         Check::Form | Check::Signature => None,
     }
+}
+
+/// The first of these members that is present.
+fn first_member(members: &Map<String, Value>, names: &[String]) -> String {
+    let mut present = names.iter().filter_map(|name| members.get(name));
+    let nothing = || format!("no {}", names.join(" or "));
+    present.next().map_or_else(nothing, shown)
 }
 
 /// Which of `names` are present, without their values.

@@ -96,7 +96,7 @@ impl Caller {
         }
     }
 
-    /// `client_id` or `azp` of the verified token, if it has one.
+    /// The client of the verified token, if it names one.
     pub fn client(&self) -> Option<&str> {
         self.token()?.client()
     }
@@ -129,10 +129,12 @@ impl Caller {
     }
 }
 
-/// The caller's token, or the route's workload token if the caller sent no `Authorization`.
+/// The caller's token of at most `max_bytes`, or the route's workload token if the caller sent no
+/// `Authorization`.
 pub(super) fn bearer<'h>(
     route: &Route,
     headers: &'h dyn HeaderFields,
+    max_bytes: usize,
 ) -> Result<IncomingToken<'h>, Rejection> {
     if let Some(workload) = &route.workload_token
         && headers.first(&http::header::AUTHORIZATION).is_none()
@@ -146,7 +148,7 @@ pub(super) fn bearer<'h>(
                     .with_cause(format!("{file} contains no token"))
             });
     }
-    let presented = PresentedToken::from_headers(headers)?;
+    let presented = PresentedToken::from_headers(headers, max_bytes)?;
     presented
         .map(IncomingToken::Request)
         .ok_or_else(|| Reason::MissingToken.into())
@@ -331,8 +333,8 @@ impl Admission {
             Ok(authenticated) => self.set_caller(authenticated),
             Err(unauthenticated) => {
                 self.verification = Some(unauthenticated.error.label());
-                self.rejecting_issuer = unauthenticated.issuer;
-                return Err(unauthenticated.error.into());
+                self.rejecting_issuer.clone_from(&unauthenticated.issuer);
+                return Err(unauthenticated.into());
             }
         }
         if self.passes_token() {

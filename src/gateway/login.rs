@@ -60,6 +60,8 @@ pub struct Login {
     pub timeout: Duration,
     /// The rate limits.
     pub rates: RateLimiters,
+    /// The longest token accepted, in bytes.
+    pub max_token_bytes: usize,
     /// The clock.
     pub clock: SharedClock,
 }
@@ -166,7 +168,7 @@ impl Login {
         };
         let client = request.head.client();
         self.rates.check_address(client)?;
-        let token = match verify(issuer, request.head, details).await {
+        let token = match verify(issuer, request.head, self.max_token_bytes, details).await {
             Ok(token) => token,
             Err(rejection) => {
                 self.rates.check_unverified(client)?;
@@ -233,13 +235,14 @@ impl Login {
     }
 }
 
-/// Verifies the caller's token, which must be from `issuer`.
+/// Verifies the caller's token of at most `max_bytes`, which must be from `issuer`.
 async fn verify(
     issuer: &Arc<Issuer>,
     head: Head<'_>,
+    max_bytes: usize,
     details: &mut RequestDetails,
 ) -> Result<Arc<VerifiedToken>, Rejection> {
-    let bearer = match BearerToken::from_headers(head.headers) {
+    let bearer = match BearerToken::from_headers(head.headers, max_bytes) {
         Ok(Some(bearer)) => bearer,
         Ok(None) => return Err(login_refused("no bearer token was sent")),
         Err(error) => return Err(login_refused(error.to_string())),
@@ -258,12 +261,12 @@ async fn verify(
             }
         }
         Err(unauthenticated) => {
-            details.issuer = unauthenticated.issuer;
+            details.issuer.clone_from(&unauthenticated.issuer);
             details.verification = Some(unauthenticated.error.label());
             if unauthenticated.error == TokenError::Internal {
                 return Err(Reason::Internal.into());
             }
-            Err(login_refused(unauthenticated.error.to_string()))
+            Err(login_refused(unauthenticated.to_string()))
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The responses to refused requests.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use http::StatusCode;
@@ -11,7 +12,7 @@ use crate::clock::UnixMillis;
 use crate::label::Label;
 use crate::secret::SecretString;
 use crate::session::SetCookie;
-use crate::token::TokenError;
+use crate::token::{TokenError, Unauthenticated};
 
 /// The response header that carries a new MFA recovery code, once.
 pub const RECOVERY_CODE: &str = "x-hawkgate-recovery-code";
@@ -35,6 +36,9 @@ pub struct Rejection {
     pub recovery_code: Option<SecretString>,
     /// Where to sign in, for `sign_in_required`.
     pub sign_in: Option<Box<SignInRequired>>,
+    /// The message in the response, if it says more than the reason's own. Says nothing about the
+    /// configuration other than its `profile`.
+    pub message: Option<Cow<'static, str>>,
     /// The cause, for the operator's log only.
     pub cause: Option<String>,
 }
@@ -74,6 +78,7 @@ impl From<Reason> for Rejection {
             basic_challenge: false,
             recovery_code: None,
             sign_in: None,
+            message: None,
             cause: None,
         }
     }
@@ -93,15 +98,19 @@ impl Rejection {
         self
     }
 
+    /// The message in the response.
+    pub fn message(&self) -> &str {
+        let own = self.message.as_deref();
+        own.unwrap_or_else(|| self.reason.message())
+    }
+
     /// The response, without framing headers. `method` and `now` become part of `requestInfo`;
     /// the payload never does.
     pub fn to_response(&self, method: &http::Method, now: UnixMillis) -> ErrorResponse {
         let ResponseRow {
-            code,
-            message,
-            challenge,
-            ..
+            code, challenge, ..
         } = self.reason.row();
+        let message = self.message();
         let mut headers = vec![
             ("content-type", "application/json".to_owned()),
             ("cache-control", "no-store".to_owned()),
@@ -168,13 +177,20 @@ impl From<TokenError> for Rejection {
         let reason = match error {
             E::OtherScheme => Reason::MissingToken,
             E::InvalidAuthorization => Reason::InvalidAuthorization,
-            E::TooLarge | E::Malformed | E::Encrypted | E::DuplicateMember | E::CriticalHeader => {
-                Reason::TokenMalformed
-            }
+            E::TooLarge
+            | E::Opaque
+            | E::Malformed
+            | E::Encrypted
+            | E::DuplicateMember
+            | E::CriticalHeader => Reason::TokenMalformed,
             E::UnacceptableAlgorithm => Reason::TokenAlgorithm,
-            E::WrongType | E::IdToken => Reason::TokenType,
+            E::WrongType
+            | E::IdToken
+            | E::RefreshToken
+            | E::LogoutToken
+            | E::NotAccessToken { .. } => Reason::TokenType,
             E::UnknownIssuer => Reason::TokenIssuer,
-            E::KeyIdMissing | E::UnknownKey | E::UnsuitableKey => Reason::TokenKey,
+            E::KeyIdMissing | E::UnknownKey | E::UnsuitableKey { .. } => Reason::TokenKey,
             E::BadSignature => Reason::TokenSignature,
             E::InvalidClaim { .. } | E::ClientMismatch => Reason::TokenClaims,
             E::WrongAudience => Reason::TokenAudience,
@@ -190,6 +206,7 @@ impl From<TokenError> for Rejection {
             E::Internal => Reason::Internal,
         };
         let mut rejection = Self::from(reason).with_cause(error.to_string());
+        rejection.message = message(&error).map(Cow::Borrowed);
         if let E::KeysUnavailable { retry_after } | E::IntrospectionUnavailable { retry_after } =
             error
         {
@@ -197,6 +214,42 @@ impl From<TokenError> for Rejection {
         }
         rejection
     }
+}
+
+impl From<Unauthenticated> for Rejection {
+    fn from(unauthenticated: Unauthenticated) -> Self {
+        let cause = unauthenticated.to_string();
+        let Unauthenticated { error, advice, .. } = unauthenticated;
+        let mut rejection = Self::from(error).with_cause(cause);
+        if let Some(advice) = advice {
+            let message = rejection.reason.message().trim_end_matches('.');
+            rejection.message = Some(format!("{message}: {advice}.").into());
+        }
+        rejection
+    }
+}
+
+/// What a token is and what to send instead, where that helps the caller.
+fn message(error: &TokenError) -> Option<&'static str> {
+    use TokenError as E;
+    Some(match error {
+        E::TooLarge => {
+            "The token is too large for this gateway: send one with fewer claims, or have `limits.token_bytes` raised."
+        }
+        E::Opaque => {
+            "This is an opaque token, not a JWT: ask the identity provider for an audience, or use introspection."
+        }
+        E::Encrypted => {
+            "The token is encrypted: ask the identity provider for a signed JWT, often by requesting an audience."
+        }
+        E::IdToken => "The token is an ID token: send the access token instead.",
+        E::RefreshToken => "The token is a refresh token: send the access token instead.",
+        E::LogoutToken => "The token is a logout token: send an access token instead.",
+        E::NotAccessToken { .. } => {
+            "The token cannot be told from an ID token: send an access token instead."
+        }
+        _ => return None,
+    })
 }
 
 #[cfg(test)]

@@ -428,6 +428,7 @@ async fn key_refreshes_are_counted_from_zero() {
         audiences: vec!["x".into()],
         algorithms: crate::token::settings::Algorithm::ALL.to_vec(),
         profile: crate::token::settings::Profile::Rfc9068,
+        format: crate::token::settings::Profile::Rfc9068.format(),
         leeway: Duration::ZERO,
         clients: None,
         subjects: None,

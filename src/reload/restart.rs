@@ -10,6 +10,7 @@ pub fn restart_needed(running: &Config, new: &Config) -> Vec<&'static str> {
     let Config {
         server,
         limits,
+        max_token_bytes: _,
         rate: _,
         log,
         issuers: _,

@@ -321,11 +321,15 @@ fn remedy(error: &TokenError) -> &'static str {
         TokenError::WrongAudience => {
             ": set the session's audience or resource to one of the issuer's audiences"
         }
-        TokenError::Malformed | TokenError::Encrypted => {
+        TokenError::Opaque | TokenError::Malformed | TokenError::Encrypted => {
             ": the provider issues opaque access tokens; set the session's audience or resource, or \
              use an issuer of kind introspection"
         }
-        TokenError::WrongType | TokenError::IdToken => ": check the issuer's profile",
+        TokenError::WrongType
+        | TokenError::IdToken
+        | TokenError::RefreshToken
+        | TokenError::LogoutToken
+        | TokenError::NotAccessToken { .. } => ": check the issuer's profile",
         _ => "",
     }
 }

@@ -12,8 +12,11 @@ use zeroize::Zeroizing;
 use super::TokenError;
 use crate::header_fields::{HeaderFields, only};
 
-/// Maximum length of a token, in bytes (`docs/design/tokens.md`, "Verification").
-pub const MAX_TOKEN_BYTES: usize = 8 * 1024;
+/// Maximum length of a token, in bytes, whatever `limits.token_bytes` is.
+pub const MAX_TOKEN_BYTES: usize = 32 * 1024;
+
+/// The default of `limits.token_bytes`, in bytes.
+pub const DEFAULT_TOKEN_BYTES: usize = 8 * 1024;
 
 /// Random per process, so that digests are meaningless outside this process.
 static DIGEST_KEY: LazyLock<Option<hmac::Key>> =
@@ -51,27 +54,36 @@ pub struct PresentedToken<'h> {
 impl<'h> PresentedToken<'h> {
     /// The bearer token in a request's `Authorization` field; `None` if there is no such
     /// field. The scheme is case-insensitive (RFC 9110 §11.1) and must be followed by one
-    /// `b64token` (RFC 6750 §2.1). Tokens in a query or a body are ignored.
+    /// `b64token` (RFC 6750 §2.1) of at most `max_bytes`. Tokens in a query or a body are ignored.
     ///
     /// # Errors
     /// [`TokenError::InvalidAuthorization`] if the field is repeated or malformed,
     /// [`TokenError::OtherScheme`] for a scheme such as `Basic` or `Hawk`,
-    /// [`TokenError::TooLarge`] above [`MAX_TOKEN_BYTES`].
-    pub fn from_headers(headers: &'h dyn HeaderFields) -> Result<Option<Self>, TokenError> {
-        bearer_text(headers)?.map(Self::new).transpose()
+    /// [`TokenError::TooLarge`] above `max_bytes`.
+    pub fn from_headers(
+        headers: &'h dyn HeaderFields,
+        max_bytes: usize,
+    ) -> Result<Option<Self>, TokenError> {
+        let text = bearer_text(headers)?;
+        text.map(|text| Self::new(text, max_bytes)).transpose()
     }
 
-    fn new(text: &'h [u8]) -> Result<Self, TokenError> {
+    fn new(text: &'h [u8], max_bytes: usize) -> Result<Self, TokenError> {
         if !is_b64token(text) {
             return Err(TokenError::InvalidAuthorization);
         }
-        if text.len() > MAX_TOKEN_BYTES {
+        if text.len() > max_bytes.min(MAX_TOKEN_BYTES) {
             return Err(TokenError::TooLarge);
         }
         Ok(Self {
             digest: TokenDigest::of(text)?,
             text,
         })
+    }
+
+    /// Its length, in bytes.
+    pub(super) fn size(&self) -> usize {
+        self.text.len()
     }
 
     /// The token in plain text. Review every use of this.
@@ -122,17 +134,29 @@ impl BearerToken {
     ///
     /// # Errors
     /// As [`PresentedToken::from_headers`].
-    pub fn from_headers(headers: &dyn HeaderFields) -> Result<Option<Self>, TokenError> {
-        let presented = PresentedToken::from_headers(headers)?;
+    pub fn from_headers(
+        headers: &dyn HeaderFields,
+        max_bytes: usize,
+    ) -> Result<Option<Self>, TokenError> {
+        let presented = PresentedToken::from_headers(headers, max_bytes)?;
         Ok(presented.map(PresentedToken::to_bearer))
     }
 
-    /// A token that was not read from a header field but, for example, from a workload's file.
+    /// A token that no caller sent: it was read, for example, from a workload's file, or issued to
+    /// hawkgate itself.
     ///
     /// # Errors
-    /// As [`Self::from_headers`], if the text is not a `b64token` or exceeds the length limit.
+    /// As [`Self::from_headers`], if the text is not a `b64token` or exceeds [`MAX_TOKEN_BYTES`].
     pub fn new(text: &str) -> Result<Self, TokenError> {
-        PresentedToken::new(text.as_bytes()).map(PresentedToken::to_bearer)
+        Self::within(text, MAX_TOKEN_BYTES)
+    }
+
+    /// A token of at most `max_bytes` that was not read from a header field.
+    ///
+    /// # Errors
+    /// As [`Self::from_headers`], if the text is not a `b64token` or exceeds the limit.
+    pub fn within(text: &str, max_bytes: usize) -> Result<Self, TokenError> {
+        PresentedToken::new(text.as_bytes(), max_bytes).map(PresentedToken::to_bearer)
     }
 
     /// The token in plain text. Review every use of this.
@@ -216,7 +240,8 @@ mod tests {
         for value in values {
             headers.append(AUTHORIZATION, HeaderValue::from_bytes(value).unwrap());
         }
-        BearerToken::from_headers(&headers).map(|t| t.map(|t| t.expose().to_owned()))
+        let token = BearerToken::from_headers(&headers, DEFAULT_TOKEN_BYTES);
+        token.map(|t| t.map(|t| t.expose().to_owned()))
     }
 
     #[test]
@@ -281,10 +306,17 @@ mod tests {
 
     #[test]
     fn the_length_limit_is_enforced() {
-        let longest = "a".repeat(MAX_TOKEN_BYTES);
-        assert!(BearerToken::new(&longest).is_ok());
+        let longest = "a".repeat(DEFAULT_TOKEN_BYTES);
+        assert!(BearerToken::within(&longest, DEFAULT_TOKEN_BYTES).is_ok());
         let over = format!("Bearer {longest}a");
         assert_eq!(read(&[over.as_bytes()]), Err(TokenError::TooLarge));
+        let longest = "a".repeat(MAX_TOKEN_BYTES);
+        assert!(BearerToken::new(&longest).is_ok());
+        let over = format!("{longest}a");
+        for limit in [MAX_TOKEN_BYTES, usize::MAX] {
+            let refused = BearerToken::within(&over, limit).err();
+            assert_eq!(refused, Some(TokenError::TooLarge));
+        }
     }
 
     #[test]

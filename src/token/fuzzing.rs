@@ -7,31 +7,33 @@ use http::{HeaderMap, HeaderValue};
 use serde_json::{Map, Value};
 
 use super::basic::BasicCredentials;
-use super::bearer::PresentedToken;
+use super::bearer::{MAX_TOKEN_BYTES, PresentedToken};
 use super::jwk::{KeySet, check_key_set};
 use super::jws::{Jws, claimed_issuers};
 use super::rules::Rules;
 use super::settings::{Algorithm, KeyLocation, OidcIssuer, Profile};
-use super::strict_json;
+use super::{TokenError, strict_json};
 use crate::clock::UnixMillis;
 
 const NOW: UnixMillis = UnixMillis::from_secs(1_790_000_000);
 
-static RULES: LazyLock<[Rules; 3]> = LazyLock::new(|| {
-    [Profile::Rfc9068, Profile::Auth0, Profile::Workload].map(|profile| {
+static RULES: LazyLock<Vec<Rules>> = LazyLock::new(|| {
+    let rules = |profile: &Profile| {
         Rules::new(&OidcIssuer {
             url: "https://a.example/".into(),
             keys: KeyLocation::File("/nonexistent".into()),
             ca: None,
             audiences: vec!["tc".into()],
             algorithms: Algorithm::ALL.to_vec(),
-            profile,
+            profile: *profile,
+            format: profile.format(),
             leeway: Duration::from_mins(1),
             clients: None,
             subjects: Some(vec!["me*".into(), "*".into()]),
             verified_max_age: Duration::from_mins(1),
         })
-    })
+    };
+    Profile::ALL.iter().map(rules).collect()
 });
 
 /// Fields named `name`, one for each line of `data`.
@@ -48,7 +50,7 @@ fn headers(name: &'static str, data: &[u8]) -> HeaderMap {
 /// Reads a bearer token from `Authorization`.
 pub fn bearer(data: &[u8]) {
     let headers = headers("authorization", data);
-    if let Ok(Some(token)) = PresentedToken::from_headers(&headers) {
+    if let Ok(Some(token)) = PresentedToken::from_headers(&headers, MAX_TOKEN_BYTES) {
         let text = token.expose();
         assert_eq!(headers.len(), 1);
         assert!(
@@ -111,9 +113,12 @@ pub fn jws(token: &str) {
 fn judge(header: &Map<String, Value>, claims: &Map<String, Value>) {
     for rules in &*RULES {
         let _ = rules.validate_header(header);
-        if let Ok(valid) = rules.validate_claims(claims, NOW) {
-            assert!(NOW < rules.accepted_until(valid.expires_at));
+        for is_at_jwt in [false, true] {
+            if let Ok(valid) = rules.validate_claims(claims, is_at_jwt, NOW) {
+                assert!(NOW < rules.accepted_until(valid.expires_at));
+            }
         }
+        let _ = rules.advice(&TokenError::WrongType, header, claims);
         let _ = rules.validate_introspection(claims, NOW, Duration::from_mins(1));
     }
 }

@@ -177,9 +177,11 @@ impl IdTokenVerifier {
         algorithm: Algorithm,
         expected: Expected<'_>,
     ) -> Result<IdTokenClaims, IdTokenError> {
-        let validated = self.rules.validate_claims(claims, self.clock.now())?;
+        let validated = self
+            .rules
+            .validate_claims(claims, false, self.clock.now())?;
         if !claims.contains_key("iat") {
-            return Err(TokenError::InvalidClaim { name: "iat" }.into());
+            return Err(TokenError::claim("iat").into());
         }
         self.authorized_party(claims)?;
         check_nonce(claims, expected.nonce)?;
@@ -228,6 +230,7 @@ fn id_token_rules(
         algorithms: algorithms.to_vec(),
         // Accepts any `typ`, or none: no `typ` is registered for ID tokens.
         profile: Profile::Workload,
+        format: Profile::Workload.format(),
         leeway,
         clients: None,
         subjects: Some(vec!["*".to_owned()]),

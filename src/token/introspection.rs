@@ -265,10 +265,40 @@ impl Inner {
             Err(IntrospectionError::of_issuer(cause))
         });
         let now = self.clock.now();
-        match response.and_then(|body| active_claims(&body, token)) {
+        match response.and_then(|body| self.active_claims(&body, token)) {
             Ok(claims) => Verdict::Decided(self.validate(claims, token.digest(), now)),
             Err(error) => Verdict::Failed(error),
         }
+    }
+
+    /// The claims of an active token; `None` if it is not active. A response without a boolean
+    /// `active` is unusable.
+    fn active_claims(
+        &self,
+        document: &[u8],
+        token: &BearerToken,
+    ) -> Result<Option<Map<String, Value>>, IntrospectionError> {
+        let unusable = |what: &str| IntrospectionError::of_issuer(format!("the response {what}"));
+        let claims = strict_json::object(document)
+            .map_err(|_| unusable("is not a JSON object without duplicate members"))?;
+        match claims.get("active") {
+            Some(Value::Bool(true)) if self.names_echo(&claims, token) => Err(unusable(
+                "repeats the token as the name of its subject or client",
+            )),
+            Some(Value::Bool(true)) => Ok(Some(claims)),
+            Some(Value::Bool(false)) => Ok(None),
+            _ => Err(unusable("has no boolean \"active\"")),
+        }
+    }
+
+    /// Whether a claim that is logged contains the token.
+    fn names_echo(&self, claims: &Map<String, Value>, token: &BearerToken) -> bool {
+        let names = ["sub", "client_id", "azp", "username"].into_iter();
+        let clients = self.rules.client_claims().iter().map(String::as_str);
+        let mut names = names
+            .chain(clients)
+            .filter_map(|name| claims.get(name)?.as_str());
+        names.any(|name| names_token(name, token.expose()))
     }
 
     /// `claims` is `None` if the token is not active.
@@ -394,32 +424,6 @@ impl IntrospectionError {
             retry_after: None,
         }
     }
-}
-
-/// The claims of an active token; `None` if it is not active. A response without a boolean `active`
-/// is unusable.
-fn active_claims(
-    document: &[u8],
-    token: &BearerToken,
-) -> Result<Option<Map<String, Value>>, IntrospectionError> {
-    let unusable = |what: &str| IntrospectionError::of_issuer(format!("the response {what}"));
-    let claims = strict_json::object(document)
-        .map_err(|_| unusable("is not a JSON object without duplicate members"))?;
-    match claims.get("active") {
-        Some(Value::Bool(true)) if names_echo(&claims, token) => Err(unusable(
-            "repeats the token as the name of its subject or client",
-        )),
-        Some(Value::Bool(true)) => Ok(Some(claims)),
-        Some(Value::Bool(false)) => Ok(None),
-        _ => Err(unusable("has no boolean \"active\"")),
-    }
-}
-
-/// Whether a claim that is logged contains the token.
-fn names_echo(claims: &Map<String, Value>, token: &BearerToken) -> bool {
-    let names = ["sub", "client_id", "azp", "username"].into_iter();
-    let mut names = names.filter_map(|name| claims.get(name)?.as_str());
-    names.any(|name| names_token(name, token.expose()))
 }
 
 fn unavailable(retry_after: Duration) -> TokenError {

@@ -11,11 +11,11 @@ use super::extensions::Extensions;
 use super::introspection::{EPOCH, Introspection};
 use super::jws::{Jws, claimed_issuers};
 use super::keys::Keys;
-use super::rules::{Rules, ValidatedHeader};
+use super::rules::{Rules, ValidatedClaims, ValidatedHeader};
 use super::shared_secret::SharedSecret;
 use super::{
-    Caller, IntrospectionObserver, Introspector, KeyFetcher, PresentedToken, RefreshObserver,
-    TokenDigest, TokenError, Unauthenticated, VerifiedToken,
+    Advice, Caller, IntrospectionObserver, Introspector, KeyFetcher, PresentedToken,
+    RefreshObserver, TokenDigest, TokenError, Unauthenticated, VerifiedToken,
 };
 use crate::bounded_cache::CacheBounds;
 use crate::circuit_breaker::Origin;
@@ -213,6 +213,15 @@ impl Issuer {
         }
     }
 
+    /// Why the latest fetch of the public keys yielded none that can be used, for operators; `None` if it
+    /// did, or if the issuer has none.
+    pub fn keys_problem(&self) -> Option<String> {
+        match &self.as_jwt()?.keys {
+            VerificationKeys::Public(keys) => keys.problem(),
+            VerificationKeys::Secret(_) => None,
+        }
+    }
+
     /// Takes one step of the background refresh: fetches the keys if due, and waits for the result.
     /// Call this in a loop, sleeping for [`WarmUp::again_in`] between calls.
     pub async fn warm_up(&self) -> WarmUp {
@@ -327,10 +336,8 @@ pub async fn authenticate<'t>(
         Choice::Verify(issuer, jwt, jws) => (issuer, jwt.verify(issuer, token.digest(), jws).await),
         Choice::Introspect(issuer, introspection) => {
             let origin = Origin::of_peer(peer);
-            (
-                issuer,
-                introspection.verify(&token.to_bearer(), origin).await,
-            )
+            let verified = introspection.verify(&token.to_bearer(), origin).await;
+            (issuer, verified.map_err(|error| (error, None)))
         }
         Choice::Delegate(issuer) => {
             return Ok(Authenticated {
@@ -348,9 +355,10 @@ pub async fn authenticate<'t>(
             caller: Caller::Verified(verified),
             verification: Some("ok"),
         }),
-        Err(error) => Err(Unauthenticated {
+        Err((error, advice)) => Err(Unauthenticated {
             issuer: Some(Arc::clone(&issuer.name)),
             error,
+            advice,
         }),
     }
 }
@@ -370,7 +378,7 @@ fn choose<'a>(token: &'a str, issuers: &'a [Arc<Issuer>]) -> Result<Choice<'a>, 
             let iss = jws.claims.get("iss").and_then(Value::as_str);
             let unknown = match iss {
                 Some(_) => TokenError::UnknownIssuer,
-                None => TokenError::InvalidClaim { name: "iss" },
+                None => TokenError::claim("iss"),
             };
             let named = iss.and_then(|iss| issuers.iter().find(|i| i.is_issuer_of(iss)));
             match named.map(|issuer| (issuer, &issuer.kind)) {
@@ -392,6 +400,7 @@ fn choose<'a>(token: &'a str, issuers: &'a [Arc<Issuer>]) -> Result<Choice<'a>, 
         return Err(Unauthenticated {
             issuer: Some(Arc::clone(&issuer.name)),
             error,
+            advice: None,
         });
     }
     if claimed.is_empty()
@@ -404,6 +413,7 @@ fn choose<'a>(token: &'a str, issuers: &'a [Arc<Issuer>]) -> Result<Choice<'a>, 
     delegated.ok_or(Unauthenticated {
         issuer: None,
         error,
+        advice: None,
     })
 }
 
@@ -492,15 +502,17 @@ impl JwtIssuer {
         self.cache.get(digest, now, epoch)
     }
 
+    /// Verifies a token. A refusal may come with advice.
     async fn verify(
         &self,
         issuer: &Issuer,
         digest: TokenDigest,
         jws: Jws<'_>,
-    ) -> Result<Arc<VerifiedToken>, TokenError> {
-        let header = self.rules.validate_header(&jws.header)?;
-        let epoch = self.keys.verify(&header, &jws).await?;
-        let claims = self.rules.validate_claims(&jws.claims, self.clock.now())?;
+    ) -> Result<Arc<VerifiedToken>, (TokenError, Option<Advice>)> {
+        let (epoch, claims) = self.check(&jws).await.map_err(|error| {
+            let advice = self.rules.advice(&error, &jws.header, &jws.claims);
+            (error, advice)
+        })?;
         let window = Window {
             from: claims.starts_at.map(|t| self.rules.accepted_from(t)),
             until: self.rules.accepted_until(claims.expires_at),
@@ -519,6 +531,15 @@ impl JwtIssuer {
         });
         self.cache.insert(&token, epoch, window);
         Ok(token)
+    }
+
+    /// Checks header, signature and claims. Returns the epoch of the keys that verified the signature.
+    async fn check(&self, jws: &Jws<'_>) -> Result<(u64, ValidatedClaims), TokenError> {
+        let header = self.rules.validate_header(&jws.header)?;
+        let epoch = self.keys.verify(&header, jws).await?;
+        let (is_at_jwt, now) = (header.is_at_jwt, self.clock.now());
+        let claims = self.rules.validate_claims(&jws.claims, is_at_jwt, now)?;
+        Ok((epoch, claims))
     }
 }
 

@@ -53,8 +53,8 @@ pub(super) enum KeySelectionError {
     Missing,
     /// There is no `kid`, and there are several keys for the algorithm.
     Ambiguous,
-    /// The key with this `kid` is not meant for this algorithm or use.
-    Unsuitable,
+    /// The key with this `kid` cannot be used with this algorithm, for this reason.
+    Unsuitable(&'static str),
 }
 
 impl From<KeySelectionError> for TokenError {
@@ -62,7 +62,7 @@ impl From<KeySelectionError> for TokenError {
         match error {
             KeySelectionError::Missing => Self::UnknownKey,
             KeySelectionError::Ambiguous => Self::KeyIdMissing,
-            KeySelectionError::Unsuitable => Self::UnsuitableKey,
+            KeySelectionError::Unsuitable(why) => Self::UnsuitableKey { why },
         }
     }
 }
@@ -76,46 +76,83 @@ pub fn check_key_set(document: &[u8], algorithms: &[Algorithm]) -> Result<(), St
     if !set.is_empty() {
         return Ok(());
     }
-    let keys = KeySet::members(document).map_err(|error| error.to_string())?;
-    if keys.is_empty() {
-        return Err("the JWK Set has no keys".into());
+    Err(format!(
+        "the JWK Set {}",
+        no_usable_key(document, algorithms)
+    ))
+}
+
+/// Why no key of a JWK Set without usable keys can be used, after "the JWK Set". Quotes nothing but
+/// `kid`s.
+pub(super) fn no_usable_key(document: &[u8], algorithms: &[Algorithm]) -> String {
+    let reasons = unusable_keys(document, algorithms, Purpose::Any);
+    match reasons.as_str() {
+        "" => "has no keys".into(),
+        reasons => format!("has no usable key: {reasons}"),
     }
-    let mut reasons = Vec::new();
-    for (index, jwk) in keys.iter().enumerate().take(MAX_REASONS) {
+}
+
+/// Which of a JWK Set's keys cannot be used, and why; empty if there are none. Keys for encryption are
+/// left out: nobody expects them to verify signatures.
+pub(super) fn unusable_for_signatures(document: &[u8], algorithms: &[Algorithm]) -> String {
+    unusable_keys(document, algorithms, Purpose::Signatures)
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    Any,
+    Signatures,
+}
+
+fn unusable_keys(document: &[u8], algorithms: &[Algorithm], purpose: Purpose) -> String {
+    let keys = KeySet::members(document).unwrap_or_default();
+    let mut unusable = keys.iter().enumerate().filter_map(|(index, jwk)| {
+        let is_expected = purpose == Purpose::Any || jwk.get("use").is_none_or(|u| u != "enc");
+        let why = match jwk.as_object() {
+            Some(jwk) => why_unusable(jwk, algorithms),
+            None => Some("is not a JSON object"),
+        };
+        let why = why.filter(|_| is_expected)?;
         let name = match jwk.get("kid").and_then(Value::as_str) {
             Some(kid) => format!("{:?}", kid.chars().take(64).collect::<String>()),
             None => format!("number {}", index + 1),
         };
-        reasons.push(format!("key {name} {}", why_unusable(jwk, algorithms)));
-    }
-    if keys.len() > MAX_REASONS {
+        Some(format!("key {name} {why}"))
+    });
+    let mut reasons: Vec<_> = unusable.by_ref().take(MAX_REASONS).collect();
+    if unusable.next().is_some() {
         reasons.push("and so on".into());
     }
-    let reasons = reasons.join("; ");
-    Err(format!("the JWK Set has no usable key: {reasons}"))
+    reasons.join("; ")
 }
 
-/// Maximum number of keys for which [`check_key_set`] gives a reason.
+/// Maximum number of keys for which a reason is given.
 const MAX_REASONS: usize = 8;
 
-/// Why a key cannot verify any of `algorithms`, after its name.
-fn why_unusable(jwk: &Value, algorithms: &[Algorithm]) -> &'static str {
-    let Some(jwk) = jwk.as_object() else {
-        return "is not a JSON object";
-    };
-    if jwk.contains_key("d") {
-        return "is a private key";
+/// Why a key cannot verify any of `algorithms`, after its name; `None` if it can.
+fn why_unusable(jwk: &Map<String, Value>, algorithms: &[Algorithm]) -> Option<&'static str> {
+    if let Err(why) = check_purpose(jwk) {
+        return Some(why);
     }
-    if !is_for_verifying(jwk) {
-        return "is not for verifying signatures, according to its use or key_ops";
+    if key_id(jwk).is_err() {
+        return Some("has a kid that is not a string of at most 512 bytes");
     }
     match Material::parse(jwk) {
-        Material::Unusable => "has a kty, crv or parameters that are not supported, or is too weak",
-        material if material.decoding_key().is_none() => "has invalid parameters",
+        Material::Unusable => Some(match member(jwk, "kty") {
+            Some(Value::String(kty)) if kty == "oct" => {
+                "is symmetric: its secret is published, so it proves nothing"
+            }
+            _ => "has a kty, crv or parameters that are not supported, or is too weak",
+        }),
+        material if material.decoding_key().is_none() => Some("has invalid parameters"),
         material if !algorithms.iter().any(|a| material.suits(*a)) => {
-            "is of a kind that none of the issuer's algorithms uses"
+            Some("is of a kind that none of the issuer's algorithms uses")
         }
-        _ => "has an alg that is not among the issuer's algorithms",
+        material => {
+            let mut suiting = algorithms.iter().filter(|a| material.suits(**a));
+            let fits = suiting.any(|a| is_for_algorithm(jwk, *a));
+            (!fits).then_some("has an alg that is not among the issuer's algorithms")
+        }
     }
 }
 
@@ -168,18 +205,17 @@ impl KeySet {
         algorithm: Algorithm,
         kid: Option<&str>,
     ) -> Result<Vec<Verifier>, KeySelectionError> {
-        let mut named = self
+        let named = self
             .keys
             .iter()
-            .filter(|key| kid.is_none() || key.kid.as_deref() == kid)
-            .peekable();
-        if named.peek().is_none() {
+            .filter(|key| kid.is_none() || key.kid.as_deref() == kid);
+        let Some(first) = named.clone().next() else {
             return Err(KeySelectionError::Missing);
-        }
+        };
         let mut suitable: Vec<_> = named.filter_map(|key| key.verifier(algorithm)).collect();
         match (suitable.len(), kid) {
             (0, None) => Err(KeySelectionError::Missing),
-            (0, Some(_)) => Err(KeySelectionError::Unsuitable),
+            (0, Some(_)) => Err(KeySelectionError::Unsuitable(first.why_unsuitable())),
             (2.., None) => Err(KeySelectionError::Ambiguous),
             _ => {
                 suitable.truncate(MAX_SAME_KID);
@@ -203,6 +239,8 @@ struct Key {
     kid: Option<Box<str>>,
     material: Material,
     verifiers: Vec<Verifier>,
+    /// Why there are no verifiers.
+    unusable: Option<&'static str>,
 }
 
 /// Keys are equal if they verify the same signatures: they have the same `kid`, parameters and
@@ -230,12 +268,8 @@ impl fmt::Debug for Key {
 impl Key {
     /// `None` for a key that has no `kid` and cannot be used.
     fn parse(jwk: &Map<String, Value>, algorithms: &[Algorithm]) -> Option<Self> {
-        let kid = match jwk.get("kid") {
-            None => None,
-            Some(Value::String(kid)) if kid.len() <= MAX_KID_BYTES => Some(kid.as_str().into()),
-            Some(_) => return None,
-        };
-        let material = if is_for_verifying(jwk) {
+        let kid = key_id(jwk).ok()?;
+        let material = if check_purpose(jwk).is_ok() {
             Material::parse(jwk)
         } else {
             Material::Unusable
@@ -247,11 +281,22 @@ impl Key {
             });
             verifiers.extend(suiting.map(|algorithm| Verifier::new(algorithm, Arc::clone(&key))));
         }
+        let unusable = if verifiers.is_empty() {
+            why_unusable(jwk, algorithms)
+        } else {
+            None
+        };
         (kid.is_some() || !verifiers.is_empty()).then_some(Self {
             kid,
             material,
             verifiers,
+            unusable,
         })
+    }
+
+    /// Why the key cannot be used with an algorithm for which it has no verifier.
+    fn why_unsuitable(&self) -> &'static str {
+        self.unusable.unwrap_or("is for another algorithm")
     }
 
     fn verifier(&self, algorithm: Algorithm) -> Option<Verifier> {
@@ -260,15 +305,44 @@ impl Key {
     }
 }
 
+/// A member of a JWK. Some issuers write null where they mean that there is none.
+fn member<'a>(jwk: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
+    jwk.get(name).filter(|value| !value.is_null())
+}
+
+/// The key's `kid`, if it has one.
+fn key_id(jwk: &Map<String, Value>) -> Result<Option<Box<str>>, ()> {
+    match member(jwk, "kid") {
+        None => Ok(None),
+        Some(Value::String(kid)) if kid.len() <= MAX_KID_BYTES => Ok(Some(kid.as_str().into())),
+        Some(_) => Err(()),
+    }
+}
+
+/// Values of `use` of keys that verify the signatures of tokens: the registered one (RFC 7517 §4.2),
+/// and that of SPIFFE's trust bundles (SPIFFE Trust Domain and Bundle §4.2.2).
+const USES: [&str; 2] = ["sig", "jwt-svid"];
+
 /// Whether `use` and `key_ops` (RFC 7517 §4.2, §4.3) allow verification and the key is public: a
-/// signature by a published private key proves nothing.
-fn is_for_verifying(jwk: &Map<String, Value>) -> bool {
-    let use_allows = jwk.get("use").is_none_or(|v| v == "sig");
-    let ops_allow = jwk.get("key_ops").is_none_or(|v| {
-        v.as_array()
+/// signature by a published private key proves nothing. Otherwise why not, after its name.
+fn check_purpose(jwk: &Map<String, Value>) -> Result<(), &'static str> {
+    let verifies = |ops: &Value| {
+        ops.as_array()
             .is_some_and(|ops| ops.iter().any(|op| op == "verify"))
-    });
-    use_allows && ops_allow && !jwk.contains_key("d")
+    };
+    if member(jwk, "d").is_some() {
+        return Err("is a private key");
+    }
+    match member(jwk, "use").map(Value::as_str) {
+        Some(used) if !used.is_some_and(|used| USES.contains(&used)) => {
+            return Err("is not for verifying signatures, according to its use");
+        }
+        _ => {}
+    }
+    if member(jwk, "key_ops").is_some_and(|ops| !verifies(ops)) {
+        return Err("is not for verifying signatures, according to its key_ops");
+    }
+    Ok(())
 }
 
 /// Whether the JWK's `alg` (RFC 7517 §4.4) allows `algorithm`. `EdDSA` and `Ed25519` are
@@ -278,7 +352,7 @@ fn is_for_algorithm(jwk: &Map<String, Value>, algorithm: Algorithm) -> bool {
         Algorithm::EdDSA | Algorithm::Ed25519 => name == "EdDSA" || name == "Ed25519",
         _ => name == algorithm.name(),
     };
-    jwk.get("alg").is_none_or(|v| v.as_str().is_some_and(same))
+    member(jwk, "alg").is_none_or(|v| v.as_str().is_some_and(same))
 }
 
 impl Material {

@@ -71,11 +71,23 @@ pub fn inspect_header(text: &str) -> Option<Map<String, Value>> {
 fn segments(token: &str) -> Result<[&str; 3], TokenError> {
     let mut parts = token.split('.');
     let first_three = [parts.next(), parts.next(), parts.next()];
+    if !first_three[0].is_some_and(|header| token.contains('.') && is_header(header)) {
+        return Err(TokenError::Opaque);
+    }
     match (first_three, parts.count()) {
         ([Some(header), Some(claims), Some(signature)], 0) => Ok([header, claims, signature]),
         ([Some(_), Some(_), Some(_)], 2) => Err(TokenError::Encrypted),
         _ => Err(TokenError::Malformed),
     }
+}
+
+/// Whether a segment could be the header of a JWS or JWE: base64url of text that begins with a brace.
+/// If not, the token is no JWT that was damaged on its way, but something else.
+fn is_header(segment: &str) -> bool {
+    // Four characters are three bytes, which may be white space before the brace.
+    let start = decode(segment.get(..4).unwrap_or(segment)).unwrap_or_default();
+    let text = start.trim_ascii_start();
+    !start.is_empty() && text.first().is_none_or(|byte| *byte == b'{')
 }
 
 /// Decodes base64url without padding or non-zero trailing bits (RFC 7515 §2).
@@ -128,20 +140,17 @@ mod tests {
 
     #[test]
     fn malformed_and_encrypted_tokens_are_refused() {
-        let (h, c) = (encoded("{}"), encoded("{\"a\":1}"));
+        let (h, c) = (encoded("{ }"), encoded("{\"a\":1}"));
         for token in [
-            String::new(),
-            "opaque".into(),
             format!("{h}.{c}"),
             format!("{h}.{c}.AQID."),
-            format!(".{h}.{c}.AQID"),
             format!("{h}.{c}.AQID=="),
             format!("{h}=.{c}.AQID"),
             format!("{h}.{c}.AR"),
             format!("{h}.{c}.+/8"),
             format!("{h}..AQID"),
-            format!(".{c}.AQID"),
             format!("{h}.{c}.A"),
+            format!("{}.{c}.AQID", encoded("{\"alg\"")),
         ] {
             assert_eq!(
                 Jws::parse(&token).err(),
@@ -151,6 +160,30 @@ mod tests {
         }
         let jwe = format!("{h}..{c}.AQID.AQID");
         assert_eq!(Jws::parse(&jwe).err(), Some(TokenError::Encrypted));
+    }
+
+    #[test]
+    fn opaque_tokens_are_told_from_damaged_jwts() {
+        let (h, c) = (encoded("{\"alg\":\"x\"}"), encoded("{\"a\":1}"));
+        for token in [
+            String::new(),
+            "opaque".into(),
+            h.clone(),
+            "gho_16C7e42F292c6912E7710c838347Ae178B4a".into(),
+            "ya29.a0AfH6SMBx-1".into(),
+            "a.b.c".into(),
+            "v4.public.eyJhIjoxfQ".into(),
+            "AQ.AQ.AQ.AQ.AQ".into(),
+            format!(".{h}.{c}.AQID"),
+            format!(".{c}.AQID"),
+            format!("{}.{c}.AQID", encoded("[{}]")),
+        ] {
+            assert_eq!(
+                Jws::parse(&token).err(),
+                Some(TokenError::Opaque),
+                "{token}"
+            );
+        }
     }
 
     #[test]

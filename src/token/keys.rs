@@ -14,7 +14,7 @@ use arc_swap::{ArcSwap, Guard};
 use async_trait::async_trait;
 
 use super::TokenError;
-use super::jwk::{KeySelectionError, KeySet, KeySetError};
+use super::jwk::{KeySelectionError, KeySet, KeySetError, no_usable_key, unusable_for_signatures};
 use super::jws::Jws;
 use super::rules::ValidatedHeader;
 use super::signature::Verifier;
@@ -147,6 +147,8 @@ struct RefreshState {
     /// Consecutive failures.
     failures: u32,
     last_miss: Option<Duration>,
+    /// Why the latest fetch yielded no usable keys, if it did not.
+    problem: Option<String>,
     unknown: HashMap<Box<str>, Duration>,
 }
 
@@ -311,6 +313,11 @@ impl Keys {
         self.0.current.load().usable(self.0.clock.monotonic())
     }
 
+    /// Why the latest fetch yielded no usable keys, for operators; `None` if it did.
+    pub(super) fn problem(&self) -> Option<String> {
+        self.0.state().problem.clone()
+    }
+
     /// The time since the keys were last fetched.
     pub(super) fn age(&self) -> Option<Duration> {
         let fetched_at = self.0.current.load().fetched_at?;
@@ -422,10 +429,10 @@ impl Inner {
         let now = self.clock.monotonic();
         let parsed = fetched.and_then(|fetched| {
             let set = KeySet::parse(&fetched.document, &self.algorithms)?;
-            Ok((set, self.ttl(fetched.max_age)))
+            Ok((set, fetched))
         });
         let result = match parsed {
-            Ok((set, ttl)) => self.install(set, ttl, now),
+            Ok((set, fetched)) => self.install(set, &fetched, now),
             Err(error) => self.record_failure(&error, now),
         };
         self.observer.notify(result);
@@ -439,7 +446,8 @@ impl Inner {
 
     /// Installs fetched keys, even if none of them is usable: in that case the issuer has withdrawn
     /// its keys, and the next refresh is due soon.
-    fn install(&self, set: KeySet, ttl: Duration, now: Duration) -> KeyRefresh {
+    fn install(&self, set: KeySet, fetched: &FetchedKeys, now: Duration) -> KeyRefresh {
+        let (document, ttl) = (&fetched.document, self.ttl(fetched.max_age));
         let before = self.current.load();
         let changed = before.set != set || before.fetched_at.is_none();
         let empty = set.is_empty();
@@ -451,12 +459,19 @@ impl Inner {
             usable_until: now + ttl + STALE_LIMIT,
         }));
         self.failing.store(false, Ordering::Release);
-        self.state().failures = 0;
+        {
+            let mut state = self.state();
+            state.failures = 0;
+            state.problem = None;
+        }
         if empty {
+            let problem = no_usable_key(document, &self.algorithms);
             tracing::warn!(
                 issuer = &*self.issuer,
+                %problem,
                 "the issuer publishes no usable keys"
             );
+            self.state().problem = Some(format!("the JWK Set {problem}"));
             self.schedule(now + MAX_BACKOFF);
         } else {
             // Before the keys become stale, so that no caller has to wait.
@@ -464,6 +479,14 @@ impl Inner {
         }
         if changed {
             tracing::info!(issuer = &*self.issuer, "the issuer's keys have changed");
+            let unusable = unusable_for_signatures(document, &self.algorithms);
+            if !empty && !unusable.is_empty() {
+                tracing::info!(
+                    issuer = &*self.issuer,
+                    problem = unusable,
+                    "some of the issuer's keys cannot be used"
+                );
+            }
             KeyRefresh::Changed
         } else {
             KeyRefresh::Unchanged
@@ -474,6 +497,7 @@ impl Inner {
         let mut state = self.state();
         let doublings = state.failures.min(5);
         state.failures = state.failures.saturating_add(1);
+        state.problem = Some(error.to_string());
         let backoff = (FIRST_BACKOFF * (1 << doublings)).min(MAX_BACKOFF);
         self.schedule(now + backoff);
         self.failing.store(true, Ordering::Release);

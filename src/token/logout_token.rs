@@ -9,7 +9,8 @@ use super::TokenError;
 use super::id_token::IdTokenVerifier;
 use super::jws::Jws;
 use super::keys::Keys;
-use super::rules::{ValidatedHeader, algorithm, identifier, key_id, time};
+use super::rules::{ValidatedHeader, algorithm, expiry, identifier, key_id, start};
+use super::token_use::{LOGOUT_EVENT, is_at_jwt};
 use crate::clock::{SharedClock, UnixMillis};
 use crate::token::settings::Algorithm;
 
@@ -19,9 +20,6 @@ pub const MAX_LOGOUT_TOKEN_BYTES: usize = 8 * 1024;
 /// How old `iat` may be, plus the leeway. Issuers send the token at once, and the specification
 /// recommends that it expire within two minutes (§4).
 const MAX_AGE: Duration = Duration::from_mins(5);
-
-/// The member of `events` that makes a token a logout token.
-const EVENT: &str = "http://schemas.openid.net/event/backchannel-logout";
 
 /// The values of `typ` that a logout token may have: the one registered for it, and those that only
 /// say that it is a JWT (RFC 7519 §5.1). Others are tokens for another purpose (RFC 8725 §3.11).
@@ -105,6 +103,7 @@ impl LogoutTokenVerifier {
         let header = ValidatedHeader {
             algorithm: algorithm(&jws.header, &self.algorithms)?,
             kid: key_id(&jws.header)?,
+            is_at_jwt: is_at_jwt(&jws.header),
         };
         check_type(&jws.header)?;
         // Before the signature, so that tokens of others cause no fetch of keys.
@@ -120,12 +119,12 @@ impl LogoutTokenVerifier {
         let is_ours = |audience: &Value| audience.as_str() == Some(&self.client_id);
         match claims.get("aud") {
             Some(Value::Array(list)) if !list.iter().all(Value::is_string) => {
-                Err(TokenError::InvalidClaim { name: "aud" })
+                Err(TokenError::claim("aud"))
             }
             Some(Value::Array(list)) if list.iter().any(is_ours) => Ok(()),
             Some(one @ Value::String(_)) if is_ours(one) => Ok(()),
             Some(Value::Array(_) | Value::String(_)) => Err(TokenError::WrongAudience),
-            _ => Err(TokenError::InvalidClaim { name: "aud" }),
+            _ => Err(TokenError::claim("aud")),
         }
     }
 
@@ -138,7 +137,7 @@ impl LogoutTokenVerifier {
         if claims.contains_key("nonce") {
             return Err(LogoutTokenError::Nonce);
         }
-        let id = identifier(claims, "jti")?.ok_or(TokenError::InvalidClaim { name: "jti" })?;
+        let id = identifier(claims, "jti")?.ok_or_else(|| TokenError::claim("jti"))?;
         let subject = identifier(claims, "sub")?.map(str::to_owned);
         let session = identifier(claims, "sid")?.map(str::to_owned);
         if subject.is_none() && session.is_none() {
@@ -163,13 +162,13 @@ impl LogoutTokenVerifier {
         if !now.is_credible() {
             return Err(TokenError::ClockNotSet.into());
         }
-        let issued_at = time(claims, "iat")?.ok_or(TokenError::InvalidClaim { name: "iat" })?;
-        let expires_at = time(claims, "exp")?.map(|exp| exp.plus(self.leeway));
+        let issued_at = start(claims, "iat")?.ok_or_else(|| TokenError::claim("iat"))?;
+        let expires_at = expiry(claims)?.map(|exp| exp.plus(self.leeway));
         let too_old_at = issued_at.plus(MAX_AGE).plus(self.leeway);
         if now < issued_at.minus(self.leeway) {
             return Err(TokenError::IssuedInFuture.into());
         }
-        if time(claims, "nbf")?.is_some_and(|nbf| now < nbf.minus(self.leeway)) {
+        if start(claims, "nbf")?.is_some_and(|nbf| now < nbf.minus(self.leeway)) {
             return Err(TokenError::NotYetValid.into());
         }
         if expires_at.is_some_and(|exp| now >= exp) {
@@ -193,7 +192,9 @@ fn check_type(header: &Map<String, Value>) -> Result<(), LogoutTokenError> {
 }
 
 fn check_event(claims: &Map<String, Value>) -> Result<(), LogoutTokenError> {
-    let event = claims.get("events").and_then(|events| events.get(EVENT));
+    let event = claims
+        .get("events")
+        .and_then(|events| events.get(LOGOUT_EVENT));
     if event.is_some_and(Value::is_object) {
         Ok(())
     } else {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::bearer::bearer_text;
 use super::cache::CachedToken;
 use super::issuer::{CacheHit, find_cached};
-use super::{Authenticated, BearerToken, Issuer, PresentedToken, TokenDigest};
+use super::{Authenticated, BearerToken, DEFAULT_TOKEN_BYTES, Issuer, PresentedToken, TokenDigest};
 use crate::clock::Now;
 use crate::header_fields::HeaderFields;
 
@@ -25,8 +25,8 @@ const MAX_AGE: Duration = Duration::from_secs(1);
 /// by all of its bytes, compared in constant time, so that none of them learns another's. It is stored
 /// as soon as it has been presented twice in a row, and wiped when it is replaced or the connection
 /// closes. A token that was not verified is never stored, so the memory, at most
-/// [`MAX_TOKEN_BYTES`](super::MAX_TOKEN_BYTES) for each connection, is used by authenticated callers
-/// only.
+/// [`DEFAULT_TOKEN_BYTES`] for each connection, is used by authenticated callers only. Larger tokens,
+/// if `limits.token_bytes` allows any, are looked up each time.
 #[derive(Default)]
 pub struct TokenMemo(State);
 
@@ -106,7 +106,11 @@ impl TokenMemo {
     ) -> Option<Authenticated> {
         let hit = find_cached(token, issuers, Some(now))?;
         let authenticated = Authenticated::cached(&hit.cached);
-        self.remember(token, &hit, now);
+        if token.size() <= DEFAULT_TOKEN_BYTES {
+            self.remember(token, &hit, now);
+        } else {
+            self.0 = State::Empty;
+        }
         Some(authenticated)
     }
 

@@ -5,18 +5,19 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use super::TokenError;
+use super::error::{Advice, ClaimRole};
 use super::jwk::MAX_KID_BYTES;
+use super::numeric_date::{Rounding, numeric_date};
+use super::shape::{Provider, recognise};
 use super::subject_pattern::Pattern;
+use super::token_use::{self, Judged};
 use crate::clock::UnixMillis;
 use crate::token::settings::{
-    Algorithm, IntrospectionIssuer, OidcIssuer, Profile, SharedSecretIssuer,
+    Algorithm, IntrospectionIssuer, OidcIssuer, Profile, SharedSecretIssuer, TokenFormat,
 };
 
 /// Maximum length of a subject or client identifier, in bytes.
 const MAX_NAME_BYTES: usize = 1024;
-
-/// The last second of the year 9999; later times are refused as invalid.
-const LATEST: u64 = 253_402_300_799;
 
 /// The rules of one issuer.
 #[derive(Debug)]
@@ -26,6 +27,7 @@ pub(super) struct Rules {
     audiences: Vec<String>,
     pub(super) algorithms: Vec<Algorithm>,
     profile: Profile,
+    format: TokenFormat,
     pub(super) leeway: Duration,
     clients: Option<Vec<String>>,
     subjects: Option<Vec<Pattern>>,
@@ -36,6 +38,8 @@ pub(super) struct Rules {
 pub(super) struct ValidatedHeader<'a> {
     pub(super) algorithm: Algorithm,
     pub(super) kid: Option<&'a str>,
+    /// Whether `typ` is that of RFC 9068.
+    pub(super) is_at_jwt: bool,
 }
 
 /// The parsed claims of an accepted token.
@@ -59,6 +63,7 @@ impl Rules {
             audiences: config.audiences.clone(),
             algorithms: config.algorithms.clone(),
             profile: config.profile,
+            format: config.format.clone(),
             leeway: config.leeway,
             clients: config.clients.clone(),
             subjects: config.subjects.as_deref().map(patterns),
@@ -72,6 +77,7 @@ impl Rules {
             audiences: config.audiences.clone(),
             algorithms: config.algorithms.clone(),
             profile: config.profile,
+            format: config.format.clone(),
             leeway: config.leeway,
             clients: config.clients.clone(),
             subjects: config.subjects.as_deref().map(patterns),
@@ -85,10 +91,16 @@ impl Rules {
             audiences: config.audiences.clone(),
             algorithms: Vec::new(),
             profile: Profile::Rfc9068,
+            format: config.format.clone(),
             leeway: config.leeway,
             clients: config.clients.clone(),
             subjects: config.subjects.as_deref().map(patterns),
         }
+    }
+
+    /// The claims that name the client.
+    pub(super) fn client_claims(&self) -> &[String] {
+        &self.format.client_claims
     }
 
     /// Checks `crit`, `alg`, `typ` and the form of `kid`. `jku`, `x5u`, `jwk` and `x5c` are
@@ -98,36 +110,31 @@ impl Rules {
         header: &'a Members,
     ) -> Result<ValidatedHeader<'a>, TokenError> {
         let algorithm = algorithm(header, &self.algorithms)?;
-        self.token_type(header)?;
-        let kid = key_id(header)?;
-        Ok(ValidatedHeader { algorithm, kid })
-    }
-
-    fn token_type(&self, header: &Members) -> Result<(), TokenError> {
-        let accepted: &[&str] = match self.profile {
-            Profile::Rfc9068 => &["at+jwt", "application/at+jwt"],
-            Profile::Auth0 => &["JWT"],
-            Profile::Workload => return Ok(()),
-        };
-        match header.get("typ") {
-            Some(Value::String(typ)) if accepted.iter().any(|a| a.eq_ignore_ascii_case(typ)) => {
-                Ok(())
-            }
-            _ => Err(TokenError::WrongType),
+        if !token_use::accepts_type(&self.format, header) {
+            return Err(TokenError::WrongType);
         }
+        let kid = key_id(header)?;
+        let is_at_jwt = token_use::is_at_jwt(header);
+        Ok(ValidatedHeader {
+            algorithm,
+            kid,
+            is_at_jwt,
+        })
     }
 
-    /// Checks the claims of a token whose signature has been verified.
+    /// Checks the claims of a token whose signature has been verified. `is_at_jwt` is as in
+    /// [`ValidatedHeader`].
     pub(super) fn validate_claims(
         &self,
         claims: &Members,
+        is_at_jwt: bool,
         now: UnixMillis,
     ) -> Result<ValidatedClaims, TokenError> {
         if claims.get("iss").and_then(Value::as_str) != Some(&self.url) {
             return Err(TokenError::UnknownIssuer);
         }
-        let expires_at = time(claims, "exp")?.ok_or(TokenError::InvalidClaim { name: "exp" })?;
-        self.validate_common(claims, expires_at, now)
+        let expires_at = expiry(claims)?.ok_or_else(|| TokenError::claim("exp"))?;
+        self.validate_common(claims, is_at_jwt, expires_at, now)
     }
 
     /// Checks an introspection response for an active token (RFC 7662 §2.2), in which `iss` and
@@ -143,21 +150,30 @@ impl Rules {
             return Err(TokenError::UnknownIssuer);
         }
         check_introspected_type(claims)?;
-        let expires_at = time(claims, "exp")?.unwrap_or_else(|| now.plus(max_age));
-        self.validate_common(claims, expires_at, now)
+        let expires_at = expiry(claims)?.unwrap_or_else(|| now.plus(max_age));
+        // The authorization server introspects access tokens only, but for `check_introspected_type`.
+        self.validate_common(claims, true, expires_at, now)
     }
 
     fn validate_common(
         &self,
         claims: &Members,
+        is_at_jwt: bool,
         expires_at: UnixMillis,
         now: UnixMillis,
     ) -> Result<ValidatedClaims, TokenError> {
         let starts_at = self.time(claims, expires_at, now)?;
-        let client = client(claims)?;
-        let audience = self.audience(claims)?;
-        self.refuse_id_token(claims, audience, client)?;
-        let subject = identifier(claims, "sub")?.ok_or(TokenError::InvalidClaim { name: "sub" })?;
+        let client = self.client(claims)?;
+        let audience = self.audience(claims);
+        let judged = Judged {
+            claims,
+            is_at_jwt,
+            audience: audience.as_ref().ok().copied(),
+            client,
+        };
+        token_use::check(self.profile, &self.format, judged)?;
+        audience?;
+        let subject = identifier(claims, "sub")?.ok_or_else(|| TokenError::claim("sub"))?;
         self.subject_is_listed(subject)?;
         self.client_is_listed(client)?;
         if claims.contains_key("cnf") {
@@ -166,7 +182,7 @@ impl Rules {
         Ok(ValidatedClaims {
             subject: subject.to_owned(),
             client: client.map(str::to_owned),
-            scopes: scopes(claims)?,
+            scopes: self.scopes(claims)?,
             permissions: permissions(claims)?,
             expires_at,
             starts_at,
@@ -184,8 +200,8 @@ impl Rules {
         if !now.is_credible() {
             return Err(TokenError::ClockNotSet);
         }
-        let nbf = time(claims, "nbf")?;
-        let iat = time(claims, "iat")?;
+        let nbf = start(claims, "nbf")?;
+        let iat = start(claims, "iat")?;
         if now >= self.accepted_until(exp) {
             return Err(TokenError::Expired);
         }
@@ -208,39 +224,100 @@ impl Rules {
         starts_at.minus(self.leeway)
     }
 
-    /// The first value of `aud` that is a configured audience (RFC 7519 §4.1.3).
+    /// The first configured audience among those of the token. A token that has `aud` must be meant
+    /// for hawkgate by that, too, if its audience is in another claim (RFC 7519 §4.1.3).
     fn audience<'a>(&self, claims: &'a Members) -> Result<&'a str, TokenError> {
-        const WRONG: TokenError = TokenError::InvalidClaim { name: "aud" };
-        let listed = match claims.get("aud") {
-            Some(Value::String(one)) => vec![one.as_str()],
-            Some(list @ Value::Array(_)) => strings(list).ok_or(WRONG)?,
-            _ => return Err(WRONG),
+        let names = &self.format.audience_claims;
+        let present = names.iter().find(|name| claims.contains_key(*name));
+        let Some(name) = present else {
+            return Err(missing(ClaimRole::Audience, names));
         };
-        listed
-            .into_iter()
-            .find(|audience| {
-                self.audiences
-                    .iter()
-                    .any(|configured| configured == audience)
-            })
-            .ok_or(TokenError::WrongAudience)
+        if claims.contains_key("aud") && !names.iter().any(|name| name == "aud") {
+            self.audience_in(claims, "aud")?;
+        }
+        self.audience_in(claims, name)
     }
 
-    /// Auth0's access tokens and ID tokens have the same `typ`. An ID token is recognized by
-    /// `nonce`, `at_hash` or `c_hash`, or by an audience that is a client rather than an API.
-    fn refuse_id_token(
-        &self,
-        claims: &Members,
-        audience: &str,
-        client: Option<&str>,
-    ) -> Result<(), TokenError> {
-        let looks_like_id_token = ["nonce", "at_hash", "c_hash"]
-            .iter()
-            .any(|n| claims.contains_key(*n));
-        if self.profile == Profile::Auth0 && (looks_like_id_token || client == Some(audience)) {
-            return Err(TokenError::IdToken);
+    fn audience_in<'a>(&self, claims: &'a Members, name: &str) -> Result<&'a str, TokenError> {
+        let wrong = || malformed(ClaimRole::Audience, name);
+        let listed = match claims.get(name) {
+            Some(Value::String(one)) => vec![one.as_str()],
+            Some(list @ Value::Array(_)) => strings(list).ok_or_else(wrong)?,
+            _ => return Err(wrong()),
+        };
+        let accepted = |audience: &&str| self.audiences.iter().any(|known| known == audience);
+        let mut listed = listed.into_iter();
+        listed.find(accepted).ok_or(TokenError::WrongAudience)
+    }
+
+    /// The client, by the first of the configured claims that the token has. All that it has must be
+    /// equal.
+    fn client<'a>(&self, claims: &'a Members) -> Result<Option<&'a str>, TokenError> {
+        let mut client = None;
+        for name in &self.format.client_claims {
+            let role = ClaimRole::Client;
+            let named = checked_identifier(claims, name, || malformed(role, name))?;
+            match (client, named) {
+                (Some(one), Some(other)) if one != other => {
+                    return Err(TokenError::ClientMismatch);
+                }
+                (None, named) => client = named,
+                _ => {}
+            }
         }
-        Ok(())
+        Ok(client)
+    }
+
+    /// The scopes in the first of the configured claims that the token has: a string of scopes
+    /// separated by spaces (RFC 8693 §4.2), or an array as sent by some issuers.
+    fn scopes(&self, claims: &Members) -> Result<Vec<String>, TokenError> {
+        let mut names = self.format.scope_claims.iter();
+        let present = names.find_map(|name| Some((name, claims.get(name)?)));
+        let Some((name, value)) = present else {
+            return Ok(Vec::new());
+        };
+        let listed = match value {
+            Value::String(text) => Some(text.split(' ').filter(|s| !s.is_empty()).collect()),
+            value => strings(value),
+        };
+        owned(listed).ok_or_else(|| malformed(ClaimRole::Scopes, name))
+    }
+
+    /// What to do about a token that was refused with `error`: use another profile, if the token has
+    /// the shape of another provider's access tokens, or send the access token.
+    pub(super) fn advice(
+        &self,
+        error: &TokenError,
+        header: &Members,
+        claims: &Members,
+    ) -> Option<Advice> {
+        let concerns_format = match error {
+            TokenError::WrongType
+            | TokenError::IdToken
+            | TokenError::NotAccessToken { .. }
+            | TokenError::WrongAudience => true,
+            TokenError::InvalidClaim { role, .. } => *role == ClaimRole::Audience,
+            _ => false,
+        };
+        if !concerns_format {
+            return None;
+        }
+        if *error != TokenError::WrongAudience {
+            let registered = token_use::is_at_jwt(header).then_some(Provider::Rfc9068);
+            let mut providers = recognise(header, claims).into_iter().chain(registered);
+            let other = providers.find(|provider| {
+                let profile = provider.profile().and_then(Profile::from_name);
+                profile.is_some_and(|profile| {
+                    profile != self.profile && would_accept(profile, header, claims)
+                })
+            });
+            if let Some(provider) = other {
+                return Some(Advice::Profile(provider));
+            }
+        }
+        let says_so = *error == TokenError::IdToken;
+        (!says_so && self.profile != Profile::Workload && token_use::is_id_token(claims))
+            .then_some(Advice::SendAccessToken)
     }
 
     fn subject_is_listed(&self, subject: &str) -> Result<(), TokenError> {
@@ -291,7 +368,7 @@ fn patterns(list: &[String]) -> Vec<Pattern> {
 }
 
 /// Some servers also report refresh tokens and ID tokens as active. They indicate the type in
-/// `token_type` (RFC 7662 §2.2) or, in Keycloak's case, in `typ`.
+/// `token_type` (RFC 7662 §2.2), `token_use` or, in Keycloak's case, in `typ`.
 fn check_introspected_type(claims: &Members) -> Result<(), TokenError> {
     let is = |name: &str, words: &[&str]| {
         claims
@@ -308,25 +385,56 @@ fn check_introspected_type(claims: &Members) -> Result<(), TokenError> {
         "urn:ietf:params:oauth:token-type:access_token",
     ];
     let other = claims.contains_key("token_type") && !is("token_type", &bearer);
-    if other || is("typ", &["Refresh", "Offline", "ID"]) {
+    let not_access = claims.contains_key("token_use") && !is("token_use", &["access"]);
+    if other || not_access || is("typ", &["Refresh", "Offline", "ID", "Logout"]) {
         return Err(TokenError::WrongType);
     }
     Ok(())
 }
 
-/// `client_id` (RFC 9068 §2.2), otherwise `azp` (OpenID Connect Core §2). They must be equal if
-/// both are present.
-fn client(claims: &Members) -> Result<Option<&str>, TokenError> {
-    match (identifier(claims, "client_id")?, identifier(claims, "azp")?) {
-        (Some(client_id), Some(azp)) if client_id != azp => Err(TokenError::ClientMismatch),
-        (client_id, azp) => Ok(client_id.or(azp)),
-    }
+/// Whether a token of this shape is an access token by the rules of `profile`.
+fn would_accept(profile: Profile, header: &Members, claims: &Members) -> bool {
+    let format = profile.format();
+    let text = |name: &String| claims.get(name).and_then(Value::as_str);
+    let audiences = format.audience_claims.iter();
+    let judged = Judged {
+        claims,
+        is_at_jwt: token_use::is_at_jwt(header),
+        audience: audiences.filter_map(text).next(),
+        client: format.client_claims.iter().find_map(text),
+    };
+    // People's ID tokens are not workload identities.
+    let is_persons = profile == Profile::Workload
+        && (claims.contains_key("nonce") || token_use::is_id_token(claims));
+    token_use::accepts_type(&format, header)
+        && token_use::check(profile, &format, judged).is_ok()
+        && !is_persons
+}
+
+/// None of the claims with these names is present.
+fn missing(role: ClaimRole, names: &[String]) -> TokenError {
+    let name = names.join(" or ").into();
+    TokenError::InvalidClaim { role, name }
+}
+
+/// The claim is missing or malformed.
+fn malformed(role: ClaimRole, name: &str) -> TokenError {
+    let name = name.to_owned().into();
+    TokenError::InvalidClaim { role, name }
 }
 
 /// A claim that identifies a party: not empty, not too long, and without control characters.
 pub(super) fn identifier<'a>(
     claims: &'a Members,
     claim: &'static str,
+) -> Result<Option<&'a str>, TokenError> {
+    checked_identifier(claims, claim, || TokenError::claim(claim))
+}
+
+fn checked_identifier<'a>(
+    claims: &'a Members,
+    claim: &str,
+    error: impl FnOnce() -> TokenError,
 ) -> Result<Option<&'a str>, TokenError> {
     match claims.get(claim) {
         None => Ok(None),
@@ -335,46 +443,43 @@ pub(super) fn identifier<'a>(
         {
             Ok(Some(text))
         }
-        Some(_) => Err(TokenError::InvalidClaim { name: claim }),
+        Some(_) => Err(error()),
     }
 }
 
-/// A NumericDate (RFC 7519 §2) in whole seconds.
-pub(super) fn time(
+/// `exp`.
+pub(super) fn expiry(claims: &Members) -> Result<Option<UnixMillis>, TokenError> {
+    time(claims, "exp", Rounding::Down)
+}
+
+/// `nbf` or `iat`.
+pub(super) fn start(
     claims: &Members,
     claim: &'static str,
+) -> Result<Option<UnixMillis>, TokenError> {
+    time(claims, claim, Rounding::Up)
+}
+
+fn time(
+    claims: &Members,
+    claim: &'static str,
+    rounding: Rounding,
 ) -> Result<Option<UnixMillis>, TokenError> {
     let Some(value) = claims.get(claim) else {
         return Ok(None);
     };
-    value
-        .as_u64()
-        .filter(|secs| *secs <= LATEST)
-        .and_then(|secs| i64::try_from(secs).ok())
-        .map(|secs| Some(UnixMillis::from_secs(secs)))
-        .ok_or(TokenError::InvalidClaim { name: claim })
-}
-
-/// `scope`: a space-separated string (RFC 8693 §4.2), or an array as sent by some issuers.
-fn scopes(claims: &Members) -> Result<Vec<String>, TokenError> {
-    let listed = match claims.get("scope") {
-        None => Some(Vec::new()),
-        Some(Value::String(text)) => Some(text.split(' ').filter(|s| !s.is_empty()).collect()),
-        Some(value) => strings(value),
-    };
-    owned(listed, "scope")
+    let time = numeric_date(value, rounding);
+    time.map(Some).ok_or_else(|| TokenError::claim(claim))
 }
 
 /// Auth0's `permissions`, an array of strings.
 fn permissions(claims: &Members) -> Result<Vec<String>, TokenError> {
     let listed = claims.get("permissions").map_or(Some(Vec::new()), strings);
-    owned(listed, "permissions")
+    owned(listed).ok_or_else(|| TokenError::claim("permissions"))
 }
 
-fn owned(listed: Option<Vec<&str>>, claim: &'static str) -> Result<Vec<String>, TokenError> {
-    listed
-        .map(|list| list.into_iter().map(str::to_owned).collect())
-        .ok_or(TokenError::InvalidClaim { name: claim })
+fn owned(listed: Option<Vec<&str>>) -> Option<Vec<String>> {
+    listed.map(|list| list.into_iter().map(str::to_owned).collect())
 }
 
 /// The elements of an array that contains only strings.

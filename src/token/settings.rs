@@ -20,11 +20,13 @@ pub struct OidcIssuer {
     pub audiences: Vec<String>,
     /// Accepted signature algorithms; asymmetric only, and never `none`.
     pub algorithms: Vec<Algorithm>,
-    /// The rules for `typ` and the claims.
+    /// The rules that tell its access tokens from other tokens.
     pub profile: Profile,
+    /// How its access tokens are marked, and the names of their claims.
+    pub format: TokenFormat,
     /// Tolerated clock difference.
     pub leeway: Duration,
-    /// Accepted values of `client_id` or `azp`; `None` for any.
+    /// Accepted clients; `None` for any.
     pub clients: Option<Vec<String>>,
     /// Accepted patterns of `sub`, in which `*` matches any text; `None` for any.
     pub subjects: Option<Vec<String>>,
@@ -45,11 +47,13 @@ pub struct SharedSecretIssuer {
     pub audiences: Vec<String>,
     /// Accepted algorithms; each is in [`Algorithm::HMAC`].
     pub algorithms: Vec<Algorithm>,
-    /// The rules for `typ` and the claims.
+    /// The rules that tell its access tokens from other tokens.
     pub profile: Profile,
+    /// How its access tokens are marked, and the names of their claims.
+    pub format: TokenFormat,
     /// Tolerated clock difference.
     pub leeway: Duration,
-    /// Accepted values of `client_id` or `azp`; `None` for any.
+    /// Accepted clients; `None` for any.
     pub clients: Option<Vec<String>>,
     /// Accepted patterns of `sub`; `None` for any.
     pub subjects: Option<Vec<String>>,
@@ -75,9 +79,11 @@ pub struct IntrospectionIssuer {
     pub token_prefix: Option<String>,
     /// Accepted audiences; at least one.
     pub audiences: Vec<String>,
+    /// The names of the claims in its responses; `token_types` does not apply.
+    pub format: TokenFormat,
     /// Tolerated clock difference.
     pub leeway: Duration,
-    /// Accepted values of `client_id` or `azp`; `None` for any.
+    /// Accepted clients; `None` for any.
     pub clients: Option<Vec<String>>,
     /// Accepted patterns of `sub`; `None` for any.
     pub subjects: Option<Vec<String>>,
@@ -165,7 +171,9 @@ impl Algorithm {
     }
 }
 
-/// The rules that apply to an issuer's tokens: `issuer.profile`.
+/// Which identity provider an issuer's tokens are like: `issuer.profile`. Determines the default
+/// [`TokenFormat`], and how access tokens are told from ID tokens (`docs/design/tokens.md`,
+/// "Profiles").
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Profile {
     /// RFC 9068 access tokens: `typ` is `at+jwt`.
@@ -174,4 +182,104 @@ pub enum Profile {
     Auth0,
     /// Workload identities: any `typ`, and `subjects` is required.
     Workload,
+    /// Okta, with or without a custom authorization server, and Zitadel.
+    Okta,
+    /// Microsoft Entra ID, endpoints v1.0 and v2.0, Azure AD B2C, and AD FS.
+    Entra,
+    /// Amazon Cognito user pools.
+    Cognito,
+    /// Keycloak.
+    Keycloak,
+}
+
+impl Profile {
+    /// Every profile, in the order of the documentation.
+    pub const ALL: &'static [Self] = &[
+        Self::Rfc9068,
+        Self::Auth0,
+        Self::Workload,
+        Self::Okta,
+        Self::Entra,
+        Self::Cognito,
+        Self::Keycloak,
+    ];
+
+    /// The profile with this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        let mut profiles = Self::ALL.iter().copied();
+        profiles.find(|profile| profile.name() == name)
+    }
+
+    /// The name in the configuration.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Rfc9068 => "rfc9068",
+            Self::Auth0 => "auth0",
+            Self::Workload => "workload",
+            Self::Okta => "okta",
+            Self::Entra => "entra",
+            Self::Cognito => "cognito",
+            Self::Keycloak => "keycloak",
+        }
+    }
+
+    /// The accepted values of `typ`, of which `""` stands for none at all; `None` for any.
+    pub const fn token_types(self) -> Option<&'static [&'static str]> {
+        match self {
+            Self::Rfc9068 => Some(&["at+jwt"]),
+            Self::Auth0 | Self::Entra => Some(&["JWT"]),
+            Self::Workload => None,
+            Self::Okta => Some(&["", "JWT", "at+jwt", "okta-internal-at+jwt"]),
+            Self::Cognito => Some(&["", "JWT"]),
+            Self::Keycloak => Some(&["JWT", "at+jwt"]),
+        }
+    }
+
+    /// The claims of which the first that a token has contains its scopes.
+    pub const fn scope_claims(self) -> &'static [&'static str] {
+        &["scope", "scp"]
+    }
+
+    /// The claims of which the first that a token has contains its audiences.
+    pub const fn audience_claims(self) -> &'static [&'static str] {
+        match self {
+            Self::Cognito => &["client_id"],
+            _ => &["aud"],
+        }
+    }
+
+    /// The claims that name the client that the token was issued to.
+    pub const fn client_claims(self) -> &'static [&'static str] {
+        match self {
+            Self::Okta => &["cid", "client_id", "azp"],
+            Self::Entra => &["azp", "appid"],
+            _ => &["client_id", "azp"],
+        }
+    }
+
+    /// The format of its access tokens.
+    pub fn format(self) -> TokenFormat {
+        let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        TokenFormat {
+            token_types: self.token_types().map(owned),
+            scope_claims: owned(self.scope_claims()),
+            audience_claims: owned(self.audience_claims()),
+            client_claims: owned(self.client_claims()),
+        }
+    }
+}
+
+/// How an issuer's access tokens are marked, and the names of their claims. Names are exact: a dot
+/// is never a path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenFormat {
+    /// The accepted values of `typ`, in any case and without the prefix `application/`; `""` accepts
+    /// tokens that have none. `None` for any.
+    pub token_types: Option<Vec<String>>,
+    /// The claims of which the first that a token has contains its scopes; at least one.
+    pub scope_claims: Vec<String>,
+    /// The claims of which the first that a token has contains its audiences; at least one.
+    pub audience_claims: Vec<String>,
+    /// The claims that name the client; at least one. Those that a token has must be equal.
+    pub client_claims: Vec<String>,
 }

@@ -48,6 +48,26 @@ impl Provider {
         }
     }
 
+    /// One of its tokens, with an article: "an Okta token".
+    pub const fn token(self) -> &'static str {
+        match self {
+            Self::Auth0 => "an Auth0 token",
+            Self::Okta => "an Okta token",
+            Self::Entra => "a Microsoft Entra token",
+            Self::AdFs => "an AD FS token",
+            Self::Cognito => "an Amazon Cognito token",
+            Self::Keycloak => "a Keycloak token",
+            Self::Google => "a Google token",
+            Self::GitHubActions => "a GitHub Actions token",
+            Self::GitLab => "a GitLab token",
+            Self::Kubernetes => "a Kubernetes token",
+            Self::Dex => "a Dex token",
+            Self::Zitadel => "a Zitadel token",
+            Self::Authentik => "an Authentik token",
+            Self::Rfc9068 => "an RFC 9068 access token",
+        }
+    }
+
     /// The `profile` that accepts its access tokens, or in the case of workload identities its
     /// tokens; `None` if no profile does.
     pub const fn profile(self) -> Option<&'static str> {

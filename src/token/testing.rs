@@ -249,6 +249,7 @@ pub(crate) fn configured(url: &str, profile: Profile) -> OidcIssuer {
         audiences: vec!["another".into(), AUDIENCE.into()],
         algorithms: Algorithm::ALL.to_vec(),
         profile,
+        format: profile.format(),
         leeway: Duration::from_secs(30),
         clients: None,
         subjects: None,

@@ -7,7 +7,7 @@ mod imitations;
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 
-use hawkgate::clock::{Clock as _, SystemClock};
+use hawkgate::clock::SystemClock;
 use hawkgate::config::{self, ParseOptions};
 use serde_json::{Value, json};
 

@@ -30,6 +30,7 @@ mod http10;
 mod http_rules;
 mod hygiene;
 mod identity;
+mod identity_providers;
 mod layers;
 mod leaks;
 mod listeners;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use url::Url;
 
+use super::format::ClaimNames;
 use super::{check_audiences, check_subjects, refuse_empty};
 use crate::config::diagnostic::quoted;
 use crate::config::oauth_client::ClientKeys;
@@ -15,7 +16,7 @@ use crate::config::units::show_duration;
 use crate::config::value::List;
 use crate::remote::settings::IntrospectionEndpoint;
 use crate::token::BearerToken;
-use crate::token::settings::IntrospectionIssuer;
+use crate::token::settings::{IntrospectionIssuer, Profile};
 
 section! {
     /// Kind `introspection`: hawkgate introspects each token at the issuer (RFC 7662), with a client of its
@@ -29,11 +30,11 @@ section! {
         ca: PathBuf = [optional],
         /// The prefix of its tokens ("gho_"); needed if a route lists several issuers of opaque tokens.
         token_prefix: String = [optional],
-        /// Accepted values of `aud`; a token must have at least one of them.
+        /// Accepted values of `aud`, or of `audience_claims`; a token must have at least one of them.
         audiences: List<String> = [required],
         /// Tolerated clock skew; at most 5m.
         leeway: Duration = [default "'30s'"],
-        /// Accepted values of `client_id`; any when left out.
+        /// Accepted clients, by `client_claims`; any when left out.
         clients: List<String> = [optional],
         /// Accepted values of `sub`, in which each `*` matches any text; any when left out.
         subjects: List<String> = [optional],
@@ -85,6 +86,9 @@ impl IntrospectionKeys {
                 "write the prefix that the issuer's tokens start with",
             );
         }
+        // An introspected token has no profile.
+        let names = ClaimNames::read(reader, table);
+        let format = names.resolve(reader, Profile::Rfc9068, None);
         let endpoint = IntrospectionEndpoint {
             url: self.introspection_url.value?,
             client: client?,
@@ -94,6 +98,7 @@ impl IntrospectionKeys {
             url: self.url.value?,
             token_prefix: self.token_prefix.optional()?,
             audiences: self.audiences.value?.into_values(),
+            format: format?,
             leeway: self.leeway.value?,
             clients: self.clients.optional()?.map(List::into_values),
             subjects: self.subjects.optional()?.map(List::into_values),

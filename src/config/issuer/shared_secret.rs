@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::format::{ClaimNames, TokenType};
 use super::{check_audiences, check_subjects, refuse_empty};
 use crate::config::diagnostic::quoted;
 use crate::config::reader::{Reader, section};
@@ -23,15 +24,17 @@ section! {
         /// `text`: the key is the secret's bytes. `base64`: the key is base64-decoded from them, in either
         /// alphabet.
         secret_encoding: SecretEncoding = [default "'text'"],
-        /// Accepted values of `aud`; a token must have at least one of them.
+        /// Accepted values of `aud`, or of `audience_claims`; a token must have at least one of them.
         audiences: List<String> = [required],
         /// Accepted signature algorithms: HS256, HS384, HS512.
         algorithms: List<HmacAlgorithm> = [default "['HS256']"],
         /// As for kind `oidc`.
         profile: Profile = [default "'rfc9068'"],
+        /// As for kind `oidc`.
+        token_types: List<TokenType> = [optional],
         /// Tolerated clock skew; at most 5m.
         leeway: Duration = [default "'30s'"],
-        /// Accepted values of `client_id` or `azp`; any when left out.
+        /// Accepted clients, by `client_claims`; any when left out.
         clients: List<String> = [optional],
         /// Accepted values of `sub`, in which each `*` matches any text; any when left out.
         subjects: List<String> = [optional],
@@ -92,7 +95,11 @@ impl Choice for HmacAlgorithm {
 }
 
 impl SharedSecret {
-    pub(super) fn resolve(self, reader: &mut Reader<'_>) -> Option<SharedSecretIssuer> {
+    pub(super) fn resolve(
+        self,
+        reader: &mut Reader<'_>,
+        names: ClaimNames,
+    ) -> Option<SharedSecretIssuer> {
         check_audiences(reader, &self.audiences);
         check_subjects(reader, &self.url, self.profile.value, &self.subjects);
         refuse_empty(
@@ -109,6 +116,9 @@ impl SharedSecret {
         reader.check_range(&self.leeway, zero, Duration::from_mins(5), show_duration);
         reader.check_range(&self.verified_max_age, zero, day, show_duration);
         self.check_secret(reader);
+        // Even if the profile is invalid, so that all errors are reported.
+        let profile = self.profile.value.unwrap_or(Profile::Rfc9068);
+        let format = names.resolve(reader, profile, Some(self.token_types));
         Some(SharedSecretIssuer {
             url: self.url.value?,
             secret: self.secret.value?,
@@ -122,6 +132,7 @@ impl SharedSecret {
                 .map(|a| a.0)
                 .collect(),
             profile: self.profile.value?,
+            format: format?,
             leeway: self.leeway.value?,
             clients: self.clients.optional()?.map(List::into_values),
             subjects: self.subjects.optional()?.map(List::into_values),

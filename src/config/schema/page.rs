@@ -96,6 +96,7 @@ fn inner(page: &mut String, name: &str, shape: &Shape) {
 fn type_name(shape: &Shape) -> String {
     match shape {
         Shape::Text => "text".into(),
+        Shape::TokenType => "value of `typ`".into(),
         Shape::Name => "name".into(),
         Shape::Flag => "`true` or `false`".into(),
         Shape::Count => "whole number".into(),

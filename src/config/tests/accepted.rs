@@ -11,7 +11,7 @@ use crate::gateway::rule::Effect;
 use crate::log::settings::LogFormat;
 use crate::proxy::settings::{Address, ClientAuth, Listener};
 use crate::remote::settings::{AssertionKey, ClientProof};
-use crate::token::settings::{Algorithm, KeyLocation, Profile};
+use crate::token::settings::{Algorithm, KeyLocation, Profile, TokenFormat};
 use crate::trace::settings::IncomingTrace;
 use std::time::Duration;
 
@@ -247,9 +247,16 @@ fn valid_but_questionable_settings_cause_warnings() {
              write \"info,hawkgate=trace\"",
         ),
         (
-            MINIMAL.replace("\naudiences", "\nprofile = \"auth0\"\naudiences"),
+            MINIMAL
+                .replace("idp.example.com", "tenant.eu.auth0.com")
+                .replace("\naudiences", "\nprofile = \"auth0\"\naudiences"),
             "t.toml:4: warning: issuer \"idp\": key \"url\": Auth0's `iss` ends with a slash, and is compared byte by \
-             byte; write \"https://idp.example.com/\"",
+             byte; write \"https://tenant.eu.auth0.com/\"",
+        ),
+        (
+            format!("{MINIMAL}[limits]\ntoken_bytes = \"30KiB\""),
+            "t.toml:11: warning: [limits]: key \"token_bytes\": a token of 30KiB and the rest of a request's head do not \
+             fit into header_bytes (32KiB); write header_bytes = \"34KiB\" or more",
         ),
         (
             format!("{MINIMAL}[[issuer]]\nname = \"spare\"\nkind = \"delegated\""),
@@ -711,4 +718,104 @@ fn the_limits_of_each_address_can_be_lifted() {
         let (config, _) = accepted(&format!("{MINIMAL}[limits]\n{written}\n"));
         assert_eq!(config.limits.requests_in_flight_per_address, expected);
     }
+}
+
+/// The profile and the format of the only issuer's tokens, in a file without warnings.
+fn format_of(keys: &str) -> (Profile, TokenFormat) {
+    let text = MINIMAL.replace("\naudiences", &format!("\n{keys}\naudiences"));
+    let (config, warnings) = accepted(&text);
+    assert_eq!(warnings, [], "{keys}");
+    let IssuerKind::Oidc(issuer) = &config.issuers[0].kind else {
+        panic!()
+    };
+    (issuer.profile, issuer.format.clone())
+}
+
+#[test]
+fn a_profile_stands_for_keys_that_can_also_be_written() {
+    for profile in Profile::ALL {
+        let subjects = match profile {
+            Profile::Workload => "subjects = [\"a\"]",
+            _ => "",
+        };
+        let keys = format!("profile = \"{}\"\n{subjects}", profile.name());
+        assert_eq!(format_of(&keys), (*profile, profile.format()));
+    }
+    let (profile, format) = format_of(
+        "profile = \"cognito\"\ntoken_types = [\"\", \"application/AT+JWT\", \"JWT\"]\n\
+         scope_claims = [\"https://example.com/scopes\"]\naudience_claims = [\"aud\", \"client_id\"]\n\
+         client_claims = [\"cid\"]",
+    );
+    assert_eq!(profile, Profile::Cognito);
+    let owned = |names: &[&str]| {
+        names
+            .iter()
+            .map(|name| (*name).to_owned())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        format,
+        TokenFormat {
+            token_types: Some(owned(&["", "AT+JWT", "JWT"])),
+            scope_claims: owned(&["https://example.com/scopes"]),
+            audience_claims: owned(&["aud", "client_id"]),
+            client_claims: owned(&["cid"]),
+        }
+    );
+}
+
+/// AD FS signs with an `iss` that begins with http://, whose keys come over https.
+#[test]
+fn an_issuer_without_discovery_may_be_any_name() {
+    for (url, keys) in [
+        (
+            "http://fs.example.com/adfs/services/trust",
+            "jwks_url = \"https://fs.example.com/adfs/discovery/keys\"",
+        ),
+        (
+            "http://FS.Example.com/adfs/services/trust",
+            "jwks_file = \"jwks.json\"",
+        ),
+        ("urn:example:issuer", "jwks_file = \"jwks.json\""),
+        ("https://sso.example.com", "profile = \"auth0\""),
+        ("https://kc.example.com/realms/dev", "profile = \"auth0\""),
+    ] {
+        let text = MINIMAL
+            .replace("https://idp.example.com", url)
+            .replace("\naudiences", &format!("\n{keys}\naudiences"));
+        let (config, warnings) = accepted(&text);
+        assert_eq!(warnings, [], "{url}");
+        let IssuerKind::Oidc(issuer) = &config.issuers[0].kind else {
+            panic!()
+        };
+        assert_eq!(issuer.url, url);
+    }
+}
+
+#[test]
+fn the_longest_token_is_configurable() {
+    assert_eq!(accepted(MINIMAL).0.max_token_bytes, 8 * 1024);
+    let text = format!("{MINIMAL}[limits]\ntoken_bytes = \"32KiB\"\nheader_bytes = \"64KiB\"");
+    let (config, warnings) = accepted(&text);
+    assert_eq!((config.max_token_bytes, warnings.len()), (32 * 1024, 0));
+}
+
+#[test]
+fn issuers_of_other_kinds_have_the_keys_that_apply_to_them() {
+    let introspection = "[[issuer]]\nname = \"i\"\nkind = \"introspection\"\nurl = \"https://i.example\"\n\
+        introspection_url = \"https://i.example/i\"\naudiences = [\"cli\"]\nclient_id = \"c\"\n\
+        client_secret = { file = \"t\" }\naudience_claims = [\"client_id\"]\nscope_claims = [\"scp\"]\n";
+    let secret = "[[issuer]]\nname = \"s\"\nkind = \"shared-secret\"\nurl = \"https://s.example\"\n\
+        secret = { file = \"t\" }\naudiences = [\"a\"]\ntoken_types = [\"JWT\"]\nclient_claims = [\"app\"]\n";
+    let (config, _) = accepted(&format!("{introspection}{secret}{MINIMAL}"));
+    let IssuerKind::Introspection(introspection) = &config.issuers[0].kind else {
+        panic!()
+    };
+    assert_eq!(introspection.issuer.format.audience_claims, ["client_id"]);
+    assert_eq!(introspection.issuer.format.scope_claims, ["scp"]);
+    let IssuerKind::SharedSecret(secret) = &config.issuers[1].kind else {
+        panic!()
+    };
+    assert_eq!(secret.format.token_types, Some(vec!["JWT".to_owned()]));
+    assert_eq!(secret.format.client_claims, ["app"]);
 }

@@ -6,7 +6,8 @@ const CASES: &str = concat!(
     include_str!("refused.txt"),
     include_str!("refused_oauth.txt"),
     include_str!("refused_session.txt"),
-    include_str!("refused_cors.txt")
+    include_str!("refused_cors.txt"),
+    include_str!("refused_idp.txt")
 );
 
 /// The title, file and errors of each case.

@@ -70,6 +70,7 @@ fn gateway() -> Gateway {
         sessions: SessionTable::default(),
         login: None,
         clock: ManualClock::at(UnixMillis::from_secs(NOW)),
+        max_token_bytes: crate::token::DEFAULT_TOKEN_BYTES,
         rule_headers: vec![],
         isolation: IsolationPolicy::default(),
         observability: Observability::default(),

@@ -52,6 +52,7 @@ fn fixture() -> Fixture {
         lifetime: Duration::from_mins(15),
         timeout: Duration::from_secs(5),
         rates: RateLimiters::default(),
+        max_token_bytes: crate::token::DEFAULT_TOKEN_BYTES,
         clock: clock.clone(),
     };
     Fixture {

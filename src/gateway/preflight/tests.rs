@@ -33,6 +33,7 @@ fn gateway(routes: Vec<Route>, clock: SharedClock) -> Gateway {
         sessions: crate::gateway::session::SessionTable::default(),
         login: None,
         clock,
+        max_token_bytes: crate::token::DEFAULT_TOKEN_BYTES,
         rule_headers: vec![],
         isolation: IsolationPolicy::default(),
         observability: Observability::default(),

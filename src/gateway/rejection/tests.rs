@@ -1,6 +1,7 @@
 use http::Method;
 
 use super::*;
+use crate::token::{Advice, Provider};
 
 fn header<'a>(response: &'a ErrorResponse, name: &str) -> Option<&'a str> {
     let mut values = response.headers.iter().filter(|(n, _)| *n == name);
@@ -94,6 +95,7 @@ fn table() -> Vec<(TokenError, u16, Option<&'static str>)> {
     ];
     let invalid_token = [
         E::TooLarge,
+        E::Opaque,
         E::Malformed,
         E::Encrypted,
         E::DuplicateMember,
@@ -101,12 +103,15 @@ fn table() -> Vec<(TokenError, u16, Option<&'static str>)> {
         E::UnacceptableAlgorithm,
         E::WrongType,
         E::IdToken,
+        E::RefreshToken,
+        E::LogoutToken,
+        E::NotAccessToken { why: "x" },
         E::UnknownIssuer,
         E::KeyIdMissing,
         E::UnknownKey,
-        E::UnsuitableKey,
+        E::UnsuitableKey { why: "x" },
         E::BadSignature,
-        E::InvalidClaim { name: "sub" },
+        E::claim("sub"),
         E::ClientMismatch,
         E::WrongAudience,
         E::Expired,
@@ -155,4 +160,36 @@ fn unavailable_keys_set_retry_after() {
     let error = TokenError::KeysUnavailable { retry_after: AFTER };
     let response = Rejection::from(error).to_response(&Method::GET, UnixMillis(0));
     assert!(response.headers.contains(&("retry-after", "7".to_owned())));
+}
+
+#[test]
+fn callers_are_told_what_a_token_is_and_what_to_send_instead() {
+    let response = |rejection: Rejection| {
+        let response = rejection.to_response(&Method::GET, UnixMillis(0));
+        let body: serde_json::Value = serde_json::from_str(&response.body).unwrap();
+        let challenge = header(&response, "www-authenticate").unwrap().to_owned();
+        (body["message"].as_str().unwrap().to_owned(), challenge)
+    };
+    for (error, words) in [
+        (TokenError::TooLarge, "too large"),
+        (TokenError::Opaque, "opaque token, not a JWT"),
+        (TokenError::Encrypted, "encrypted"),
+        (TokenError::IdToken, "is an ID token"),
+        (TokenError::RefreshToken, "is a refresh token"),
+    ] {
+        let (message, challenge) = response(error.into());
+        assert!(message.contains(words), "{message}");
+        assert!(challenge.contains(words), "{challenge}");
+    }
+    let (message, challenge) = response(Rejection::from(Unauthenticated {
+        issuer: None,
+        error: TokenError::WrongType,
+        advice: Some(Advice::Profile(Provider::Okta)),
+    }));
+    let text = "this looks like an Okta token; `profile = \"okta\"` takes it.";
+    assert!(message.ends_with(text), "{message}");
+    assert!(
+        challenge.contains("`profile = 'okta'` takes it."),
+        "{challenge}"
+    );
 }

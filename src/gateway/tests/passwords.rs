@@ -68,6 +68,7 @@ fn gateway(source: SignInSource) -> (Gateway, Arc<SignInSource>) {
         routes,
         sessions: SessionTable::default(),
         login: None,
+        max_token_bytes: crate::token::DEFAULT_TOKEN_BYTES,
         rule_headers: vec![],
         isolation: IsolationPolicy::default(),
         observability: Observability::default(),

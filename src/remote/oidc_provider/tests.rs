@@ -443,7 +443,10 @@ async fn an_access_token_that_the_issuer_would_refuse_fails_the_sign_in() {
             json!({"access_token": "s3cret-opaque"}),
             "opaque access tokens",
         ),
-        (json!({"access_token": "x".repeat(9_000)}), "8 KiB"),
+        (
+            json!({"access_token": "x".repeat(9_000)}),
+            "opaque access tokens",
+        ),
     ] {
         fake.issue(&changes);
         let (class, found) = class(provider.redeem(&code()).await);
@@ -614,6 +617,7 @@ async fn an_introspecting_issuers_id_tokens_are_verified_with_the_keys_of_its_me
         url: fake.url.to_string(),
         token_prefix: None,
         audiences: vec![AUDIENCE.into()],
+        format: Profile::Rfc9068.format(),
         leeway: Duration::ZERO,
         clients: None,
         subjects: None,

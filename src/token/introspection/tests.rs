@@ -80,6 +80,7 @@ fn config(url: &str, prefix: Option<&str>) -> IntrospectionIssuer {
         url: url.into(),
         token_prefix: prefix.map(str::to_owned),
         audiences: vec![AUDIENCE.into()],
+        format: Profile::Rfc9068.format(),
         leeway: Duration::from_secs(30),
         clients: None,
         subjects: None,
@@ -224,24 +225,15 @@ async fn an_active_token_must_also_satisfy_the_rules() {
     let fixture = Fixture::new(false);
     for (n, (changes, error)) in [
         (json!({ "aud": "x" }), TokenError::WrongAudience),
-        (
-            json!({ "aud": null }),
-            TokenError::InvalidClaim { name: "aud" },
-        ),
+        (json!({ "aud": null }), TokenError::claim("aud")),
         (
             json!({ "iss": "https://x.example" }),
             TokenError::UnknownIssuer,
         ),
         (json!({ "iss": [URL] }), TokenError::UnknownIssuer),
-        (
-            json!({ "sub": null }),
-            TokenError::InvalidClaim { name: "sub" },
-        ),
+        (json!({ "sub": null }), TokenError::claim("sub")),
         (json!({ "exp": NOW - 31 }), TokenError::Expired),
-        (
-            json!({ "exp": "soon" }),
-            TokenError::InvalidClaim { name: "exp" },
-        ),
+        (json!({ "exp": "soon" }), TokenError::claim("exp")),
         (json!({ "nbf": NOW + 31 }), TokenError::NotYetValid),
         (json!({ "cnf": { "x5t#S256": "x" } }), TokenError::Bound),
         (json!({ "token_type": "DPoP" }), TokenError::Bound),
@@ -488,4 +480,63 @@ async fn a_panic_in_the_observer_does_not_leave_the_flight_behind() {
     script.respond(active(&json!({})));
     let found = authenticate(&token, &issuers, None).await.unwrap();
     assert_eq!(found.verification, Some("ok"));
+}
+
+/// Many servers answer without `aud` (RFC 7662 §2.2 makes it optional).
+#[tokio::test]
+async fn the_claims_of_a_response_can_have_other_names() {
+    let (clock, script) = (clock_at_now(), Scripted::new(false));
+    let mut config = config(URL, None);
+    config.audiences = vec!["cli".into()];
+    config.format.audience_claims = vec!["client_id".into()];
+    config.format.client_claims = vec!["app".into()];
+    let issuers = [introspecting("as", &config, &script, &clock)];
+    let ask = async |token: &str, changes: Value| {
+        script.respond(active(&changes));
+        authenticate(&BearerToken::new(token).unwrap(), &issuers, None).await
+    };
+    let changes = json!({"aud": null, "scope": null, "scp": ["a"], "app": "mine", "exp": 1.9e9});
+    let Caller::Verified(token) = ask("a", changes).await.unwrap().caller else {
+        panic!()
+    };
+    assert_eq!(
+        (token.client(), token.scopes()),
+        (Some("mine"), &["a".to_owned()][..])
+    );
+    assert_eq!(token.expires_at(), UnixMillis(1_900_000_000_000));
+    for (token, changes, error) in [
+        ("b", json!({"aud": "elsewhere"}), TokenError::WrongAudience),
+        (
+            "c",
+            json!({"aud": null, "client_id": "other"}),
+            TokenError::WrongAudience,
+        ),
+        (
+            "d",
+            json!({"aud": null, "token_use": "id"}),
+            TokenError::WrongType,
+        ),
+        (
+            "e",
+            json!({"aud": null, "typ": "Logout"}),
+            TokenError::WrongType,
+        ),
+    ] {
+        assert_eq!(
+            ask(token, changes).await.unwrap_err().error,
+            error,
+            "{token}"
+        );
+    }
+    // The client is logged, so it must not be the token itself.
+    let echoed = "a-token-that-the-server-repeats";
+    let refused = ask(echoed, json!({"aud": null, "app": echoed}))
+        .await
+        .unwrap_err();
+    let unavailable = matches!(refused.error, TokenError::IntrospectionUnavailable { .. });
+    assert!(unavailable, "{refused}");
+}
+
+fn clock_at_now() -> Arc<ManualClock> {
+    ManualClock::at(UnixMillis::from_secs(NOW))
 }

@@ -2,6 +2,9 @@ use super::*;
 use crate::token::testing::{ED25519, OTHER_RSA, P256, P384, RSA, b64, jwks};
 use serde_json::json;
 
+/// Whatever the reason is.
+const UNSUITABLE: KeySelectionError = KeySelectionError::Unsuitable("");
+
 fn parse(keys: &[Value]) -> KeySet {
     KeySet::parse(&jwks(keys), Algorithm::ALL).unwrap()
 }
@@ -11,7 +14,13 @@ fn selected(
     algorithm: Algorithm,
     kid: Option<&str>,
 ) -> Result<usize, KeySelectionError> {
-    set.select(algorithm, kid).map(|verifiers| verifiers.len())
+    let selected = set.select(algorithm, kid);
+    selected
+        .map(|verifiers| verifiers.len())
+        .map_err(|error| match error {
+            KeySelectionError::Unsuitable(_) => UNSUITABLE,
+            error => error,
+        })
 }
 
 #[test]
@@ -29,7 +38,7 @@ fn kty_and_crv_must_match_the_algorithm() {
             let expected = if algorithms.contains(algorithm) {
                 Ok(1)
             } else {
-                Err(KeySelectionError::Unsuitable)
+                Err(UNSUITABLE)
             };
             assert_eq!(
                 selected(&set, *algorithm, Some(kid)),
@@ -45,28 +54,21 @@ fn use_key_ops_and_alg_are_honoured() {
     for (changes, expected) in [
         (json!({}), Ok(1)),
         (json!({"use": "sig"}), Ok(1)),
-        (json!({"use": "enc"}), Err(KeySelectionError::Unsuitable)),
-        (json!({"use": ["sig"]}), Err(KeySelectionError::Unsuitable)),
+        (json!({"use": "jwt-svid"}), Ok(1)),
+        (json!({"use": "x509-svid"}), Err(UNSUITABLE)),
+        (json!({"use": "enc"}), Err(UNSUITABLE)),
+        (json!({"use": ["sig"]}), Err(UNSUITABLE)),
         (json!({"key_ops": ["verify"]}), Ok(1)),
         (json!({"key_ops": ["sign", "verify"]}), Ok(1)),
-        (
-            json!({"key_ops": ["encrypt"]}),
-            Err(KeySelectionError::Unsuitable),
-        ),
-        (json!({"key_ops": []}), Err(KeySelectionError::Unsuitable)),
-        (
-            json!({"key_ops": "verify"}),
-            Err(KeySelectionError::Unsuitable),
-        ),
+        (json!({"key_ops": ["encrypt"]}), Err(UNSUITABLE)),
+        (json!({"key_ops": []}), Err(UNSUITABLE)),
+        (json!({"key_ops": "verify"}), Err(UNSUITABLE)),
         (json!({"alg": "RS256"}), Ok(1)),
-        (json!({"alg": "RS512"}), Err(KeySelectionError::Unsuitable)),
-        (
-            json!({"alg": "RSA-OAEP"}),
-            Err(KeySelectionError::Unsuitable),
-        ),
-        (json!({"alg": 1}), Err(KeySelectionError::Unsuitable)),
-        (json!({"d": "AQAB"}), Err(KeySelectionError::Unsuitable)),
-        (json!({"kty": "rsa"}), Err(KeySelectionError::Unsuitable)),
+        (json!({"alg": "RS512"}), Err(UNSUITABLE)),
+        (json!({"alg": "RSA-OAEP"}), Err(UNSUITABLE)),
+        (json!({"alg": 1}), Err(UNSUITABLE)),
+        (json!({"d": "AQAB"}), Err(UNSUITABLE)),
+        (json!({"kty": "rsa"}), Err(UNSUITABLE)),
         (json!({"x5c": ["junk"], "x5t": "junk", "ext": true}), Ok(1)),
     ] {
         let set = parse(&[RSA.jwk_with(&changes)]);
@@ -111,7 +113,7 @@ fn weak_and_malformed_keys_are_never_selected() {
         assert!(set.is_empty(), "{changes}");
         assert_eq!(
             selected(&set, Algorithm::RS256, Some(key.kid)),
-            Err(KeySelectionError::Unsuitable)
+            Err(UNSUITABLE)
         );
     }
     // A 2048-bit modulus with a leading sign byte is accepted.
@@ -137,7 +139,7 @@ fn unknown_keys_in_a_jwk_set_are_tolerated() {
     assert_eq!(selected(&set, Algorithm::RS256, Some("rsa")), Ok(1));
     for kid in ["secret", "pq", "p521"] {
         let none = selected(&set, Algorithm::ES256, Some(kid));
-        assert_eq!(none, Err(KeySelectionError::Unsuitable), "{kid}");
+        assert_eq!(none, Err(UNSUITABLE), "{kid}");
     }
     assert_eq!(selected(&set, Algorithm::RS256, None), Ok(1));
 }
@@ -263,4 +265,101 @@ fn signatures_published_in_rfcs_verify() {
         assert!(verifier.verify(signed.as_bytes(), signature));
         assert!(!verifier.verify(&signed.as_bytes()[1..], signature));
     }
+}
+
+/// Some issuers write null for what they leave out.
+#[test]
+fn a_member_that_is_null_counts_as_left_out() {
+    let with_null = |members: &[&str]| {
+        let mut jwk = RSA.jwk();
+        for member in members {
+            jwk[member] = Value::Null;
+        }
+        jwk
+    };
+    for members in [
+        &["alg"][..],
+        &["use"],
+        &["key_ops"],
+        &["d"],
+        &["alg", "use", "key_ops", "x5c", "x5t"],
+    ] {
+        let set = parse(&[with_null(members)]);
+        assert_eq!(set, parse(&[RSA.jwk()]), "{members:?}");
+        assert_eq!(selected(&set, Algorithm::RS256, Some("rsa")), Ok(1));
+    }
+    let set = parse(&[with_null(&["kid"])]);
+    assert_eq!(selected(&set, Algorithm::RS256, None), Ok(1));
+}
+
+#[test]
+fn each_key_that_cannot_be_used_is_named_with_the_reason() {
+    let of = |changes: Value| RSA.jwk_with(&changes);
+    for (jwk, reason) in [
+        (of(json!({"d": "AQAB"})), "is a private key"),
+        (
+            of(json!({"use": "enc"})),
+            "is not for verifying signatures, according to its use",
+        ),
+        (
+            of(json!({"use": 1})),
+            "is not for verifying signatures, according to its use",
+        ),
+        (
+            of(json!({"key_ops": ["encrypt"]})),
+            "is not for verifying signatures, according to its key_ops",
+        ),
+        (
+            of(json!({"alg": "RSA-OAEP"})),
+            "has an alg that is not among the issuer's algorithms",
+        ),
+        (of(json!({"n": "AQAB"})), "or is too weak"),
+        (
+            json!({"kty": "oct", "kid": "rsa", "k": "AA"}),
+            "is symmetric",
+        ),
+        (
+            json!({"kty": "EC", "crv": "P-256", "kid": "rsa", "x": b64([1; 32]), "y": b64([1; 32])}),
+            "has invalid parameters",
+        ),
+    ] {
+        let expected = format!("key \"rsa\" ");
+        let found = no_usable_key(&jwks(&[jwk.clone()]), Algorithm::ALL);
+        assert!(
+            found.contains(&expected) && found.contains(reason),
+            "{jwk}: {found}"
+        );
+        let KeySelectionError::Unsuitable(why) = parse(&[jwk])
+            .select(Algorithm::RS256, Some("rsa"))
+            .unwrap_err()
+        else {
+            panic!("{reason}")
+        };
+        assert!(why.contains(reason), "{why}");
+    }
+    let p256 = no_usable_key(&jwks(&[P256.jwk()]), &[Algorithm::RS256]);
+    assert_eq!(
+        p256,
+        "has no usable key: key \"p256\" is of a kind that none of the issuer's algorithms uses"
+    );
+    let junk = no_usable_key(&jwks(&[json!(1), json!({})]), Algorithm::ALL);
+    assert!(
+        junk.contains("key number 1 is not a JSON object; key number 2 has a kty"),
+        "{junk}"
+    );
+    assert_eq!(no_usable_key(&jwks(&[]), Algorithm::ALL), "has no keys");
+}
+
+/// Providers publish keys for encryption beside those for signatures.
+#[test]
+fn keys_for_encryption_are_not_worth_a_message() {
+    let enc = OTHER_RSA.jwk_with(&json!({"use": "enc"}));
+    let set = [RSA.jwk(), enc.clone()];
+    assert_eq!(unusable_for_signatures(&jwks(&set), Algorithm::ALL), "");
+    let set = [RSA.jwk(), enc, P256.jwk_with(&json!({"crv": "P-521"}))];
+    let found = unusable_for_signatures(&jwks(&set), Algorithm::ALL);
+    assert!(
+        found.starts_with("key \"p256\" has a kty") && !found.contains(';'),
+        "{found}"
+    );
 }

@@ -471,3 +471,22 @@ async fn a_fetcher_can_override_the_ttl() {
     keys.refresh_if_due().await;
     assert_eq!(source.calls(), 2);
 }
+
+#[tokio::test]
+async fn operators_can_learn_why_there_are_no_keys() {
+    let encrypting = P256.jwk_with(&serde_json::json!({"use": "enc"}));
+    let fixture = Fixture::publishing(&[encrypting]);
+    assert!(fixture.select("p256").await.is_err());
+    let problem = fixture.keys.problem().unwrap();
+    let expected = "the JWK Set has no usable key: key \"p256\" is not for verifying signatures";
+    assert!(problem.starts_with(expected), "{problem}");
+    fixture.source.go_down();
+    fixture.clock.advance(Duration::from_mins(1));
+    fixture.keys.refresh_if_due().await;
+    assert_eq!(fixture.keys.problem().as_deref(), Some("down"));
+    fixture.source.publish(&[P256.jwk()]);
+    fixture.clock.advance(Duration::from_mins(1));
+    fixture.keys.refresh_if_due().await;
+    assert_eq!(fixture.keys.problem(), None);
+    assert_eq!(fixture.select("p256").await, Ok(1));
+}

@@ -14,7 +14,7 @@ use crate::credential::{
     SourceOptions, SwapRequest,
 };
 use crate::secret::SecretString;
-use crate::token::settings::IntrospectionIssuer;
+use crate::token::settings::{IntrospectionIssuer, Profile};
 use crate::token::{
     BearerToken, Caller, IntrospectionError, IntrospectionFault, IntrospectionObserver,
     Introspector, Issuer, VerifiedToken, authenticate,
@@ -128,6 +128,7 @@ impl Provider {
             url: "https://as.example.com".into(),
             token_prefix: None,
             audiences: vec!["api".into()],
+            format: Profile::Rfc9068.format(),
             leeway: Duration::from_secs(30),
             clients: None,
             subjects: None,

@@ -139,6 +139,7 @@ impl TestProxy {
             sessions: SessionTable::default(),
             login: None,
             clock: clock.clone(),
+            max_token_bytes: crate::token::DEFAULT_TOKEN_BYTES,
             rule_headers: vec![],
             isolation: IsolationPolicy::default(),
             observability: Observability::default(),

@@ -12,7 +12,11 @@ fn row(what: impl Into<String>, token: String, error: TokenError) -> Row {
 }
 
 fn claim(name: &'static str) -> TokenError {
-    E::InvalidClaim { name }
+    E::claim(name)
+}
+
+fn unsuitable(why: &'static str) -> TokenError {
+    E::UnsuitableKey { why }
 }
 
 /// A compact JWS with an arbitrary signature.
@@ -26,27 +30,16 @@ fn shapes() -> Vec<Row> {
     let parts: Vec<&str> = good.split('.').collect();
     let (h, c, s) = (parts[0], parts[1], parts[2]);
     let malformed = [
-        ("opaque", "abcdef".to_owned()),
         ("two segments", format!("{h}.{c}")),
         ("four segments", format!("{good}.x")),
         ("trailing dot", format!("{good}.")),
-        ("leading dot", format!(".{good}")),
         ("padded signature", format!("{good}==")),
         ("not base64url", format!("{h}.{c}+/.{s}")),
         (
             "a length that base64 cannot have",
             format!("{h}.{c}.{}", &s[..s.len() - 1]),
         ),
-        ("empty header", format!(".{c}.{s}")),
         ("empty claims", format!("{h}..{s}")),
-        (
-            "header is an array",
-            RSA.token_of("RS256", "[]", &claims().to_string()),
-        ),
-        (
-            "header is not JSON",
-            RSA.token_of("RS256", "alg", &claims().to_string()),
-        ),
         (
             "claims are a string",
             RSA.token_of("RS256", &header(), "\"x\""),
@@ -69,9 +62,23 @@ fn shapes() -> Vec<Row> {
             RSA.token_of("RS256", &header(), &claims)
         }),
     ];
+    let opaque = [
+        ("opaque", "abcdef".to_owned()),
+        ("leading dot", format!(".{good}")),
+        ("empty header", format!(".{c}.{s}")),
+        (
+            "header is an array",
+            RSA.token_of("RS256", "[]", &claims().to_string()),
+        ),
+        (
+            "header is not JSON",
+            RSA.token_of("RS256", "alg", &claims().to_string()),
+        ),
+    ];
     let mut rows: Vec<Row> = malformed
         .map(|(what, token)| row(what, token, E::Malformed))
         .into();
+    rows.extend(opaque.map(|(what, token)| row(what, token, E::Opaque)));
     let twice = |text: &str, member: &str| text.replacen('{', &format!("{{{member},"), 1);
     rows.extend([
         row("encrypted", format!("{h}.{c}.{s}.{s}.{s}"), E::Encrypted),
@@ -271,32 +278,32 @@ fn keys() -> Vec<Row> {
         row(
             "EdDSA with an RSA key",
             ED25519.token(&ed_with_rsa, &claims()),
-            E::UnsuitableKey,
+            unsuitable("is for another algorithm"),
         ),
         row(
             "RS256 with an EC key",
             RSA.token(&kid(json!("p256")), &claims()),
-            E::UnsuitableKey,
+            unsuitable("is for another algorithm"),
         ),
         row(
             "ES256 with a P-384 key",
             P256.token(&kid(json!("p384")), &claims()),
-            E::UnsuitableKey,
+            unsuitable("is for another algorithm"),
         ),
         row(
             "key for encryption",
             OTHER_RSA.token(&kid(json!("for-encryption")), &claims()),
-            E::UnsuitableKey,
+            unsuitable("is not for verifying signatures, according to its use"),
         ),
         row(
             "key for another algorithm",
             OTHER_RSA.token(&kid(json!("for-rs512")), &claims()),
-            E::UnsuitableKey,
+            unsuitable("is for another algorithm"),
         ),
         row(
             "symmetric key",
             RSA.token(&kid(json!("secret")), &claims()),
-            E::UnsuitableKey,
+            unsuitable("is symmetric: its secret is published, so it proves nothing"),
         ),
     ]
 }
@@ -414,7 +421,9 @@ fn claim_rows() -> Vec<Row> {
         ),
         (json!({"exp": null}), claim("exp")),
         (json!({"exp": (NOW + 600).to_string()}), claim("exp")),
-        (json!({"exp": 1_800_000_600.5}), claim("exp")),
+        (json!({"exp": -0.5}), claim("exp")),
+        (json!({"exp": 1_799_999_969.999}), E::Expired),
+        (json!({"exp": 1.79e9}), E::Expired),
         (json!({"exp": 1e12}), claim("exp")),
         (json!({"exp": u64::MAX}), claim("exp")),
         (json!({"exp": 253_402_300_800_u64}), claim("exp")),
@@ -424,6 +433,8 @@ fn claim_rows() -> Vec<Row> {
         (json!({"exp": 0}), E::Expired),
         (json!({"exp": NOW - 30}), E::Expired),
         (json!({"nbf": NOW + 31}), E::NotYetValid),
+        (json!({"nbf": 1_800_000_030.25}), E::NotYetValid),
+        (json!({"iat": 1.9e9}), E::IssuedInFuture),
         (json!({"nbf": "soon"}), claim("nbf")),
         (json!({"iat": NOW + 31}), E::IssuedInFuture),
         (json!({"iat": -5}), claim("iat")),

@@ -354,6 +354,7 @@ fn shared_secret(path: std::path::PathBuf) -> SharedSecretIssuer {
         audiences: vec![AUDIENCE.into()],
         algorithms: Algorithm::HMAC.to_vec(),
         profile: Profile::Rfc9068,
+        format: Profile::Rfc9068.format(),
         leeway: Duration::from_secs(30),
         clients: None,
         subjects: None,

@@ -185,6 +185,7 @@ fn issuer_of(group: &Group, dir: &Path) -> Arc<Issuer> {
             audiences: vec![AUDIENCE.into()],
             algorithms: vec![algorithm],
             profile: Profile::Workload,
+            format: Profile::Workload.format(),
             leeway: Duration::from_secs(30),
             clients: None,
             subjects: Some(vec!["*".into()]),
