@@ -101,22 +101,14 @@ fn looks_like(found: &Identification, issuer: Option<&Configured<'_>>) -> String
     };
     let takes = format!("this looks like {what}; `profile = {profile:?}` takes it");
     match issuer {
-        Some(issuer) if name(issuer.profile) == profile || found.kind == Kind::Jwt => {
+        Some(issuer) if issuer.profile.name() == profile || found.kind == Kind::Jwt => {
             format!("this looks like {what}")
         }
         Some(issuer) => {
-            let own = name(issuer.profile);
+            let own = issuer.profile.name();
             format!("{takes}. Issuer {:?} has profile = {own:?}", issuer.name)
         }
         None => takes,
-    }
-}
-
-fn name(profile: Profile) -> &'static str {
-    match profile {
-        Profile::Rfc9068 => "rfc9068",
-        Profile::Auth0 => "auth0",
-        Profile::Workload => "workload",
     }
 }
 

@@ -15,13 +15,10 @@ use serde_json::{Map, Value};
 
 use self::pasted::{Content, NotToken, Pasted};
 use crate::clock::UnixMillis;
-use crate::token::{self, Provider, TokenError};
+use crate::token::{self, DEFAULT_TOKEN_BYTES, Provider, TokenError};
 
 pub use facts::Fact;
 pub use kind::Kind;
-
-/// The default of `limits.token_bytes`.
-const DEFAULT_TOKEN_BYTES: usize = 8 * 1024;
 
 /// What a file holds. Contains neither the token nor its signature.
 #[derive(Clone, Debug, Serialize)]

@@ -15,6 +15,9 @@ use crate::token::settings::Algorithm;
 /// The longest value that is copied from a token, in bytes.
 const MAX_VALUE: usize = 512;
 
+/// Where a pod has the token of its service account, and the cluster's CA.
+const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+
 const SOME_URL: &str = "https://idp.example.com";
 const SOME_AUDIENCE: &str = "https://api.example.com";
 
@@ -212,8 +215,10 @@ fn keys(token: &Decoded) -> Vec<Line> {
                 "https://kubernetes.default.svc/openid/v1/jwks",
                 "the API server, as a pod reaches it",
             );
-            let ca = "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt";
-            lines.push(line("ca", quoted(ca), ""));
+            let file = |name: &str| quoted(&format!("{SERVICE_ACCOUNT}/{name}"));
+            lines.push(line("ca", file("ca.crt"), ""));
+            let token = format!("{{ file = {} }}", file("token"));
+            lines.push(line("keys_token", token, "of hawkgate's own pod"));
             lines
         }
         _ => Vec::new(),
