@@ -202,7 +202,7 @@ impl Gateway {
         head: Head<'_>,
         now: Now,
     ) -> Result<LocalResponse, Rejection> {
-        let holder = holder(head.headers)?;
+        let holder = holder(head.headers, self.max_token_bytes)?;
         replace_rejected(admission, head.headers, holder, now).await?;
         // As hawkgate itself would send it to the upstream.
         let target = admission.target().unwrap_or(head.target);
@@ -229,7 +229,7 @@ impl Gateway {
         asked: &ForwardAuth,
         headers: &dyn HeaderFields,
     ) -> Result<(), Rejection> {
-        let holder = holder(headers)?;
+        let holder = holder(headers, self.max_token_bytes)?;
         let receipt = only(headers, &REJECTED).ok().flatten();
         let Some(receipt) = receipt else {
             return Err(invalid("one X-Hawkgate-Rejected is required".to_owned()));
@@ -257,8 +257,8 @@ impl Gateway {
 }
 
 /// The digest of the caller's token, with which receipts are bound to it.
-fn holder(headers: &dyn HeaderFields) -> Result<TokenDigest, Rejection> {
-    let token = PresentedToken::from_headers(headers)?;
+fn holder(headers: &dyn HeaderFields, max_bytes: usize) -> Result<TokenDigest, Rejection> {
+    let token = PresentedToken::from_headers(headers, max_bytes)?;
     let token = token.ok_or_else(|| Rejection::from(Reason::MissingToken))?;
     Ok(token.digest())
 }
