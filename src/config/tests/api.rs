@@ -144,7 +144,7 @@ fn a_header_that_looks_like_a_credential_is_a_warning_that_does_not_quote_it() {
     assert_eq!(
         texts,
         [
-            "t.toml:10: route \"r\": key \"request_headers.set.X-Api-Key\": \"X-Api-Key\" looks like a credential, \
+            "t.toml:10: warning: route \"r\": key \"request_headers.set.X-Api-Key\": \"X-Api-Key\" looks like a credential, \
              which must not be in the configuration itself; use a source of kind static with inject, which reads it \
              from a file"
         ]
