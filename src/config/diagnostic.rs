@@ -215,7 +215,7 @@ impl Location {
 
     /// Whether this is where a secret names its environment variable.
     pub(super) fn is_variable_name(&self) -> bool {
-        self.key.ends_with(".env")
+        matches!(self.key.rsplit_once('.'), Some((_, "env")))
     }
 
     /// The byte range in the text. For a missing key, that of its table's header.

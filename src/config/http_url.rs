@@ -1,5 +1,7 @@
 //! The http and https URLs in the file.
 
+use std::path::Path;
+
 use toml::de::DeValue;
 use url::Url;
 
@@ -79,7 +81,7 @@ fn is_socket_path(text: &str) -> bool {
     let scheme = scheme.to_ascii_lowercase();
     scheme == "unix"
         || scheme.ends_with("+unix")
-        || (text.starts_with('/') && text.ends_with(".sock"))
+        || (text.starts_with('/') && Path::new(text).extension().is_some_and(|e| e == "sock"))
 }
 
 fn scheme_remedy(scheme: &str) -> &'static str {

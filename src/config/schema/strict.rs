@@ -85,16 +85,16 @@ fn keywords(path: &str) -> Vec<(&'static str, Value)> {
         "log.level" => pattern(LEVELS),
         "issuer.subjects[]" => pattern(r"[^*\s]"),
         "source.concurrency" => range(1, 10_000),
-        "cache.max_entries" => range(1, 10_000_000),
-        "limits.connections" | "limits.requests_in_flight" => range(1, 1_000_000),
         "limits.connections_per_address" | "limits.requests_in_flight_per_address" => {
             range(0, 1_000_000)
         }
-        "limits.rate.requests"
+        "limits.connections"
+        | "limits.requests_in_flight"
+        | "limits.rate.requests"
         | "limits.rate.burst"
         | "route.rate.requests"
         | "route.rate.burst" => range(1, 1_000_000),
-        "limits.rate.clients" | "route.rate.clients" => range(1, 10_000_000),
+        "cache.max_entries" | "limits.rate.clients" | "route.rate.clients" => range(1, 10_000_000),
         _ => Vec::new(),
     }
 }
@@ -138,7 +138,7 @@ pub(super) fn relations(definition: &str) -> Vec<Value> {
             all.push(secure("introspection_url"));
             all
         }
-        "source-client-credentials" => {
+        "source-client-credentials" | "source-token-exchange" => {
             let mut all = client(true);
             all.push(secure("token_url"));
             all.push(elements("scopes", SCOPE_TOKEN));
@@ -147,12 +147,6 @@ pub(super) fn relations(definition: &str) -> Vec<Value> {
         "source-password" => {
             let mut all = client(true);
             all.extend([secure("token_url"), secure("mfa_url"), some("scopes")]);
-            all.push(elements("scopes", SCOPE_TOKEN));
-            all
-        }
-        "source-token-exchange" => {
-            let mut all = client(true);
-            all.push(secure("token_url"));
             all.push(elements("scopes", SCOPE_TOKEN));
             all
         }

@@ -165,7 +165,7 @@ fn read<T: serde::de::DeserializeOwned>(
     path: &str,
 ) -> Result<T, SignInError> {
     if !response.is_json() {
-        return Err(bad(&format!("{path}: {}", not_json(&response))));
+        return Err(bad(&format!("{path}: {}", not_json(response))));
     }
     // serde's own message may quote the body.
     serde_json::from_slice(&response.body).map_err(|_| {
