@@ -316,6 +316,7 @@ fn the_families_are_those_of_the_published_interface() {
         ("hawkgate_circuit_open", &["kind", "name"]),
         ("hawkgate_sign_ins_total", &["session", "result"]),
         ("hawkgate_session_refreshes_total", &["session", "result"]),
+        ("hawkgate_forward_auth_total", &["forward_auth", "result"]),
         ("hawkgate_config_reloads_total", &["result"]),
         ("hawkgate_config_last_reload_success_timestamp_seconds", &[]),
         ("hawkgate_log_lines_dropped_total", &[]),

@@ -111,7 +111,7 @@ fn question(kind: &str, method: &str, host: &str, target: &str, token: &str) -> 
             .header("X-Original-URL", &format!("https://{host}{target}")),
         "envoy" => {
             let mut request = Request::new(method, &format!("/check{target}"));
-            request.authority = host.to_owned();
+            host.clone_into(&mut request.authority);
             request
         }
         _ => Request::get("/check")

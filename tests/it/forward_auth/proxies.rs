@@ -221,7 +221,7 @@ async fn caddy(fixture: &Fixture) -> Proxy {
 /// A request of a client.
 fn to(method: &str, target: &str, token: &str) -> Request {
     let mut request = Request::new(method, target).bearer(token);
-    request.authority = "login.test".to_owned();
+    "login.test".clone_into(&mut request.authority);
     request
 }
 
