@@ -45,13 +45,14 @@ impl State {
         attempts: &mut Attempts,
         needs: Needs,
     ) -> Result<Upstream, RelayError> {
-        let first = connector.open(&self.peers, target, address, needs);
         let addresses = target.addresses.load_full();
         let tried = &attempts.unreachable;
         let Some(other) = self.peers.other_family(&addresses, address, tried, now) else {
-            return first.await;
+            return connector.open(&self.peers, target, address, needs).await;
         };
-        let second = connector.open(&self.peers, target, other, needs);
+        // Boxed, because with TLS they are large.
+        let first = Box::pin(connector.open(&self.peers, target, address, needs));
+        let second = Box::pin(connector.open(&self.peers, target, other, needs));
         match race(first, second).await {
             Race::First(result) => result,
             Race::Second(upstream) => {
