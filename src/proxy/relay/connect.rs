@@ -108,6 +108,8 @@ mod tests {
         result
     }
 
+    // tokio's paused clock, which the timeouts use, too.
+    #[allow(clippy::disallowed_methods)]
     #[tokio::test(start_paused = true)]
     async fn the_second_is_tried_once_the_first_takes_long() {
         const NEVER: u64 = 60_000;
