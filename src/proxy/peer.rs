@@ -228,13 +228,12 @@ impl Peers {
 /// The certificates in `only`, or else the platform's and those in `additional`, for pingora.
 fn certificates(only: Option<&[u8]>, additional: Option<&[u8]>) -> Result<Arc<CaType>, String> {
     // pingora panics if it cannot parse one, so that is checked first.
-    let certificates = match only {
-        Some(only) => pem::parse_certificates(only)?,
-        None => {
-            let mut all = pem::platform_cas();
-            all.extend(pem::parse_certificates(additional.unwrap_or_default())?);
-            all
-        }
+    let certificates = if let Some(only) = only {
+        pem::parse_certificates(only)?
+    } else {
+        let mut all = pem::platform_cas();
+        all.extend(pem::parse_certificates(additional.unwrap_or_default())?);
+        all
     };
     let certificates = certificates.into_iter();
     let wrapped: Vec<_> = certificates

@@ -45,13 +45,14 @@ impl State {
         attempts: &mut Attempts,
         needs: Needs,
     ) -> Result<Upstream, RelayError> {
-        let first = connector.open(&self.peers, target, address, needs);
         let addresses = target.addresses.load_full();
         let tried = &attempts.unreachable;
         let Some(other) = self.peers.other_family(&addresses, address, tried, now) else {
-            return first.await;
+            return connector.open(&self.peers, target, address, needs).await;
         };
-        let second = connector.open(&self.peers, target, other, needs);
+        // Boxed, because with TLS they are large.
+        let first = Box::pin(connector.open(&self.peers, target, address, needs));
+        let second = Box::pin(connector.open(&self.peers, target, other, needs));
         match race(first, second).await {
             Race::First(result) => result,
             Race::Second(upstream) => {
@@ -107,6 +108,8 @@ mod tests {
         result
     }
 
+    // tokio's paused clock, which the timeouts use, too.
+    #[allow(clippy::disallowed_methods)]
     #[tokio::test(start_paused = true)]
     async fn the_second_is_tried_once_the_first_takes_long() {
         const NEVER: u64 = 60_000;

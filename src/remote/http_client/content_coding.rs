@@ -67,17 +67,17 @@ fn coding(headers: &HeaderMap) -> Result<Coding, DecodeError> {
     Ok(found)
 }
 
-fn read(decoder: impl Read, max_bytes: usize) -> Result<Bytes, DecodeError> {
-    let mut decoded = Vec::new();
+fn read(encoded: impl Read, max_bytes: usize) -> Result<Bytes, DecodeError> {
+    let mut body = Vec::new();
     let limit = (max_bytes as u64).saturating_add(1);
-    decoder
+    encoded
         .take(limit)
-        .read_to_end(&mut decoded)
+        .read_to_end(&mut body)
         .map_err(|_| DecodeError::Malformed)?;
-    if decoded.len() > max_bytes {
+    if body.len() > max_bytes {
         return Err(DecodeError::TooLarge);
     }
-    Ok(decoded.into())
+    Ok(body.into())
 }
 
 #[cfg(test)]

@@ -58,7 +58,8 @@ pub(super) fn failure(
     let problem = match text.as_deref() {
         Some("proxy authorization required") => AUTHENTICATION_REQUIRED.to_owned(),
         Some("unsuccessful") => {
-            "opened no tunnel to it: it does not allow this host and port, or cannot reach it"
+            "opened no tunnel to it: it cannot reach this host, or does not allow the host, the port or \
+             the credentials"
                 .into()
         }
         Some("failed to create underlying connection") => unreachable(error),
