@@ -31,8 +31,14 @@ fn begins_reserved(path: &str) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use http::Method;
+
     use super::*;
     use crate::gateway::path;
+    use crate::gateway::route::tests::route;
+    use crate::gateway::route::{NoRoute, RouteTable};
 
     #[test]
     fn every_spelling_of_a_reserved_path_is_recognised() {
@@ -65,5 +71,38 @@ mod tests {
         assert!(is_explicit("/credentials/store/", "/credentials"));
         assert!(!is_explicit("/", "/credentials"));
         assert!(!is_explicit("/bewit", "/credentials"));
+    }
+
+    fn found(routes: &[(&str, Option<&str>, &str)], target: &str) -> Result<String, NoRoute> {
+        let routes = routes
+            .iter()
+            .map(|(name, host, path)| Arc::new(route(name, *host, path, None)));
+        let table = RouteTable::new(routes.collect());
+        let found = table.find("tc.example.com", target, &Method::PUT);
+        found.map(|route| route.name.to_string())
+    }
+
+    #[test]
+    fn reserved_paths_are_forwarded_by_explicit_routes_only() {
+        let any = [("root", None, "/"), ("hosted", Some("tc.example.com"), "/")];
+        for routes in [&any[..1], &any] {
+            for target in [
+                "/credentials?x",
+                "/Credentials",
+                "/%63redentials",
+                "/bewit/x?y",
+            ] {
+                assert_eq!(found(routes, target), Err(NoRoute::Reserved), "{target}");
+            }
+            for target in ["//credentials", "/x/../credentials", "/./credentials"] {
+                let found = found(routes, target);
+                assert!(matches!(found, Err(NoRoute::Ambiguous(_))), "{target}");
+            }
+        }
+        let explicit = [("c", None, "/credentials/"), ("root", None, "/")];
+        assert_eq!(found(&explicit, "/credentials/store"), Ok("c".into()));
+        for target in ["/credentials", "/bewit"] {
+            assert_eq!(found(&explicit, target), Err(NoRoute::Reserved));
+        }
     }
 }

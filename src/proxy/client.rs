@@ -10,7 +10,7 @@ use std::sync::Arc;
 use http::{HeaderName, Method};
 use ipnet::IpNet;
 
-use super::listener::PeerProcess;
+use super::listener::peer_process::PeerProcess;
 use crate::gateway::Head;
 use crate::gateway::client_certificate::ClientCertificate;
 use crate::gateway::resource_isolation::Transport;

@@ -1,7 +1,7 @@
 //! Listening sockets, which are bound once, before any connection is served.
 
 mod access_control;
-mod peer_process;
+pub(super) mod peer_process;
 mod proxy_header;
 mod proxy_trust;
 mod socket_activation;
@@ -22,7 +22,6 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 use super::transport::Transport;
 use crate::proxy::settings::{Address, Listener};
 pub(super) use access_control::AccessControl;
-pub(super) use peer_process::PeerProcess;
 #[cfg(fuzzing)]
 pub(super) use proxy_header::read as read_proxy_header;
 pub(super) use proxy_trust::ProxyTrust;

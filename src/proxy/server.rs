@@ -23,9 +23,9 @@ use super::client::ConnMetadata;
 use super::connection_limit::{ConnectionCounts, ConnectionLimit, Limit, Origin, Permit};
 pub use super::drain::ServerHandle;
 use super::drain::{self, Signal, TaskGuard};
+use super::listener::peer_process::PeerProcess;
 use super::listener::{
-    AccessControl, BindError, BoundListener, Incoming, InheritedSockets, PeerProcess, Protocol,
-    ProxyTrust, Tls,
+    AccessControl, BindError, BoundListener, Incoming, InheritedSockets, Protocol, ProxyTrust, Tls,
 };
 use super::record::Recorder;
 use super::service::{ConnInfo, Service};

@@ -329,38 +329,6 @@ mod tests {
     }
 
     #[test]
-    fn paths_of_own_endpoints_are_forwarded_by_explicit_routes_only() {
-        for target in [
-            "/credentials",
-            "/credentials?x",
-            "/credentials/task",
-            "/Credentials",
-            "/%63redentials",
-            "/bewit",
-            "/bewit/x?y",
-        ] {
-            for method in [Method::PUT, Method::GET] {
-                assert_eq!(found("x", target, &method), Err(NoRoute::Reserved));
-                let hosted = found("tc.example.com", target, &method);
-                assert_eq!(hosted, Err(NoRoute::Reserved), "{target}");
-            }
-        }
-        for target in ["//credentials", "/x/../credentials", "/./credentials"] {
-            let found = found("x", target, &Method::PUT);
-            assert!(matches!(found, Err(NoRoute::Ambiguous(_))), "{target}");
-        }
-        let explicit = [
-            route("c", None, "/credentials/", None),
-            route("/", None, "/", None),
-        ];
-        let table = RouteTable::new(explicit.map(Arc::new).to_vec());
-        let find = |target| table.find("x", target, &Method::PUT).map(|r| &*r.name);
-        assert_eq!(find("/credentials/store"), Ok("c"));
-        assert_eq!(find("/credentials"), Err(NoRoute::Reserved));
-        assert_eq!(find("/bewit"), Err(NoRoute::Reserved));
-    }
-
-    #[test]
     fn a_request_that_no_route_matches_is_unmatched() {
         let table = RouteTable::new(vec![Arc::new(route("api", None, "/api/", None))]);
         assert_eq!(

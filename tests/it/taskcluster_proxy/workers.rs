@@ -450,9 +450,9 @@ async fn a_failing_upstream_is_asked_again() {
         .collect();
     assert_eq!(signatures.len(), 2);
     assert_ne!(signatures[0], signatures[1], "signed anew");
-    let line = proxy.log.wait_for("upstream_retries");
+    let entry = proxy.log.wait_for("upstream_retries");
     assert_eq!(
-        serde_json::from_str::<Value>(&line).unwrap()["upstream_retries"],
+        serde_json::from_str::<Value>(&entry).unwrap()["upstream_retries"],
         1
     );
     // A POST may have had its effect.
