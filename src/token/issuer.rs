@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::cache::{CachedToken, VerifiedTokenCache, Window};
 use super::extensions::Extensions;
 use super::introspection::{EPOCH, Introspection};
-use super::jws::{Jws, claimed_issuers};
+use super::jws::{Jws, claimed_issuers, is_opaque};
 use super::keys::Keys;
 use super::rules::{Rules, ValidatedClaims, ValidatedHeader};
 use super::shared_secret::SharedSecret;
@@ -390,6 +390,9 @@ fn choose<'a>(token: &'a str, issuers: &'a [Arc<Issuer>]) -> Result<Choice<'a>, 
                 }
                 Some((_, Kind::Delegated)) | None => unknown,
             }
+        }
+        Err(TokenError::Malformed | TokenError::Encrypted) if is_opaque(token) => {
+            TokenError::Opaque
         }
         Err(error) => error,
     };

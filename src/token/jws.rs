@@ -71,9 +71,6 @@ pub fn inspect_header(text: &str) -> Option<Map<String, Value>> {
 fn segments(token: &str) -> Result<[&str; 3], TokenError> {
     let mut parts = token.split('.');
     let first_three = [parts.next(), parts.next(), parts.next()];
-    if !first_three[0].is_some_and(|header| token.contains('.') && is_header(header)) {
-        return Err(TokenError::Opaque);
-    }
     match (first_three, parts.count()) {
         ([Some(header), Some(claims), Some(signature)], 0) => Ok([header, claims, signature]),
         ([Some(_), Some(_), Some(_)], 2) => Err(TokenError::Encrypted),
@@ -81,13 +78,17 @@ fn segments(token: &str) -> Result<[&str; 3], TokenError> {
     }
 }
 
-/// Whether a segment could be the header of a JWS or JWE: base64url of text that begins with a brace.
-/// If not, the token is no JWT that was damaged on its way, but something else.
-fn is_header(segment: &str) -> bool {
+/// Whether a token is not a JWT that was damaged on its way but something else: it has only one
+/// segment, or the first cannot be the header of a JWS or JWE, which is base64url of text that begins
+/// with a brace.
+pub(super) fn is_opaque(token: &str) -> bool {
+    let Some((header, _)) = token.split_once('.') else {
+        return true;
+    };
     // Four characters are three bytes, which may be white space before the brace.
-    let start = decode(segment.get(..4).unwrap_or(segment)).unwrap_or_default();
+    let start = decode(header.get(..4).unwrap_or(header)).unwrap_or_default();
     let text = start.trim_ascii_start();
-    !start.is_empty() && text.first().is_none_or(|byte| *byte == b'{')
+    start.is_empty() || text.first().is_some_and(|byte| *byte != b'{')
 }
 
 /// Decodes base64url without padding or non-zero trailing bits (RFC 7515 §2).
@@ -140,15 +141,19 @@ mod tests {
 
     #[test]
     fn malformed_and_encrypted_tokens_are_refused() {
-        let (h, c) = (encoded("{ }"), encoded("{\"a\":1}"));
+        let (h, c) = (encoded("{}"), encoded("{\"a\":1}"));
         for token in [
+            String::new(),
+            "opaque".into(),
             format!("{h}.{c}"),
             format!("{h}.{c}.AQID."),
+            format!(".{h}.{c}.AQID"),
             format!("{h}.{c}.AQID=="),
             format!("{h}=.{c}.AQID"),
             format!("{h}.{c}.AR"),
             format!("{h}.{c}.+/8"),
             format!("{h}..AQID"),
+            format!(".{c}.AQID"),
             format!("{h}.{c}.A"),
             format!("{}.{c}.AQID", encoded("{\"alg\"")),
         ] {
@@ -178,11 +183,17 @@ mod tests {
             format!(".{c}.AQID"),
             format!("{}.{c}.AQID", encoded("[{}]")),
         ] {
-            assert_eq!(
-                Jws::parse(&token).err(),
-                Some(TokenError::Opaque),
-                "{token}"
-            );
+            assert!(is_opaque(&token), "{token}");
+        }
+        for damaged in [
+            format!("{h}.{c}"),
+            format!("{h}."),
+            format!("{h}.{c}.AQID.AQID.AQID"),
+            format!("{}.{c}.AQID", encoded(" \n{}")),
+            format!("{}.{c}.AQID", encoded("{}")),
+            format!("{}.{c}.AQID", &encoded("{\"alg\":\"x\"}")[..5]),
+        ] {
+            assert!(!is_opaque(&damaged), "{damaged}");
         }
     }
 

@@ -488,5 +488,5 @@ async fn operators_can_learn_why_there_are_no_keys() {
     fixture.clock.advance(Duration::from_mins(1));
     fixture.keys.refresh_if_due().await;
     assert_eq!(fixture.keys.problem(), None);
-    assert_eq!(fixture.select("p256").await, Ok(1));
+    assert!(fixture.select("p256").await.is_ok());
 }
