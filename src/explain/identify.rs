@@ -273,7 +273,11 @@ fn opaque(word: &str) -> Identification {
 
 impl fmt::Display for Identification {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "This is {}.", self.what)?;
+        write!(f, "This is {}", self.what)?;
+        if let (Some(_), Some(profile)) = (self.provider, self.profile) {
+            write!(f, "; `profile = {profile:?}` takes it")?;
+        }
+        writeln!(f, ".")?;
         match self.kind {
             Kind::NotAToken | Kind::Malformed | Kind::Opaque | Kind::Encrypted => {
                 writeln!(f, "Nothing was verified.\n")?;

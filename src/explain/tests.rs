@@ -433,7 +433,7 @@ async fn a_refused_token_is_named_with_what_to_do_and_what_to_write() {
             "send the access token",
             true,
         ),
-        ("/api/x", "opaque".into(), "introspection", true),
+        ("/api/x", "x93ab17".into(), "introspection", true),
         ("/api/x", "\"in quotes\"".into(), "one word", false),
         ("/api/x", format!("'{}'", good()), "quotes", false),
     ] {

@@ -105,7 +105,8 @@ pub fn recognise(header: &Members, claims: &Members) -> Option<Provider> {
 /// Hosts and paths that belong to one provider.
 fn by_issuer(claims: &Members) -> Option<Provider> {
     let text = claims.get("iss")?.as_str()?;
-    if text == "accounts.google.com" {
+    // Identity-Aware Proxy, and the second name that Google has for itself.
+    if text == "https://cloud.google.com/iap" || text == "accounts.google.com" {
         return Some(Provider::Google);
     }
     if text == "kubernetes/serviceaccount" {
@@ -264,6 +265,7 @@ mod tests {
             ("https://kc.example.com/auth/realms/dev", Provider::Keycloak),
             ("https://accounts.google.com", Provider::Google),
             ("accounts.google.com", Provider::Google),
+            ("https://cloud.google.com/iap", Provider::Google),
             (
                 "https://token.actions.githubusercontent.com",
                 Provider::GitHubActions,

@@ -97,7 +97,7 @@ fn for_kind(token: &Decoded) -> Vec<String> {
             "a refresh token is for the provider's token endpoint only: redeem it there, and send the access token"
         }
         Kind::LogoutToken => {
-            "a logout token is sent by the provider to the session's backchannel_logout path, not by a caller"
+            "a logout token is sent by the provider to a session's backchannel-logout endpoint, not by a caller"
         }
         Kind::DpopProof => {
             "a DPoP proof accompanies an access token that is bound to a key; hawkgate takes bearer tokens only"

@@ -300,12 +300,18 @@ fn subject(token: &Decoded) -> (&str, &'static str) {
     }
 }
 
-/// A string of the token that can be copied: not empty, of limited length, and without any of
-/// `excluded`.
+/// A string of the token that can be copied: not empty, of limited length, of characters that print, and
+/// without any of `excluded`.
 fn copied<'v>(value: &'v Value, excluded: &str) -> Option<&'v str> {
     let text = value.as_str()?;
     let fits = (1..=MAX_VALUE).contains(&text.len());
-    (fits && !text.contains(|c| excluded.contains(c))).then_some(text)
+    let is_plain = |c: char| prints(c) && !excluded.contains(c);
+    (fits && text.chars().all(is_plain)).then_some(text)
+}
+
+/// Whether a character prints; control characters and marks that change the direction of text do not.
+fn prints(c: char) -> bool {
+    matches!(c, '"' | '\\' | '\'') || c.escape_debug().count() == 1
 }
 
 fn list(value: &str) -> String {
@@ -319,8 +325,7 @@ fn quoted(text: &str) -> String {
     for c in text.chars() {
         match c {
             '"' | '\\' => quoted.extend(['\\', c]),
-            '\'' => quoted.push(c),
-            _ if c.escape_debug().count() == 1 => quoted.push(c),
+            _ if prints(c) => quoted.push(c),
             _ => {
                 let _ = write!(quoted, "\\U{:08X}", u32::from(c));
             }

@@ -135,7 +135,7 @@ fn what_is_wrong_with_a_token_is_said() {
         (json!({ "x": "y".repeat(9000) }), "limits.token_bytes"),
         (
             json!({ "events": { "http://schemas.openid.net/event/backchannel-logout": {} } }),
-            "backchannel_logout",
+            "backchannel-logout endpoint",
         ),
     ] {
         let found = with(changes.clone());
