@@ -220,13 +220,14 @@ fn log_addresses(running: &Running) {
         tracing::info!(address = format_address(address), "listening for callers");
     }
     let version = hawkgate::VERSION;
-    match &running.admin {
-        Some(admin) => tracing::info!(
+    if let Some(admin) = &running.admin {
+        tracing::info!(
             admin = format_address(admin),
             version,
             "hawkgate is up; metrics and health checks are on the admin address"
-        ),
-        None => tracing::info!(version, "hawkgate is up, without an admin listener"),
+        );
+    } else {
+        tracing::info!(version, "hawkgate is up, without an admin listener");
     }
 }
 
