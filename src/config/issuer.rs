@@ -235,8 +235,8 @@ fn refuse_unknown(reader: &mut Reader<'_>, table: &Table<'_>, kind: Kind) {
             return None;
         }
         let kinds = owners.join(" or ");
-        let mut keys_of_oidc = Kind::Oidc.keys().iter().flat_map(|keys| keys.iter());
-        let key_of_oidc = keys_of_oidc.any(|key| key.name == name);
+        let mut verifying = Kind::Oidc.keys().iter().flat_map(|keys| keys.iter());
+        let key_of_oidc = verifying.any(|key| key.name == name);
         Some(match kind {
             Kind::Delegated if key_of_oidc => {
                 let problem =

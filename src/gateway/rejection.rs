@@ -1,6 +1,5 @@
 //! The responses to refused requests.
 
-use std::borrow::Cow;
 use std::time::Duration;
 
 use http::StatusCode;
@@ -38,7 +37,7 @@ pub struct Rejection {
     pub sign_in: Option<Box<SignInRequired>>,
     /// The message in the response, if it says more than the reason's own. Says nothing about the
     /// configuration other than its `profile`.
-    pub message: Option<Cow<'static, str>>,
+    pub message: Option<Box<str>>,
     /// The cause, for the operator's log only.
     pub cause: Option<String>,
 }
@@ -206,7 +205,7 @@ impl From<TokenError> for Rejection {
             E::Internal => Reason::Internal,
         };
         let mut rejection = Self::from(reason).with_cause(error.to_string());
-        rejection.message = message(&error).map(Cow::Borrowed);
+        rejection.message = message(&error).map(Box::from);
         if let E::KeysUnavailable { retry_after } | E::IntrospectionUnavailable { retry_after } =
             error
         {

@@ -396,11 +396,10 @@ fn check_introspected_type(claims: &Members) -> Result<(), TokenError> {
 fn would_accept(profile: Profile, header: &Members, claims: &Members) -> bool {
     let format = profile.format();
     let text = |name: &String| claims.get(name).and_then(Value::as_str);
-    let audiences = format.audience_claims.iter();
     let judged = Judged {
         claims,
         is_at_jwt: token_use::is_at_jwt(header),
-        audience: audiences.filter_map(text).next(),
+        audience: format.audience_claims.iter().find_map(text),
         client: format.client_claims.iter().find_map(text),
     };
     // People's ID tokens are not workload identities.

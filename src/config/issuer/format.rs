@@ -1,6 +1,9 @@
 //! How an issuer's access tokens are marked, and the names of their claims: the keys that a `profile`
 //! stands for.
 
+// Fields are called like the keys.
+#![allow(clippy::struct_field_names)]
+
 use toml::de::DeValue;
 
 use super::{Field, List, Reader, refuse_empty};

@@ -323,10 +323,10 @@ fn each_key_that_cannot_be_used_is_named_with_the_reason() {
             "has invalid parameters",
         ),
     ] {
-        let expected = format!("key \"rsa\" ");
-        let found = no_usable_key(&jwks(&[jwk.clone()]), Algorithm::ALL);
+        let expected = "key \"rsa\" ";
+        let found = no_usable_key(&jwks(std::slice::from_ref(&jwk)), Algorithm::ALL);
         assert!(
-            found.contains(&expected) && found.contains(reason),
+            found.contains(expected) && found.contains(reason),
             "{jwk}: {found}"
         );
         let KeySelectionError::Unsuitable(why) = parse(&[jwk])

@@ -62,23 +62,9 @@ fn shapes() -> Vec<Row> {
             RSA.token_of("RS256", &header(), &claims)
         }),
     ];
-    let opaque = [
-        ("opaque", "abcdef".to_owned()),
-        ("leading dot", format!(".{good}")),
-        ("empty header", format!(".{c}.{s}")),
-        (
-            "header is an array",
-            RSA.token_of("RS256", "[]", &claims().to_string()),
-        ),
-        (
-            "header is not JSON",
-            RSA.token_of("RS256", "alg", &claims().to_string()),
-        ),
-    ];
     let mut rows: Vec<Row> = malformed
         .map(|(what, token)| row(what, token, E::Malformed))
         .into();
-    rows.extend(opaque.map(|(what, token)| row(what, token, E::Opaque)));
     let twice = |text: &str, member: &str| text.replacen('{', &format!("{{{member},"), 1);
     rows.extend([
         row("encrypted", format!("{h}.{c}.{s}.{s}.{s}"), E::Encrypted),
@@ -129,6 +115,27 @@ fn shapes() -> Vec<Row> {
         ),
     ]);
     rows
+}
+
+fn opaque() -> Vec<Row> {
+    let good = RSA.token(&at_jwt(), &claims());
+    let parts: Vec<&str> = good.split('.').collect();
+    let (c, s) = (parts[1], parts[2]);
+    [
+        ("opaque", "abcdef".to_owned()),
+        ("leading dot", format!(".{good}")),
+        ("empty header", format!(".{c}.{s}")),
+        (
+            "header is an array",
+            RSA.token_of("RS256", "[]", &claims().to_string()),
+        ),
+        (
+            "header is not JSON",
+            RSA.token_of("RS256", "alg", &claims().to_string()),
+        ),
+    ]
+    .map(|(what, token)| row(what, token, E::Opaque))
+    .into()
 }
 
 fn header() -> String {
@@ -567,6 +574,7 @@ fn profiles() -> Vec<Row> {
 pub(super) fn all() -> Vec<Row> {
     let tables = [
         shapes(),
+        opaque(),
         headers(),
         keys(),
         signatures(),
