@@ -52,27 +52,24 @@ pub(super) fn for_token(
     };
     let own = configured(config).find(|issuer| issuer.url == iss);
     let mut hints = Hints::default();
-    match own {
-        Some(issuer) => {
-            let is_accepted = accepted.is_none_or(|issuers| {
-                issuers
-                    .iter()
-                    .any(|accepted| &**accepted.name() == issuer.name)
-            });
-            if !is_accepted {
-                hints.advice.push(format!(
-                    "issuer {:?} of the configuration has this url, but the route does not name it: add it to the \
+    if let Some(issuer) = own {
+        let is_accepted = accepted.is_none_or(|issuers| {
+            issuers
+                .iter()
+                .any(|accepted| &**accepted.name() == issuer.name)
+        });
+        if !is_accepted {
+            hints.advice.push(format!(
+                "issuer {:?} of the configuration has this url, but the route does not name it: add it to the \
                      route's issuers",
                     issuer.name
                 ));
-            }
-            hints.advice.push(looks_like(&found, Some(&issuer)));
         }
-        None => {
-            hints.advice.extend(near_miss(config, iss));
-            hints.advice.push(looks_like(&found, None));
-            hints.issuer_section = found.issuer_section;
-        }
+        hints.advice.push(looks_like(&found, Some(&issuer)));
+    } else {
+        hints.advice.extend(near_miss(config, iss));
+        hints.advice.push(looks_like(&found, None));
+        hints.issuer_section = found.issuer_section;
     }
     hints.advice.extend(found.advice);
     hints

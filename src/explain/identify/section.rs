@@ -261,7 +261,7 @@ pub(super) fn is_of_the_provider(token: &Decoded, audience: &str) -> bool {
     match provider {
         Some(Provider::Keycloak) => audience == "account" || audience.ends_with("-realm"),
         Some(Provider::Auth0) => audience.ends_with("/userinfo") || audience.ends_with("/api/v2/"),
-        Some(Provider::Okta) => audience.trim_end_matches('/') == iss,
+        Some(Provider::Okta | Provider::GitLab) => audience.trim_end_matches('/') == iss,
         Some(Provider::Entra) => {
             GRAPH.contains(&audience.trim_end_matches('/'))
                 || audience.starts_with("https://management.azure.com")
@@ -270,7 +270,6 @@ pub(super) fn is_of_the_provider(token: &Decoded, audience: &str) -> bool {
             audience.trim_end_matches('/') == iss
                 || audience.starts_with("https://kubernetes.default")
         }
-        Some(Provider::GitLab) => audience.trim_end_matches('/') == iss,
         // The default audience of a job's token.
         Some(Provider::GitHubActions) => audience.starts_with("https://github.com/"),
         _ => false,
@@ -352,9 +351,10 @@ fn text(lines: &[Line]) -> String {
         comment,
     } in lines
     {
-        let _ = match comment.is_empty() {
-            true => writeln!(text, "{key:keys$} = {value}"),
-            false => writeln!(text, "{key:keys$} = {value:values$}  # {comment}"),
+        let _ = if comment.is_empty() {
+            writeln!(text, "{key:keys$} = {value}")
+        } else {
+            writeln!(text, "{key:keys$} = {value:values$}  # {comment}")
         };
     }
     text

@@ -149,7 +149,7 @@ fn what_is_wrong_with_a_token_is_said() {
         format!(
             "{}.{}.c2ln",
             b64(r#"{"alg":"HS256"}"#),
-            b64(&base.to_string())
+            b64(base.to_string())
         )
         .as_bytes(),
         NOW,
@@ -161,7 +161,7 @@ fn what_is_wrong_with_a_token_is_said() {
     );
     parsed(&hmac);
     let none = identify(
-        format!("{}.{}.", b64(r#"{"alg":"none"}"#), b64(&base.to_string())).as_bytes(),
+        format!("{}.{}.", b64(r#"{"alg":"none"}"#), b64(base.to_string())).as_bytes(),
         NOW,
     );
     assert_eq!(none.kind, Kind::Unsigned);
