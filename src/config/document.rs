@@ -92,22 +92,10 @@ pub(super) fn read(reader: &mut Reader<'_>, document: &DeTable<'_>) -> Option<Co
         server,
         forward_auth,
         issuers: issuers.iter().map(named_issuer).collect::<Option<_>>()?,
-        sources: sources
-            .iter()
-            .map(|s| s.value.clone())
-            .collect::<Option<_>>()?,
-        sessions: sessions
-            .iter()
-            .map(|s| s.value.clone())
-            .collect::<Option<_>>()?,
-        routes: routes
-            .iter()
-            .map(|r| r.value.clone())
-            .collect::<Option<_>>()?,
-        rules: rules
-            .iter()
-            .map(|r| r.value.clone())
-            .collect::<Option<_>>()?,
+        sources: values(&sources)?,
+        sessions: values(&sessions)?,
+        routes: values(&routes)?,
+        rules: values(&rules)?,
         login: login?,
         limits,
         max_token_bytes,
@@ -127,6 +115,11 @@ pub(super) fn read(reader: &mut Reader<'_>, document: &DeTable<'_>) -> Option<Co
         source::refuse_remote_credential_updates(reader, running.admin.as_ref(), &sources);
     }
     Some(config)
+}
+
+/// What was declared, if all of it is valid.
+fn values<T: Clone>(declarations: &[Declaration<T>]) -> Option<Vec<T>> {
+    declarations.iter().map(|d| d.value.clone()).collect()
 }
 
 /// Reads `[login]`. Returns `Some(None)` if it is absent.

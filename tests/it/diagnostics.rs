@@ -220,7 +220,6 @@ fn run_reports_an_invalid_file_in_the_format_of_its_log() {
     folder.write("bad.toml", INVALID);
     folder.write("text.toml", &format!("{INVALID}[log]\nformat = \"text\"\n"));
     folder.write("junk.toml", "[server\nlisten = []\n");
-    folder.write("inherited.toml", &valid());
     let checked = folder.run(&["check", "bad.toml"]).stdout;
     for args in [
         &["run", "--config", "bad.toml"][..],
@@ -267,13 +266,15 @@ fn run_reports_an_invalid_file_in_the_format_of_its_log() {
             (&Value::from(file), &line)
         );
     }
-    // Sockets of a service manager that are not there.
-    let mut command = hawkgate(&["run", "--config", "inherited.toml"]);
-    command
-        .current_dir(folder.0.path())
-        .env("LISTEN_FDS", "x")
-        .env("LISTEN_PID", "y");
-    json_lines(&Exited::run(command.arg("--no-watch").env("LISTEN_FDNAMES", "a:b")).stderr);
+    // A valid file with an address that is taken.
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    folder.write("taken.toml", &valid().replacen("127.0.0.1:0", &address, 1));
+    let exited = folder.run(&["run", "--config", "taken.toml"]);
+    let lines = json_lines(&exited.stderr);
+    let last = lines.last().unwrap();
+    assert_eq!((exited.code, &last["level"]), (1, &Value::from("error")));
+    assert!(last["message"].as_str().unwrap().contains(&address));
 }
 
 #[test]

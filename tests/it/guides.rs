@@ -32,7 +32,7 @@ fn signed(token: &Token) -> String {
 fn configuration(imitation: &Imitation) -> toml::Table {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(imitation.page);
     let text = std::fs::read_to_string(path).unwrap();
-    let blocks = if imitation.page.ends_with(".md") {
+    let blocks = if imitation.page.starts_with("docs/") {
         toml_blocks(&text)
             .into_iter()
             .map(|(_, block)| block)

@@ -7,8 +7,13 @@ use serde_json::{Map, Value, json};
 
 /// `127.0.0.1:8080`, `[::1]:8080`, `unix:/path`
 const ADDRESS: &str = r"^(unix:[^\u0000]{1,107}|[0-9]{1,3}(\.[0-9]{1,3}){3}:[0-9]{1,5}|\[[0-9A-Fa-f:.]+\]:[0-9]{1,5})$";
+/// An address, or none at all.
+const ADDRESS_OR_NONE: &str = r"^(none|unix:[^\u0000]{1,107}|[0-9]{1,3}(\.[0-9]{1,3}){3}:[0-9]{1,5}|\[[0-9A-Fa-f:.]+\]:[0-9]{1,5})$";
 /// A host as `Host` has it: lower case, without a port; or an address.
 const HOST: &str = r"^([a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*|[0-9a-f]*:[0-9a-f:.]*:[0-9a-f:.]*)$";
+/// A host, or every name below a domain.
+const HOSTS: &str =
+    r"^((\*\.)?[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*|[0-9a-f]*:[0-9a-f:.]*:[0-9a-f:.]*)$";
 /// A path prefix that can be read in one way only.
 const PATH: &str = r"^/(?!.*//)(?!.*\.(/|$))(?!.*[?#%*;+\\])[!-~]*$";
 /// Permissions of a Unix socket: the owner may read and write.
@@ -48,7 +53,11 @@ fn keywords(path: &str) -> Vec<(&'static str, Value)> {
     let range = |min: u64, max: u64| vec![("minimum", json!(min)), ("maximum", json!(max))];
     let not_empty = || vec![("minItems", json!(1))];
     match path {
-        "server.listen[]" | "server.listen[].address" | "server.admin" => pattern(ADDRESS),
+        "server.listen[]"
+        | "server.listen[].address"
+        | "forward_auth.listen[]"
+        | "forward_auth.listen[].address" => pattern(ADDRESS),
+        "server.admin" => pattern(ADDRESS_OR_NONE),
         "server.listen[].mode" => pattern(MODE),
         "server.listen[].allowed_networks[]" | "server.listen[].trusted_proxies[]" => {
             pattern(NETWORK)
@@ -64,9 +73,12 @@ fn keywords(path: &str) -> Vec<(&'static str, Value)> {
         | "route.methods"
         | "route.cors.allowed_origins"
         | "rule.routes"
+        | "forward_auth.listen"
+        | "forward_auth.routes"
         | "login.issuers" => not_empty(),
         "server.threads" => range(0, 1024),
-        "server.local_hosts[]" | "route.host" => pattern(HOST),
+        "server.local_hosts[]" => pattern(HOST),
+        "route.host" | "route.host[]" => pattern(HOSTS),
         "route.path" | "route.passes_401[]" => pattern(PATH),
         "route.upstream" | "source.root_url" | "source.tenant" | "session.root_url" => {
             pattern(ORIGIN)

@@ -257,7 +257,10 @@ async fn invalid_updates_are_rejected_and_change_nothing() {
             body(&json!({"certificate": {"version": 1}})),
             UpdateError::Json,
         ),
-        (body(&json!({"authorizedScopes": []})), UpdateError::Json),
+        (
+            body(&json!({"authorizedScopes": []})),
+            UpdateError::AuthorizedScopes,
+        ),
         (
             b"{\"clientId\":\"a\",\"clientId\":\"b\",\"accessToken\":\"c\"}".to_vec(),
             UpdateError::Json,
@@ -296,7 +299,7 @@ fn update_errors_do_not_quote_the_body() {
     let source = StaticSource::new(settings(&dir)).unwrap();
     for text in [
         body(&json!({"accessToken": ["hunter2"]})),
-        body(&json!({"hunter2": 1})),
+        body(&json!({"authorizedScopes": ["hunter2"]})),
         body(&json!({"clientId": "hunter2 "})),
         body(&json!({"certificate": "hunter2"})),
     ] {

@@ -2,6 +2,7 @@
 //! (`docs/design/taskcluster.md`, "taskcluster-proxy").
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use zeroize::Zeroizing;
 
 use super::local;
@@ -25,6 +26,9 @@ pub enum UpdateError {
     /// Larger than [`MAX_UPDATE_BYTES`].
     #[error("the body is larger than {MAX_UPDATE_BYTES} bytes")]
     TooLarge,
+    /// Scopes that the credentials are to be narrowed to, which would be ignored.
+    #[error("authorizedScopes cannot be set here: write authorized_scopes in the configuration")]
+    AuthorizedScopes,
     /// Taskcluster would not accept this clientId.
     #[error("clientId is not valid: use only letters, digits and !@/:.+|_-")]
     ClientId,
@@ -47,6 +51,8 @@ struct UpdateRequest {
     access_token: Secret,
     /// Empty, null or absent for permanent credentials.
     certificate: Option<Secret>,
+    /// Null or absent.
+    authorized_scopes: Option<IgnoredAny>,
 }
 
 /// A string that is zeroized on drop.
@@ -67,6 +73,9 @@ pub(in crate::credential) fn parse(body: &[u8]) -> Result<Credentials, UpdateErr
     }
     // serde_json's own message may quote the body.
     let request: UpdateRequest = serde_json::from_slice(body).map_err(|_| UpdateError::Json)?;
+    if request.authorized_scopes.is_some() {
+        return Err(UpdateError::AuthorizedScopes);
+    }
     if !is_client_id(&request.client_id) {
         return Err(UpdateError::ClientId);
     }
