@@ -35,6 +35,12 @@ impl HeaderEdits {
         let mut removed = self.remove.iter().chain(set);
         removed.any(|own| reads_as(name.as_bytes(), own.as_str().as_bytes()))
     }
+
+    /// Whether recipients may read `name` as a field that is changed in any way.
+    pub fn changes(&self, name: &str) -> bool {
+        self.names()
+            .any(|own| reads_as(name.as_bytes(), own.as_str().as_bytes()))
+    }
 }
 
 /// Which messages are changed.
@@ -253,6 +259,7 @@ mod tests {
         ] {
             assert_eq!(edits.removes(name), removed, "{name}");
         }
+        assert!(edits.changes("x_three") && !edits.changes("x-on"));
         assert_eq!(edits.names().count(), 3);
         assert!(HeaderEdits::default().is_empty() && !edits.is_empty());
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::headers::SentCredentials;
 use crate::gateway::cors::CorsGrant;
+use crate::gateway::header_edits::HeaderEdits;
 use crate::gateway::outcome::{Unauthorized, UnauthorizedAction, UnauthorizedReason};
 use crate::gateway::reason::Reason;
 use crate::gateway::rejection::Rejection;
@@ -99,6 +100,12 @@ impl Context {
                 ended: None,
             },
         }
+    }
+
+    /// What the route changes in the upstream's response.
+    pub(super) fn response_edits(&self) -> Option<&HeaderEdits> {
+        let admission = self.admission.as_ref()?;
+        Some(&admission.route.response_headers)
     }
 
     /// Takes the recovery code that the caller must receive with its response, whatever the

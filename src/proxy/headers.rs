@@ -293,16 +293,29 @@ pub(super) fn sanitize_trailers(trailers: &mut HeaderMap) -> Result<()> {
     strip(trailers, |name| policy::response_action(name, false))
 }
 
+/// What the trailers of a response must not contain.
+#[derive(Clone, Copy)]
+pub(super) struct WithheldTrailers<'a> {
+    /// The credentials that the request was sent with.
+    pub(super) sent: &'a SentCredentials,
+    /// The changes that the route makes to heads, which trailers must not undo: a recipient may merge
+    /// both (RFC 9110 §6.5.1).
+    pub(super) edits: Option<&'a HeaderEdits>,
+}
+
 /// Returns the trailers of a response that are forwarded, if any.
 pub(super) fn response_trailers(
     mut trailers: HeaderMap,
-    sent: &SentCredentials,
+    withheld: WithheldTrailers<'_>,
 ) -> Option<HeaderMap> {
     sanitize_trailers(&mut trailers).ok()?;
+    if let Some(edits) = withheld.edits {
+        trailers.retain(|name, _| !edits.changes(name)).ok()?;
+    }
     // No trailer frames the message.
     trailers.remove(header::CONTENT_LENGTH);
     trailers.remove(header::TRANSFER_ENCODING);
-    remove_echoes_from_trailers(&mut trailers, sent).ok()?;
+    remove_echoes_from_trailers(&mut trailers, withheld.sent).ok()?;
     Some(trailers).filter(|trailers| !trailers.is_empty())
 }
 
@@ -320,8 +333,7 @@ pub(super) fn request_trailers(
     let reserved = |name: &str| {
         let same = |field: &HeaderName| reads_as(name.as_bytes(), field.as_str().as_bytes());
         // A one-time password is for the source only.
-        let own = rules.iter().chain(edits.names());
-        own.chain(credential).chain([&OTP]).any(same)
+        edits.changes(name) || rules.iter().chain(credential).chain([&OTP]).any(same)
     };
     trailers
         .retain(|name, _| {

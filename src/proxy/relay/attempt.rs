@@ -19,7 +19,7 @@ use crate::proxy::context::Context;
 use crate::proxy::downstream::Downstream;
 use crate::proxy::error::{ErrorKind, RelayError, Side};
 use crate::proxy::head::ResponseHead;
-use crate::proxy::headers::{self, HeaderFieldsMut};
+use crate::proxy::headers::{self, HeaderFieldsMut, WithheldTrailers};
 use crate::proxy::local_response;
 use crate::proxy::upstream::{Needs, Upstream};
 
@@ -243,7 +243,11 @@ impl Transaction<'_> {
         let look = watched
             .as_mut()
             .map(|watched: &mut Watched| &mut watched.look);
-        let answered = duplex.answer(look, &context.sent).await;
+        let withheld = WithheldTrailers {
+            sent: &context.sent,
+            edits: context.response_edits(),
+        };
+        let answered = duplex.answer(look, withheld).await;
         if let Some(watched) = &watched {
             unauthorized::finish_watch(watched, request, replayable, context);
         }

@@ -18,7 +18,7 @@ use crate::proxy::deadline::Deadline;
 use crate::proxy::downstream::Downstream;
 use crate::proxy::error::{ErrorKind, RelayError, Side};
 use crate::proxy::head::ResponseHead;
-use crate::proxy::headers::{self, SentCredentials};
+use crate::proxy::headers::{self, WithheldTrailers};
 use crate::proxy::upstream::Upstream;
 pub(super) use look::{Look, Looked};
 
@@ -351,28 +351,27 @@ impl<'d, 'r> Duplex<'d, 'r> {
     }
 
     /// Forwards the content of the answer, after its head was queued, and reads the rest of the
-    /// request. `look` sees what is forwarded. `sent` are the credentials that trailers must not
-    /// contain.
+    /// request. `look` sees what is forwarded, and trailers are sent without what is `withheld`.
     pub(super) async fn answer(
         &mut self,
         mut look: Option<&mut Look>,
-        sent: &SentCredentials,
+        withheld: WithheldTrailers<'_>,
     ) -> Result<(), RelayError> {
         self.waits.begin_poll();
         self.end_caller_read();
         self.waits.end(Wait::CallerWrite);
-        poll_fn(|cx| self.poll_answer(&mut look, sent, cx)).await
+        poll_fn(|cx| self.poll_answer(&mut look, withheld, cx)).await
     }
 
     fn poll_answer(
         &mut self,
         look: &mut Option<&mut Look>,
-        sent: &SentCredentials,
+        withheld: WithheldTrailers<'_>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), RelayError>> {
         self.waits.begin_poll();
         loop {
-            let down = self.poll_download(look, sent, cx);
+            let down = self.poll_download(look, withheld, cx);
             match down {
                 Poll::Ready(Ok(true)) => return Poll::Ready(Ok(())),
                 Poll::Ready(Ok(false)) => {
@@ -422,7 +421,7 @@ impl<'d, 'r> Duplex<'d, 'r> {
     fn poll_download(
         &mut self,
         look: &mut Option<&mut Look>,
-        sent: &SentCredentials,
+        withheld: WithheldTrailers<'_>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<bool, RelayError>> {
         let downstream = &mut self.caller.downstream;
@@ -447,7 +446,7 @@ impl<'d, 'r> Duplex<'d, 'r> {
             Some(Ok(())) => {
                 self.ended = Some(Ok(()));
                 if let Some(trailers) = self.upstream.take_trailers() {
-                    self.trailers = headers::response_trailers(trailers, sent);
+                    self.trailers = headers::response_trailers(trailers, withheld);
                 }
                 let finished = downstream.poll_finish(cx, &mut self.trailers);
                 return self.track_finish(finished).map_ok(|()| true);

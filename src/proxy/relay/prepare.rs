@@ -87,8 +87,8 @@ fn sanitize(
     headers::sanitize_response(fields, status)?;
     let interim = status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS;
     if !interim {
-        if let Some(admission) = &context.admission {
-            headers::edit(fields, &admission.route.response_headers)?;
+        if let Some(edits) = context.response_edits() {
+            headers::edit(fields, edits)?;
         }
         add_taskcluster_proxy_headers(fields, target, context)?;
     }

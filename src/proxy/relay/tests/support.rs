@@ -22,6 +22,7 @@ use crate::credential::{
     CacheLimits, CachedSource, Credential, CredentialSource, FetchError, IdentityHasher, Issued,
     SourceOptions, SwapRequest,
 };
+use crate::gateway::header_edits::HeaderEdits;
 use crate::gateway::outcome::Outcome;
 use crate::gateway::request_headers::StrippedHeaders;
 use crate::gateway::resource_isolation::IsolationPolicy;
@@ -87,6 +88,8 @@ pub(super) struct Options {
     pub(super) tls: Option<(&'static str, Option<PathBuf>)>,
     /// The route's `passes_401`.
     pub(super) passes_401: Vec<String>,
+    /// The route's `response_headers`.
+    pub(super) response_headers: HeaderEdits,
     /// The route's `retry`, without jitter.
     pub(super) retry: Option<RetryPolicy>,
 }
@@ -111,6 +114,7 @@ impl Default for Options {
             addresses: None,
             tls: None,
             passes_401: vec![],
+            response_headers: HeaderEdits::default(),
             retry: None,
         }
     }
@@ -257,8 +261,8 @@ fn route(options: &Options, upstream: SocketAddr, source: CachedSource) -> Route
         name: "tc".into(),
         hosts: vec![],
         rewrite: None,
-        request_headers: crate::gateway::header_edits::HeaderEdits::default(),
-        response_headers: crate::gateway::header_edits::HeaderEdits::default(),
+        request_headers: HeaderEdits::default(),
+        response_headers: options.response_headers.clone(),
         path: "/".into(),
         case_insensitive_path: false,
         methods: None,

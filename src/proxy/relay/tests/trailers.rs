@@ -1,7 +1,7 @@
 //! Trailers in both directions, and `TE: trailers`.
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, Response};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 
@@ -51,6 +51,8 @@ async fn respond_with_trailers(
     trailers.insert("grpc-status", HeaderValue::from_static("0"));
     trailers.insert("x-hawkgate-error", HeaderValue::from_static("internal"));
     trailers.insert("x-echo", credential);
+    trailers.insert("x_removed", HeaderValue::from_static("1"));
+    trailers.insert("x-added", HeaderValue::from_static("1"));
     stream.send_trailers(trailers).unwrap();
 }
 
@@ -99,6 +101,9 @@ async fn trailers_pass_in_both_directions_and_are_sanitized() {
     let mut proxy = TestProxy::with(|o| {
         o.http2 = true;
         o.addresses = Some(vec![address]);
+        o.response_headers.remove = vec![HeaderName::from_static("x-removed")];
+        let added = HeaderName::from_static("x-added");
+        o.response_headers.add = vec![(added, HeaderValue::from_static("2"))];
     })
     .await;
     for with_body in [true, false] {
