@@ -87,10 +87,14 @@ impl Transaction<'_> {
         }
     }
 
-    /// The address of the proxy's client, if the listener trusts the proxy to report it. The proxy's own
-    /// address must not pass for it in rules.
+    /// The address of the proxy's client, if the listener trusts this proxy to report it. The proxy's
+    /// own address must not pass for it in rules.
     fn client_behind_proxy(&self) -> Option<IpAddr> {
-        self.conn.metadata.trusted_proxies.as_ref()?;
+        let trusted = self.conn.metadata.trusted_proxies.as_ref()?;
+        let proxy = self.peer.ip?;
+        if !trusted.iter().any(|network| network.contains(&proxy)) {
+            return None;
+        }
         self.peer.accountable
     }
 }

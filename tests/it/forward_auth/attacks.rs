@@ -191,11 +191,18 @@ async fn rules_see_the_clients_address_or_none() {
         &rule("listen = [{ address = \"127.0.0.1:0\", trusted_proxies = [\"127.0.0.1/32\"] }]"),
     )
     .await;
+    let other_trusted = Fixture::start_with(
+        "nginx",
+        &rule("listen = [{ address = \"127.0.0.1:0\", trusted_proxies = [\"192.0.2.1/32\"] }]"),
+    )
+    .await;
     for (fixture, client, status) in [
         (&unknown, None, 403),
         (&unknown, Some("127.0.0.9"), 403),
         (&trusted, Some("192.0.2.7"), 403),
         (&trusted, None, 403),
+        (&other_trusted, None, 403),
+        (&other_trusted, Some("127.0.0.9"), 403),
     ] {
         let token = fixture.peers.token("user|1").await;
         let mut asked = question("nginx", "GET", "own.test", "/v1/x", &token);
