@@ -184,7 +184,7 @@ fn check_local_networks(
             reader.error(&item.at, problem, remedy);
         } else if !is_private(ip) {
             let problem = format!(
-                "{} is not a private network: whoever has an address in it uses the source's credentials",
+                "{} is not a private network: anyone with an address in it can use the source's credentials",
                 item.value
             );
             let remedy = "make sure that it is the network of this machine's containers";

@@ -13,7 +13,7 @@ use crate::proxy::settings::{Address, ClientAuth, Listener};
 
 section! {
     /// Tells another proxy, which forwards requests itself, whether it may and with which credential
-    /// (docs/forward-auth.md). Whoever can connect to `listen` with a valid token gets credentials of
+    /// (docs/forward-auth.md). Anyone who can connect to `listen` with a valid token gets credentials of
     /// upstreams in the open.
     pub(super) struct ForwardAuth {
         /// Unique among these tables; a metric label.
@@ -163,9 +163,9 @@ fn unsuitable(route: &resolved::Route, sources: &[Declaration<Source>]) -> Optio
     } else if kind.is_some_and(|source| matches!(source.kind, SourceKind::Password(_))) {
         Some("takes passwords: the proxy would send the one-time codes to the upstream")
     } else if route.anonymous {
-        Some("is anonymous: whoever can connect would get the source's credentials")
+        Some("is anonymous: anyone who can connect would get the source's credentials")
     } else if route.workload_token.is_some() {
-        Some("has a workload token: whoever can connect would get its credentials")
+        Some("has a workload token: anyone who can connect would get its credentials")
     } else if route.source.is_none() {
         Some("has no source: there is no credential to hand out")
     } else {
