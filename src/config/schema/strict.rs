@@ -9,6 +9,8 @@ use serde_json::{Map, Value, json};
 const ADDRESS: &str = r"^(unix:[^\u0000]{1,107}|[0-9]{1,3}(\.[0-9]{1,3}){3}:[0-9]{1,5}|\[[0-9A-Fa-f:.]+\]:[0-9]{1,5})$";
 /// An address, or none at all.
 const ADDRESS_OR_NONE: &str = r"^(none|unix:[^\u0000]{1,107}|[0-9]{1,3}(\.[0-9]{1,3}){3}:[0-9]{1,5}|\[[0-9A-Fa-f:.]+\]:[0-9]{1,5})$";
+/// An address, but not one that stands for every interface.
+const SINGLE_ADDRESS: &str = r"^(?!0\.0\.0\.0:|\[::\]:)(unix:[^\u0000]{1,107}|[0-9]{1,3}(\.[0-9]{1,3}){3}:[0-9]{1,5}|\[[0-9A-Fa-f:.]+\]:[0-9]{1,5})$";
 /// A host as `Host` has it: lower case, without a port; or an address.
 const HOST: &str = r"^([a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*|[0-9a-f]*:[0-9a-f:.]*:[0-9a-f:.]*)$";
 /// A host, or every name below a domain.
@@ -16,6 +18,10 @@ const HOSTS: &str =
     r"^((\*\.)?[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*|[0-9a-f]*:[0-9a-f:.]*:[0-9a-f:.]*)$";
 /// A path prefix that can be read in one way only.
 const PATH: &str = r"^/(?!.*//)(?!.*\.(/|$))(?!.*[?#%*;+\\])[!-~]*$";
+/// Such a prefix, but not the root.
+const SEGMENTS: &str = r"^/(?=.)(?!.*//)(?!.*\.(/|$))(?!.*[?#%*;+\\])[!-~]*$";
+/// The name of a header that every recipient reads in the same way.
+const PLAIN_FIELD_NAME: &str = "^[0-9A-Za-z-]+$";
 /// Permissions of a Unix socket: the owner may read and write.
 const MODE: &str = "^0*[67][0-7]{2}$";
 /// Scheme, host and port.
@@ -43,6 +49,9 @@ const FORMAT: &str = r"^(?! )(?!.* $)[ -z|~]*\{token\}[ -z|~]*$";
 const SCOPE_TOKEN: &str = r"^[!#-\[\]-~]+$";
 /// A network in CIDR notation, but not all addresses.
 const NETWORK: &str = r"^[0-9A-Fa-f.:]+/([1-9]|[1-9][0-9]|1[0-2][0-9])$";
+/// A network that containers of one machine can have.
+const LOCAL_NETWORK: &str =
+    r"^([0-9.]+/([89]|[1-3][0-9])|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*/(3[2-9]|[4-9][0-9]|1[0-2][0-9]))$";
 /// Something without a wildcard.
 const LITERAL: &str = r"^[^*]*\S[^*]*$";
 
@@ -52,19 +61,25 @@ fn keywords(path: &str) -> Vec<(&'static str, Value)> {
     let pattern = |text: &str| vec![("pattern", json!(text))];
     let range = |min: u64, max: u64| vec![("minimum", json!(min)), ("maximum", json!(max))];
     let not_empty = || vec![("minItems", json!(1))];
-    match path {
-        "server.listen[]"
-        | "server.listen[].address"
-        | "forward_auth.listen[]"
-        | "forward_auth.listen[].address" => pattern(ADDRESS),
+    let field_names = || vec![("propertyNames", json!({ "pattern": PLAIN_FIELD_NAME }))];
+    if path == "forward_auth.listen[]" {
+        return pattern(SINGLE_ADDRESS);
+    }
+    // Both tables have the same listeners.
+    let listener = path.strip_prefix("forward_auth.listen");
+    let listener = listener.map(|rest| format!("server.listen{rest}"));
+    match listener.as_deref().unwrap_or(path) {
+        "server.listen[]" | "server.listen[].address" => pattern(ADDRESS),
         "server.admin" => pattern(ADDRESS_OR_NONE),
         "server.listen[].mode" => pattern(MODE),
         "server.listen[].allowed_networks[]" | "server.listen[].trusted_proxies[]" => {
             pattern(NETWORK)
         }
+        "server.listen[].local_networks[]" => pattern(LOCAL_NETWORK),
         "server.listen"
         | "server.listen[].allowed_networks"
         | "server.listen[].allowed_users"
+        | "server.listen[].local_networks"
         | "server.listen[].trusted_proxies"
         | "issuer.audiences"
         | "issuer.algorithms"
@@ -73,13 +88,23 @@ fn keywords(path: &str) -> Vec<(&'static str, Value)> {
         | "route.methods"
         | "route.cors.allowed_origins"
         | "rule.routes"
-        | "forward_auth.listen"
         | "forward_auth.routes"
         | "login.issuers" => not_empty(),
         "server.threads" => range(0, 1024),
         "server.local_hosts[]" => pattern(HOST),
-        "route.host" | "route.host[]" => pattern(HOSTS),
+        "route.host" => [pattern(HOSTS), not_empty()].concat(),
+        "route.host[]" => pattern(HOSTS),
         "route.path" | "route.passes_401[]" => pattern(PATH),
+        "route.strip_prefix" | "route.add_prefix" => pattern(SEGMENTS),
+        "route.request_headers.set"
+        | "route.request_headers.add"
+        | "route.response_headers.set"
+        | "route.response_headers.add" => field_names(),
+        "route.request_headers.remove[]" | "route.response_headers.remove[]" => {
+            pattern(PLAIN_FIELD_NAME)
+        }
+        // 429, and those of failing servers.
+        "route.retry.statuses[]" => range(429, 599),
         "route.upstream" | "source.root_url" | "source.tenant" | "session.root_url" => {
             pattern(ORIGIN)
         }
@@ -120,6 +145,7 @@ pub(super) fn refine(path: &str, schema: &mut Value) {
         let concerns = match keyword {
             "pattern" => "string",
             "minItems" => "array",
+            "propertyNames" => "object",
             _ => "integer",
         };
         if schema.get("type") == Some(&json!(concerns)) {
@@ -143,6 +169,11 @@ pub(super) fn relations(definition: &str) -> Vec<Value> {
     match definition {
         "route" => route(),
         "server.listen[]" => listener(),
+        "forward_auth.listen[]" => {
+            let mut all = listener();
+            all.push(restricted());
+            all
+        }
         "route.cors" => cors(),
         "issuer-oidc" => oidc_issuer(),
         "issuer-introspection" => {
@@ -181,6 +212,7 @@ pub(super) fn relations(definition: &str) -> Vec<Value> {
         "source-taskcluster-oauth" => vec![secure("root_url"), without("inject")],
         "source-taskcluster-mint" => vec![without("inject"), some("scopes")],
         "source-taskcluster-static" => vec![without("inject")],
+        "source-static" => static_secret(),
         "session-taskcluster" => vec![secure("root_url"), some("scopes")],
         "rule" => vec![json!({
             "if": given("effect", &json!({ "const": "deny" })),
@@ -208,6 +240,10 @@ fn route() -> Vec<Value> {
                     "workload_token": false,
                 },
             },
+        }),
+        json!({
+            "if": { "anyOf": [{ "required": ["strip_prefix"] }, { "required": ["add_prefix"] }] },
+            "then": { "properties": { "shortcut": { "const": false }, "bewit": { "const": false } } },
         }),
         json!({ "if": given("passes_401", &listed), "then": { "anyOf": access() } }),
         json!({
@@ -248,10 +284,14 @@ fn listener() -> Vec<Value> {
         json!({
             "if": unix,
             "then": { "properties": {
-                "tls": false, "allowed_networks": false, "trusted_proxies": false,
+                "tls": false, "allowed_networks": false, "local_networks": false, "trusted_proxies": false,
                 "proxy_protocol": { "const": false },
             } },
             "else": without("mode"),
+        }),
+        json!({
+            "if": { "required": ["local_networks"] },
+            "then": { "properties": { "allowed_networks": false, "trusted_proxies": false } },
         }),
         json!({
             "if": given("h2c", &json!({ "const": true })),
@@ -261,6 +301,34 @@ fn listener() -> Vec<Value> {
             "if": given("proxy_protocol", &json!({ "const": true })),
             "then": { "required": ["trusted_proxies"], "properties": { "allowed_users": false } },
         }),
+    ]
+}
+
+/// Only known proxies can connect to a listener on every interface.
+fn restricted() -> Value {
+    json!({
+        "if": given("address", &json!({ "pattern": r"^(0\.0\.0\.0|\[::\]):" })),
+        "then": { "anyOf": [
+            { "required": ["allowed_networks"] },
+            given("tls", &json!({ "required": ["client_ca"] })),
+        ] },
+    })
+}
+
+/// A token is sent as `inject` says; a username and password are Basic credentials.
+fn static_secret() -> Vec<Value> {
+    let sent_as = |what: &str| given("secret_as", &json!({ "const": what }));
+    vec![
+        json!({
+            "if": { "required": ["username"] },
+            "then": { "properties": {
+                "username": { "pattern": "^[^:]*$" },
+                "secret_as": { "const": "password" },
+                "inject": false,
+            } },
+        }),
+        json!({ "if": sent_as("password"), "then": { "required": ["username"] } }),
+        json!({ "if": sent_as("username"), "then": without("inject") }),
     ]
 }
 
