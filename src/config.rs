@@ -67,6 +67,8 @@ pub const MAX_FILE_BYTES: u64 = 1024 * 1024;
 pub struct ParseOptions {
     /// Whether to check that the referenced secrets, certificates and keys exist and are valid.
     pub read_secrets: bool,
+    /// Whether the outgoing proxies that this process's environment names apply.
+    pub environment: bool,
     /// The folder that relative paths are resolved against.
     pub base_dir: PathBuf,
 }
@@ -105,6 +107,20 @@ pub fn check_without_secrets(path: &Path) -> Result<(Config, Vec<Warning>), Conf
     read(path, false, None)
 }
 
+/// Like [`check_without_secrets`], with the outgoing proxies that the environment names: for requests to
+/// identity providers from this machine.
+///
+/// # Errors
+/// Returns every error in the file, and an unusable proxy in the environment.
+pub fn check_for_requests(path: &Path) -> Result<(Config, Vec<Warning>), ConfigErrors> {
+    let text = read_text(path)?;
+    let options = ParseOptions {
+        environment: true,
+        ..options_for(path, false)
+    };
+    parse(&text, &path.display().to_string(), &options)
+}
+
 /// Like [`check`] or, if `read_secrets` is false, [`check_without_secrets`], for a configuration that
 /// is not in a file, such as standard input. Relative paths in it are resolved against the working
 /// directory. Errors and warnings use `origin` as the file's name.
@@ -119,6 +135,7 @@ pub fn check_input(
     let text = read_limited(input).map_err(|unusable| unusable.in_file(origin))?;
     let options = ParseOptions {
         read_secrets,
+        environment: read_secrets,
         base_dir: PathBuf::new(),
     };
     parse(&text, origin, &options)
@@ -138,6 +155,7 @@ fn read(
 fn options_for(path: &Path, read_secrets: bool) -> ParseOptions {
     ParseOptions {
         read_secrets,
+        environment: read_secrets,
         base_dir: path.parent().map(Path::to_path_buf).unwrap_or_default(),
     }
 }

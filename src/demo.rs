@@ -183,6 +183,7 @@ impl Demo {
 fn options(base_dir: &Path) -> ParseOptions {
     ParseOptions {
         read_secrets: false,
+        environment: false,
         base_dir: PathBuf::from(base_dir),
     }
 }

@@ -23,6 +23,7 @@ pub use crate::token::fuzzing::{basic, bearer, json_object, jwk_set, jws};
 pub fn config(text: &str) {
     let options = ParseOptions {
         read_secrets: false,
+        environment: false,
         base_dir: PathBuf::from("/nonexistent"),
     };
     if let Err(errors) = config::parse(text, "fuzz.toml", &options) {

@@ -74,7 +74,7 @@ fn run(args: &Explain, question: &Question) -> Result<Explanation, Box<dyn std::
     let (config, _) = if question.exchange {
         config::check(path)?
     } else {
-        config::check_without_secrets(path)?
+        config::check_for_requests(path)?
     };
     let clock = SystemClock::shared();
     let runtime = process::runtime()?;

@@ -360,6 +360,7 @@ fn parse(text: &str) -> Result<(Config, Vec<Warning>), String> {
     }
     let options = ParseOptions {
         read_secrets: true,
+        environment: true,
         base_dir: PathBuf::new(),
     };
     config::parse(text, "taskcluster-proxy", &options).map_err(|errors| describe(&errors))

@@ -13,9 +13,9 @@ use crate::secret::SecretRef;
 section! {
     /// How hawkgate reaches other machines: outgoing proxies, and CAs beside the platform's.
     pub(super) struct Network {
-        /// The proxy for whatever hawkgate requests by itself (keys, introspection, tokens, exchanges,
-        /// spans): "http://proxy.example.com:3128", or https; "none" for no proxy. When left out, that of
-        /// the variables HTTPS_PROXY, HTTP_PROXY and ALL_PROXY.
+        /// The proxy for hawkgate's own requests (keys, introspection, tokens, exchanges, spans):
+        /// "http://proxy.example.com:3128", or https; "none" for no proxy. When left out, that of the
+        /// variables HTTPS_PROXY, HTTP_PROXY and ALL_PROXY.
         proxy: ProxyKey = [optional],
         /// Hosts that are reached directly, as in curl: names, which stand for their subdomains, too,
         /// addresses, networks ("10.0.0.0/8"), or "*". When left out, those of the variable NO_PROXY.
@@ -104,7 +104,7 @@ impl Network {
         if let Some(ca) = &self.ca.value {
             reader.check_cas(&self.ca.at, ca);
         }
-        let environment = match (reader.reads_files(), self.proxy.given) {
+        let environment = match (reader.reads_environment(), self.proxy.given) {
             (false, _) => network::Network::default(),
             (true, false) => environment(reader, &self.proxy.at)?,
             // Its proxies do not matter, even if they are invalid.
@@ -129,7 +129,8 @@ impl Network {
             }
             None => (environment.https, environment.http),
         };
-        if reader.reads_files() && !self.no_proxy.given && (https.is_some() || http.is_some()) {
+        if reader.reads_environment() && !self.no_proxy.given && (https.is_some() || http.is_some())
+        {
             warn_about_no_proxy(reader, &self.no_proxy.at);
         }
         let no_proxy = self.no_proxy.optional()?.map(|list| list.0);

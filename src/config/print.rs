@@ -31,6 +31,7 @@ const MAX_ATTEMPTS: usize = 100;
 fn render(document: &Table, options: &ParseOptions) -> String {
     let here = ParseOptions {
         read_secrets: false,
+        environment: false,
         base_dir: options.base_dir.clone(),
     };
     let mut printer = Printer {
@@ -265,6 +266,7 @@ mod tests {
     fn options() -> ParseOptions {
         ParseOptions {
             read_secrets: false,
+            environment: false,
             base_dir: "/etc/hawkgate".into(),
         }
     }

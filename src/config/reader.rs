@@ -205,6 +205,11 @@ impl<'a> Reader<'a> {
         self.options.read_secrets
     }
 
+    /// Whether the outgoing proxies that the environment names apply.
+    pub(super) fn reads_environment(&self) -> bool {
+        self.options.environment
+    }
+
     /// Resolves a path in the file against the file's folder.
     pub(super) fn resolve_path(&self, written: &str) -> PathBuf {
         self.options.base_dir.join(written)

@@ -176,6 +176,7 @@ mod tests {
     fn parsed(arguments: &TaskclusterProxy) -> Result<Config, String> {
         let options = ParseOptions {
             read_secrets: false,
+            environment: false,
             base_dir: "/".into(),
         };
         let (config, warnings) =

@@ -13,6 +13,7 @@ mod sessions;
 fn parse_text(text: &str) -> Result<(Config, Vec<Warning>), ConfigErrors> {
     let options = ParseOptions {
         read_secrets: false,
+        environment: false,
         base_dir: PathBuf::from("/etc/hawkgate"),
     };
     parse(text, "t.toml", &options)

@@ -105,6 +105,7 @@ impl Fixture {
 fn parsed(base_dir: &Path) -> Config {
     let options = ParseOptions {
         read_secrets: false,
+        environment: false,
         base_dir: base_dir.to_owned(),
     };
     config::parse(CONFIG, "t.toml", &options).unwrap().0
@@ -535,6 +536,7 @@ async fn passwords_are_required_and_never_shown() {
     let fixture = Fixture::new();
     let options = ParseOptions {
         read_secrets: false,
+        environment: false,
         base_dir: fixture.dir.path().to_owned(),
     };
     let (config, _) = config::parse(PASSWORDS, "t.toml", &options).unwrap();

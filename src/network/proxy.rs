@@ -204,6 +204,8 @@ fn percent_decoded(text: &str) -> String {
         let escaped = after.split_at_checked(2).filter(|_| byte == b'%');
         let value = escaped.and_then(|(digits, after)| {
             let digits = std::str::from_utf8(digits).ok()?;
+            // `from_str_radix` alone would take a sign for a digit.
+            let digits = Some(digits).filter(|d| d.bytes().all(|b| b.is_ascii_hexdigit()))?;
             Some((u8::from_str_radix(digits, 16).ok()?, after))
         });
         let (byte, after) = value.unwrap_or((byte, after));
@@ -222,5 +224,23 @@ impl fmt::Display for OutgoingProxy {
 impl fmt::Debug for OutgoingProxy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "OutgoingProxy({self})")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_two_hexadecimal_digits_are_decoded() {
+        for (text, decoded) in [
+            ("a%3Ab", "a:b"),
+            ("50%", "50%"),
+            ("%2", "%2"),
+            ("%+1", "%+1"),
+            ("%zz%41", "%zzA"),
+        ] {
+            assert_eq!(percent_decoded(text), decoded, "{text}");
+        }
     }
 }

@@ -51,7 +51,7 @@ pub(super) async fn open_tunnel(
     match status(&head) {
         Some(200..=299) => Ok(stream),
         Some(407) => Err(failed(
-            "wants other credentials (407): check its user name and password",
+            "requires valid credentials (407): check its user name and password",
         )),
         Some(status) => {
             let problem = format!("answered CONNECT with status {status}");
@@ -230,7 +230,7 @@ mod tests {
         let (request, result) = opened(&proxy, "HTTP/1.1 407 No\r\n\r\n").await;
         assert!(request.contains("\r\nProxy-Authorization: Basic aHVudGVyMg==\r\n"));
         let error = result.unwrap_err();
-        assert!(error.contains("http://proxy.test:3128 wants other credentials (407)"));
+        assert!(error.contains("http://proxy.test:3128 requires valid credentials (407)"));
         assert!(!format!("{error} {proxy:?}").contains("aHVu"));
     }
 

@@ -236,8 +236,7 @@ impl fmt::Display for Advice {
 }
 
 /// A refused token, and the issuer that refused it.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{error}{}", .advice.map(|advice| format!(": {advice}")).unwrap_or_default())]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unauthenticated {
     /// The configured name of the issuer that the token names; `None` if it names none of the
     /// route's issuers.
@@ -247,3 +246,18 @@ pub struct Unauthenticated {
     /// What to do about it, if its content says more than the error.
     pub advice: Option<Advice>,
 }
+
+impl fmt::Display for Unauthenticated {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.error, self.advice) {
+            // By the rules of another profile it is none.
+            (TokenError::IdToken, Some(advice @ Advice::Profile(_))) => {
+                write!(f, "the token has claims of an ID token: {advice}")
+            }
+            (error, Some(advice)) => write!(f, "{error}: {advice}"),
+            (error, None) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for Unauthenticated {}

@@ -151,7 +151,8 @@ impl Rules {
         }
         check_introspected_type(claims)?;
         let expires_at = expiry(claims)?.unwrap_or_else(|| now.plus(max_age));
-        // The authorization server introspects access tokens only, but for `check_introspected_type`.
+        // The tokens that an authorization server introspects are access tokens, except those that
+        // `check_introspected_type` refuses.
         self.validate_common(claims, true, expires_at, now)
     }
 
@@ -232,7 +233,7 @@ impl Rules {
         let Some(name) = present else {
             return Err(missing(ClaimRole::Audience, names));
         };
-        if claims.contains_key("aud") && !names.iter().any(|name| name == "aud") {
+        if claims.contains_key("aud") && name != "aud" {
             self.audience_in(claims, "aud")?;
         }
         self.audience_in(claims, name)

@@ -70,7 +70,8 @@ pub(super) fn check(
 ) -> Result<(), TokenError> {
     match profile {
         // What CI services and clusters sign are ID tokens in form; the list of subjects decides.
-        Profile::Workload => Ok(()),
+        // Refresh tokens and logout tokens identify nobody to an API.
+        Profile::Workload => refuse_refresh_and_logout_tokens(token.claims),
         // An access token by its registered type.
         Profile::Rfc9068 if token.is_at_jwt => Ok(()),
         Profile::Rfc9068 | Profile::Okta => {
@@ -107,7 +108,7 @@ pub(super) fn check(
     }
 }
 
-/// Whether a token is certainly an ID token, whoever issued it.
+/// Whether a token is certainly an ID token, regardless of its issuer.
 pub(super) fn is_id_token(claims: &Members) -> bool {
     refuse_other_uses(claims) == Err(TokenError::IdToken)
         || ["at_hash", "c_hash"]
@@ -165,13 +166,7 @@ fn refuse_other_uses(claims: &Members) -> Result<(), TokenError> {
     if is("typ", "ID") || is("token_use", "id") {
         return Err(TokenError::IdToken);
     }
-    if is("typ", "Refresh") || is("typ", "Offline") || is("token_use", "refresh") {
-        return Err(TokenError::RefreshToken);
-    }
-    let events = claims.get("events");
-    if is("typ", "Logout") || events.is_some_and(|events| events.get(LOGOUT_EVENT).is_some()) {
-        return Err(TokenError::LogoutToken);
-    }
+    refuse_refresh_and_logout_tokens(claims)?;
     // Okta numbers its ID tokens like this (Okta, "ID token payload").
     if text(claims, "jti").starts_with("ID.") && claims.get("ver").is_some_and(Value::is_number) {
         return Err(TokenError::IdToken);
@@ -180,6 +175,18 @@ fn refuse_other_uses(claims: &Members) -> Result<(), TokenError> {
         !claims.contains_key("token_use") || is("token_use", "access"),
         "its token_use is not \"access\"",
     )
+}
+
+fn refuse_refresh_and_logout_tokens(claims: &Members) -> Result<(), TokenError> {
+    let is = |name: &str, word: &str| text(claims, name).eq_ignore_ascii_case(word);
+    if is("typ", "Refresh") || is("typ", "Offline") || is("token_use", "refresh") {
+        return Err(TokenError::RefreshToken);
+    }
+    let events = claims.get("events");
+    if is("typ", "Logout") || events.is_some_and(|events| events.get(LOGOUT_EVENT).is_some()) {
+        return Err(TokenError::LogoutToken);
+    }
+    Ok(())
 }
 
 /// Refuses tokens with the claims of ID tokens (OpenID Connect Core §2, §3.3.2.11; Financial-grade

@@ -106,6 +106,7 @@ fn every_configuration_in_the_docs_is_valid() {
         for (line, block) in toml_blocks(&text) {
             let options = ParseOptions {
                 read_secrets: false,
+                environment: false,
                 base_dir: "/etc/hawkgate".into(),
             };
             if let Err(errors) = config::parse(&block, "block", &options) {

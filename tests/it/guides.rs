@@ -179,6 +179,7 @@ fn with_route(section: &str) -> toml::Table {
     );
     let options = ParseOptions {
         read_secrets: false,
+        environment: false,
         base_dir: "/".into(),
     };
     config::parse(&format!("{section}{route}"), "section", &options)

@@ -155,7 +155,7 @@ async fn a_proxys_password_is_sent_and_never_shown() {
         until(problem, async || gateway.log().contains(&expected)).await;
     };
     let without = format!("proxy = \"{}\"", proxy.url());
-    refused(&without, "wants other credentials (407)").await;
+    refused(&without, "requires valid credentials (407)").await;
     // tinyproxy answers 401 to wrong ones.
     std::fs::write(&password, "another-password").unwrap();
     refused(&credentials, "opened no tunnel to it").await;
@@ -295,6 +295,21 @@ async fn the_environment_names_the_proxy_which_check_and_run_show() {
         format!("{line}\nvalid: 1 route, 1 issuer, 0 sources\n")
     );
 
+    // Although it does not read the secrets that the file names.
+    let authority = format!("idp.test:{}", remote.provider.port());
+    let token = files.write("token", remote.token());
+    let mut explain = hawkgate("explain", &files, &variables);
+    explain.arg("--token-file").arg(token);
+    let explained = tokio::task::spawn_blocking(move || Exited::run(&mut explain));
+    let explained = explained.await.unwrap();
+    assert!(
+        explained.stdout.contains("verified by issuer idp"),
+        "{}",
+        explained.stdout
+    );
+    let before = proxy.tunnels(&authority);
+    assert!(before >= 1);
+
     let mut child = hawkgate("run", &files, &variables)
         .stderr(Stdio::piped())
         .spawn()
@@ -307,9 +322,8 @@ async fn the_environment_names_the_proxy_which_check_and_run_show() {
     );
     let up = lines.wait_for("hawkgate is up");
     assert!(!up.contains("hunter2"));
-    let authority = format!("idp.test:{}", remote.provider.port());
     until("the keys to be fetched", async || {
-        proxy.tunnels(&authority) >= 1 && !remote.provider.attempts().is_empty()
+        proxy.tunnels(&authority) > before && !remote.provider.attempts().is_empty()
     })
     .await;
     child.kill().unwrap();

@@ -75,6 +75,7 @@ impl Fixture {
     fn config(&self, text: &str) -> Config {
         let options = ParseOptions {
             read_secrets: false,
+            environment: false,
             base_dir: self.folder.path().to_owned(),
         };
         let parsed = parse(text, "test", &options);

@@ -461,6 +461,7 @@ fn invalid_private_keys_and_short_secrets_in_files_are_refused() {
     std::fs::write(dir.path().join("short"), "hunter2").unwrap();
     let options = ParseOptions {
         read_secrets: true,
+        environment: false,
         base_dir: dir.path().to_owned(),
     };
     let source = "[[source]]\nname = \"s\"\nkind = \"client-credentials\"\ntoken_url = \"https://as.example\"\n\

@@ -76,6 +76,7 @@ fn a_secret_that_cannot_be_sent_is_found_when_the_file_is_checked() {
     let dir = tempfile::tempdir().unwrap();
     let options = ParseOptions {
         read_secrets: true,
+        environment: false,
         base_dir: dir.path().to_path_buf(),
     };
     for (content, keys, problem) in [

@@ -36,6 +36,7 @@ fn every_example_is_valid_without_warnings() {
         let (path, text) = conf(&name);
         let options = ParseOptions {
             read_secrets: false,
+            environment: false,
             base_dir: path.parent().unwrap().to_path_buf(),
         };
         match parse(&text, &name, &options) {

@@ -12,6 +12,7 @@ const CANARY: &str = "hunter2";
 fn options(base_dir: &Path, read_secrets: bool) -> ParseOptions {
     ParseOptions {
         read_secrets,
+        environment: false,
         base_dir: base_dir.to_path_buf(),
     }
 }

@@ -129,6 +129,7 @@ fn cookie_keys_are_checked_when_they_are_read() {
     let folder = tempfile::tempdir().unwrap();
     let options = ParseOptions {
         read_secrets: true,
+        environment: false,
         base_dir: folder.path().to_owned(),
     };
     let previous = SESSION.replace("cookie_key", "previous_cookie_key");

@@ -153,7 +153,7 @@ fn for_header(token: &Decoded) -> Vec<String> {
     let is_in = |list: &[Algorithm]| list.iter().any(|known| known.name() == algorithm);
     if is_in(Algorithm::HMAC) {
         advice.push(format!(
-            "it is signed with a secret ({algorithm}), which whoever verifies tokens can also forge them with. Prefer \
+            "it is signed with a secret ({algorithm}): anyone who can verify such tokens can also forge them. Prefer \
              RS256 or ES256 at the provider; otherwise use kind = \"shared-secret\""
         ));
     } else if token.kind != Kind::Unsigned && !is_in(Algorithm::ALL) {
@@ -199,7 +199,7 @@ fn for_audience(token: &Decoded) -> Option<String> {
             "it is for Auth0's own API: request audience=<identifier of your API>"
         }
         Some(Provider::Kubernetes) if all_of_the_provider || audiences.is_empty() => {
-            "it is for the API server, and whoever has it can act there as this account. Request one for your own \
+            "it is for the API server, and anyone who has it can act there as this account. Request one for your own \
              audience: kubectl create token ACCOUNT --audience https://hawkgate.example.com, or a projected volume"
         }
         Some(Provider::GitHubActions) if all_of_the_provider => {

@@ -377,6 +377,7 @@ fn is_valid(section: &str) -> bool {
     );
     let options = ParseOptions {
         read_secrets: false,
+        environment: false,
         base_dir: "/".into(),
     };
     config::parse(&route, "section", &options).is_ok()

@@ -23,6 +23,7 @@ fn parsed(found: &Identification) -> config::Config {
     );
     let options = ParseOptions {
         read_secrets: false,
+        environment: false,
         base_dir: "/".into(),
     };
     config::parse(&text, "t", &options)

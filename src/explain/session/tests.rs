@@ -71,6 +71,7 @@ fn fixture() -> Fixture {
     );
     let options = ParseOptions {
         read_secrets: false,
+        environment: false,
         base_dir: dir.path().to_owned(),
     };
     let config = config::parse(CONFIG, "t.toml", &options).unwrap().0;

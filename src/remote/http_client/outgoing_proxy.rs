@@ -76,7 +76,7 @@ pub(super) fn failure(
 
 /// Status 407 of the proxy.
 pub(super) const AUTHENTICATION_REQUIRED: &str =
-    "wants other credentials (407): check its user name and password";
+    "requires valid credentials (407): check its user name and password";
 
 fn unreachable(error: &reqwest::Error) -> String {
     if causes(error).any(|cause| cause.to_string() == "dns error") {

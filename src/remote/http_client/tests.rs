@@ -418,9 +418,9 @@ async fn a_proxy_that_fails_is_named_without_its_credentials() {
         (
             Some(denied.clone()),
             &plain,
-            "wants other credentials (407)",
+            "requires valid credentials (407)",
         ),
-        (Some(denied), &tunnelled, "wants other credentials (407)"),
+        (Some(denied), &tunnelled, "requires valid credentials (407)"),
         (Some(other), &tunnelled, "opened no tunnel to it"),
         (
             Some(Reply::Bytes(Vec::new())),

@@ -12,6 +12,7 @@ mod files;
 fn parse_text(text: &str) -> Result<(Config, Vec<Warning>), ConfigErrors> {
     let options = ParseOptions {
         read_secrets: false,
+        environment: false,
         base_dir: PathBuf::from("/etc/hawkgate"),
     };
     config::parse(text, "t.toml", &options)

@@ -364,6 +364,25 @@ async fn refresh_and_logout_tokens_are_refused() {
             assert_eq!(error, E::WrongType, "{} {typ}", idp.iss);
         }
     }
+    // Profile workload takes ID tokens, but not these.
+    let mut config = configured(MAIN, Profile::Workload);
+    config.subjects = Some(vec!["*".into()]);
+    let idp = Idp {
+        profile: Profile::Workload,
+        iss: MAIN,
+        header: json!({}),
+        access: claims(),
+    };
+    for (changes, error) in [
+        (json!({"typ": "Offline"}), E::RefreshToken),
+        (json!({"typ": "Logout"}), E::LogoutToken),
+        (json!({"typ": "ID", "events": logout}), E::LogoutToken),
+    ] {
+        let refused = idp.error_with(&config, &json!({}), &changes).await;
+        assert_eq!(refused, error, "{changes}");
+    }
+    let id_token = idp.token(&json!({}), &json!({"typ": "ID", "nonce": "n"}));
+    assert!(ask(&config, &id_token).await.is_ok());
 }
 
 #[tokio::test]
@@ -492,6 +511,11 @@ async fn keys_can_be_written_one_by_one() {
             json!({"resource": "elsewhere", "app": "mine"}),
             E::WrongAudience,
         ),
+        // `aud` is among the names, but not the first that the token has.
+        (
+            json!({"resource": AUDIENCE, "aud": "elsewhere", "app": "mine"}),
+            E::WrongAudience,
+        ),
         (
             json!({"resource": [AUDIENCE, 1], "app": "mine"}),
             E::InvalidClaim {
@@ -615,6 +639,8 @@ async fn the_profile_that_would_accept_a_token_is_named() {
     (config.profile, config.format) = (Profile::Auth0, Profile::Auth0.format());
     let token = keycloak.token(&json!({}), &json!({"nonce": "n"}));
     let refused = ask(&config, &token).await.unwrap_err();
+    let text = refused.to_string();
+    assert!(!text.contains("is an ID token"), "{text}");
     assert_eq!(
         (refused.error, refused.advice),
         (E::IdToken, Some(Advice::Profile(Provider::Keycloak)))
