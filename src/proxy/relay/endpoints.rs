@@ -1,5 +1,4 @@
 //! hawkgate's own endpoints: for credentials (`[login]`), for sessions (`[[session]]`), for signed
-//! hawkgate's own endpoints: for credentials (`[login]`), for sessions (`[[session]]`), for signed
 //! URLs (`POST /bewit`), to replace credentials (`PUT /credentials`), and for other proxies
 //! (`[[forward_auth]]`), which have listeners of their own.
 
