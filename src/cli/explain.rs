@@ -218,9 +218,18 @@ fn read_bytes(option: &str, path: &Path) -> Result<Zeroizing<Vec<u8>>, Usage> {
     } else {
         File::open(path).and_then(|file| file.take(MAX_TOKEN_FILE).read_to_end(&mut bytes))
     };
-    // Only the kind of error, so that the contents are never quoted.
-    read.map_err(|error| Usage(format!("cannot read {option}: {}", error.kind())))?;
+    read.map_err(|error| Usage(format!("cannot read {option}: {}", problem(error.kind()))))?;
     Ok(bytes)
+}
+
+/// Only the kind of error: what was given as the file's name may be the token itself.
+fn problem(kind: io::ErrorKind) -> String {
+    match kind {
+        io::ErrorKind::NotFound => {
+            "no such file; give the name of a file, or - for standard input".into()
+        }
+        kind => kind.to_string(),
+    }
 }
 
 #[cfg(test)]

@@ -274,7 +274,7 @@ fn run_reports_an_invalid_file_in_the_format_of_its_log() {
     let lines = json_lines(&exited.stderr);
     let last = lines.last().unwrap();
     assert_eq!((exited.code, &last["level"]), (1, &Value::from("error")));
-    assert!(last["message"].as_str().unwrap().contains(&address));
+    assert!(last["error"].as_str().unwrap().contains(&address));
 }
 
 #[test]

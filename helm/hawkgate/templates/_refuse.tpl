@@ -191,11 +191,17 @@
 {{- range $table := list "issuer" "source" "session" "route" -}}
   {{- range get $config $table | default list -}}
     {{- $entry := . -}}
-    {{- range $key := list "access_token" "client_secret" "private_key" "certificate" "secret" "password" "token" "workload_token" "cookie_key" "previous_cookie_key" -}}
+    {{- range $key := list "access_token" "client_secret" "private_key" "certificate" "secret" "password" "token" "workload_token" "keys_token" "cookie_key" "previous_cookie_key" -}}
       {{- if kindIs "string" (get $entry $key | default dict) -}}
         {{- fail (printf "%s %q: %s is in the configuration itself, where secrets do not belong. Put it into a Secret, set existingSecret to its name, and write { file = \"/run/secrets/hawkgate/<its key>\" }" $table (toString $entry.name) $key) -}}
       {{- end -}}
     {{- end -}}
+  {{- end -}}
+{{- end -}}
+{{- $network := get $config "network" | default dict -}}
+{{- if kindIs "map" $network -}}
+  {{- if or (kindIs "string" (get $network "proxy_password" | default dict)) (regexMatch "://[^/]*@" (toString $network.proxy)) -}}
+    {{- fail "network: the proxy's password is in the configuration itself, where secrets do not belong. Put it into a Secret, set existingSecret to its name, and write proxy_username, and proxy_password = { file = \"/run/secrets/hawkgate/<its key>\" }" -}}
   {{- end -}}
 {{- end -}}
 {{- end -}}
