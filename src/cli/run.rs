@@ -246,7 +246,9 @@ async fn stop_or_reload(signals: &mut Signals, reloads: Option<&Reloads>) -> &'s
             Received::Reload => match reloads {
                 Some(reloads) => reloads.request(),
                 None => {
-                    tracing::warn!("ignoring SIGHUP: there is no configuration to reload any more");
+                    tracing::warn!(
+                        "ignoring SIGHUP: hawkgate is stopping, or runs without a configuration file"
+                    );
                 }
             },
         }

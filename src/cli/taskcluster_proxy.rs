@@ -23,6 +23,7 @@ use hawkgate::config::{
 use hawkgate::network::Network;
 use hawkgate::remote::http_client::{HttpClient, HttpClientOptions};
 use hawkgate::remote::taskcluster_queue::{MAX_TASK_BYTES, task_scopes};
+use hawkgate::secret::SecretString;
 
 use super::{Format, process, run};
 
@@ -59,8 +60,8 @@ struct DropIn {
     args: TaskclusterProxy,
 }
 
-/// Empty values count as not given, as in taskcluster-proxy. Its access tokens may begin with a
-/// hyphen.
+/// Empty values count as not given, as in taskcluster-proxy, except for `--task-id`. Its access tokens may
+/// begin with a hyphen.
 #[derive(Args, Debug)]
 pub(super) struct TaskclusterProxy {
     /// Port to listen on
@@ -81,10 +82,10 @@ pub(super) struct TaskclusterProxy {
     client_id: Option<String>,
     /// Its access token, which other users can read here [env: TASKCLUSTER_ACCESS_TOKEN]
     #[arg(long, value_name = "TOKEN", allow_hyphen_values = true)]
-    access_token: Option<String>,
+    access_token: Option<SecretString>,
     /// Its certificate, which other users can read here [env: TASKCLUSTER_CERTIFICATE]
     #[arg(long, value_name = "JSON", allow_hyphen_values = true)]
-    certificate: Option<String>,
+    certificate: Option<SecretString>,
     /// Of the processes on this machine, serve only those of this user and of root
     #[arg(long, value_name = "USER", allow_hyphen_values = true)]
     allowed_user: Option<String>,
@@ -167,7 +168,7 @@ pub(super) fn main(args: TaskclusterProxy) -> ExitCode {
         let _ = io::stdout().write_all(text.as_bytes());
         return ExitCode::SUCCESS;
     }
-    if is_given(args.access_token.as_ref()) || is_given(args.certificate.as_ref()) {
+    if secrets(&args).next().is_some() {
         return match restart_with_secrets_in_environment(&args) {
             Ok(never) => match never {},
             Err(error) => failed(&format!(
@@ -176,6 +177,9 @@ pub(super) fn main(args: TaskclusterProxy) -> ExitCode {
             )),
         };
     }
+    // Before the task is waited for: this also keeps the environment from other programs of this user.
+    // If it fails, the log says so later.
+    let _ = process::forbid_core_dumps();
     let (root_url, client_id) = (
         value_or_variable(args.root_url.as_deref(), ROOT_URL_VARIABLE),
         value_or_variable(args.client_id.as_deref(), CLIENT_ID_VARIABLE),
@@ -216,8 +220,16 @@ fn full_version(version: &str, revision: &str) -> String {
     }
 }
 
-fn is_given(value: Option<&String>) -> bool {
-    value.is_some_and(|value| !value.is_empty())
+/// The secrets among the arguments, with the variables in which they belong.
+fn secrets(args: &TaskclusterProxy) -> impl Iterator<Item = (&'static str, &str)> {
+    let secrets = [
+        (ACCESS_TOKEN_VARIABLE, args.access_token.as_ref()),
+        (CERTIFICATE_VARIABLE, args.certificate.as_ref()),
+    ];
+    secrets
+        .into_iter()
+        .filter_map(|(variable, secret)| Some((variable, secret?.expose())))
+        .filter(|(_, secret)| !secret.is_empty())
 }
 
 /// The argument, or else the environment variable; neither counts if it is empty.
@@ -244,14 +256,7 @@ fn restart_with_secrets_in_environment(args: &TaskclusterProxy) -> io::Result<In
         command.arg(NAME);
     }
     command.arg0(name).args(arguments_without_secrets(args));
-    for (variable, value) in [
-        (ACCESS_TOKEN_VARIABLE, &args.access_token),
-        (CERTIFICATE_VARIABLE, &args.certificate),
-    ] {
-        if let Some(value) = value.as_ref().filter(|value| !value.is_empty()) {
-            command.env(variable, value);
-        }
-    }
+    command.envs(secrets(args));
     Err(command.exec())
 }
 
@@ -298,12 +303,17 @@ fn secrets_were_arguments() -> Warning {
     }
 }
 
-/// The scopes given and those of the task; `None` with neither, which means no restriction.
+/// The scopes given and those of the task; `None` with neither, which means no restriction. An empty
+/// task id is an error: the variable that should hold it is not set, and no restriction was not asked
+/// for.
+///
+/// # Errors
+/// If the task cannot be read.
 fn authorized_scopes(
     args: &TaskclusterProxy,
     root_url: &str,
 ) -> Result<Option<Vec<String>>, Box<dyn std::error::Error>> {
-    let Some(task) = args.task_id.as_ref().filter(|task| !task.is_empty()) else {
+    let Some(task) = &args.task_id else {
         let scopes = without_duplicates(args.scopes.clone());
         return Ok((!scopes.is_empty()).then_some(scopes));
     };
@@ -399,4 +409,35 @@ fn usage(reason: &str) -> ExitCode {
 fn failed(reason: &str) -> ExitCode {
     let _ = writeln!(io::stderr(), "hawkgate taskcluster-proxy: {reason}");
     ExitCode::FAILURE
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_are_moved_and_never_printed() {
+        let command = DropIn::try_parse_from([
+            NAME,
+            "--access-token=s3cret-token",
+            "--certificate",
+            "s3cret-certificate",
+            "--port=1",
+            "queue:x",
+        ])
+        .unwrap();
+        let moved: Vec<_> = secrets(&command.args).collect();
+        assert_eq!(
+            moved,
+            [
+                (ACCESS_TOKEN_VARIABLE, "s3cret-token"),
+                (CERTIFICATE_VARIABLE, "s3cret-certificate")
+            ]
+        );
+        let debug = format!("{command:?}");
+        let arguments = arguments_without_secrets(&command.args).join(" ");
+        assert!(!format!("{debug}{arguments}").contains("s3cret"), "{debug}");
+        let empty = DropIn::try_parse_from([NAME, "--access-token", "", "--certificate="]);
+        assert_eq!(secrets(&empty.unwrap().args).count(), 0);
+    }
 }

@@ -70,8 +70,8 @@ impl TaskclusterProxy {
         lines.join("\n")
     }
 
-    /// The listeners. Beside a bridge address there is one on loopback, where generic-worker waits for
-    /// the port and sends new credentials (`workers/generic-worker/tcproxy/tcproxy.go`).
+    /// The listeners. With `allowed_networks` there is always one at 127.0.0.1, where generic-worker waits
+    /// for the port and sends new credentials (`workers/generic-worker/tcproxy/tcproxy.go`).
     fn listeners(&self) -> Vec<String> {
         let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
         if self.allowed_networks.is_empty() {
@@ -87,8 +87,11 @@ impl TaskclusterProxy {
         let address = self.ip_address.filter(|address| !address.is_unspecified());
         match address {
             None => vec![self.listener(every, true)],
-            Some(address) if address.is_loopback() => vec![self.listener(address, false)],
-            Some(address) => vec![self.listener(address, true), self.listener(loopback, false)],
+            Some(address) if address == loopback => vec![self.listener(address, false)],
+            Some(address) => vec![
+                self.listener(address, !address.is_loopback()),
+                self.listener(loopback, false),
+            ],
         }
     }
 
@@ -256,6 +259,16 @@ mod tests {
                 &[("[fd00::1]:8080", true), ("127.0.0.1:8080", false)],
             ),
             (Some("127.0.0.1"), bridge, &[("127.0.0.1:8080", false)]),
+            (
+                Some("::1"),
+                bridge,
+                &[("[::1]:8080", false), ("127.0.0.1:8080", false)],
+            ),
+            (
+                Some("127.0.0.2"),
+                bridge,
+                &[("127.0.0.2:8080", false), ("127.0.0.1:8080", false)],
+            ),
             (Some("0.0.0.0"), bridge, &[("0.0.0.0:8080", true)]),
             (None, bridge, &[("0.0.0.0:8080", true)]),
             (

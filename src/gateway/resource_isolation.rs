@@ -42,7 +42,7 @@ pub enum Transport {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct IsolationPolicy {
     local_hosts: Vec<String>,
-    /// Whether any IP address may be in `Host`.
+    /// Whether any address of an interface may be in `Host`.
     addresses: bool,
 }
 
@@ -56,8 +56,9 @@ impl IsolationPolicy {
         }
     }
 
-    /// Accepts every IP address in `Host`. A page gets in by DNS rebinding with a name only, so this
-    /// opens nothing to pages.
+    /// Accepts every address that an interface can have in `Host`. A page cannot get in by DNS rebinding
+    /// with one, because that takes a name. But browsers do not say who sent a simple `GET` to such an
+    /// address (no `Sec-Fetch-Site`, see `is_loopback`), so pages can send those, and not read the answers.
     #[must_use]
     pub fn with_addresses(self) -> Self {
         Self {
@@ -108,7 +109,7 @@ impl IsolationPolicy {
         let name = host_name(host);
         if is_loopback(&name)
             || self.local_hosts.iter().any(|own| **own == *name)
-            || (self.addresses && name.parse::<IpAddr>().is_ok())
+            || (self.addresses && name.parse().is_ok_and(is_interface_address))
         {
             return Ok(());
         }
@@ -117,6 +118,12 @@ impl IsolationPolicy {
             "{shown:?} is neither localhost, a loopback address, nor in server.local_hosts"
         )))
     }
+}
+
+/// Whether an interface can have this address, unlike 0.0.0.0 and ::ffff:127.0.0.1, which are other ways
+/// to loopback.
+fn is_interface_address(ip: IpAddr) -> bool {
+    !ip.is_unspecified() && ip.to_canonical() == ip
 }
 
 /// Refuses a request that a web page of another origin initiated, including navigations from such

@@ -37,7 +37,10 @@ const MAX_WAITING_PER_ADDRESS: usize = MAX_WAITING / 2;
 /// upstream that is coming up.
 const RETRIES_PER_SECOND: f64 = 10.0;
 /// How many it may make at once after a pause.
-const BURST: f64 = 100.0;
+const BURST: f64 = 200.0;
+/// How many of them are left to client addresses of which no other request waits, so that one whose
+/// requests keep failing does not use up the retries of all others.
+const RESERVED: f64 = BURST / 2.0;
 
 /// The settings of a route's `retry`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -151,7 +154,11 @@ impl UpstreamRetry {
         let address = client.map(client_network);
         state.refill(now);
         let own = state.by_address.get(&address).copied().unwrap_or_default();
-        if state.tokens < 1.0 || state.waiting >= MAX_WAITING || own >= MAX_WAITING_PER_ADDRESS {
+        let reserved = if own == 0 { 0.0 } else { RESERVED };
+        if state.tokens < reserved + 1.0
+            || state.waiting >= MAX_WAITING
+            || own >= MAX_WAITING_PER_ADDRESS
+        {
             return None;
         }
         state.tokens -= 1.0;
@@ -239,7 +246,13 @@ mod tests {
         let mut places: Vec<_> = (0..100)
             .map(|_| retry.take_place(address(1), now).unwrap())
             .collect();
-        assert!(retry.take_place(address(2), now).is_none(), "burst");
+        assert!(retry.take_place(address(1), now).is_none(), "its share");
+        for n in 2..102 {
+            places.push(retry.take_place(address(n), now).unwrap());
+        }
+        assert!(retry.take_place(address(102), now).is_none(), "burst");
+        places.truncate(100);
+        now += SECOND * 10;
         while places.len() < MAX_WAITING_PER_ADDRESS {
             now += SECOND;
             places.extend((0..10).map_while(|_| retry.take_place(address(1), now)));

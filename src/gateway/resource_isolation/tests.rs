@@ -73,6 +73,31 @@ fn other_hosts_are_refused_except_on_unix_sockets() {
 }
 
 #[test]
+fn addresses_are_accepted_for_containers_unless_they_lead_to_loopback() {
+    let policy = IsolationPolicy::default().with_addresses();
+    for host in [
+        "172.18.0.1:8080",
+        "192.0.2.1",
+        "[fd00::1]:8080",
+        "127.0.0.1",
+    ] {
+        policy.check_host(host).unwrap();
+    }
+    for host in [
+        "0.0.0.0:8080",
+        "[::]:8080",
+        "[::ffff:127.0.0.1]:8080",
+        "[::ffff:172.18.0.1]",
+        "172.18.1",
+        "172.18.0.1.evil.example",
+        "evil.example",
+    ] {
+        let refused = policy.check_host(host).unwrap_err();
+        assert_eq!(refused.reason, Reason::HostNotAllowed, "{host}");
+    }
+}
+
+#[test]
 fn a_refused_host_is_logged_in_full_up_to_the_limit_of_dns() {
     let long = "a".repeat(10_000);
     let policy = IsolationPolicy::default();

@@ -23,9 +23,9 @@ use crate::proxy::headers::{self, HeaderFieldsMut, WithheldTrailers};
 use crate::proxy::local_response;
 use crate::proxy::upstream::{Needs, Upstream};
 
-/// Maximum number of attempts per request, and again after each wait for a retry. It exceeds the sum of the separate limits on failed
-/// connections, stale pooled connections and replays ([`super::retry`], [`crate::gateway`]), so
-/// that this limit is never the one that ends a request.
+/// Maximum number of attempts per request, and again after each wait for a retry. It exceeds the sum
+/// of the separate limits on failed connections, stale pooled connections and replays
+/// ([`super::retry`], [`crate::gateway`]), so that this limit is never the one that ends a request.
 const ATTEMPTS: usize = 16;
 
 /// The lowest status after which a route may send a request again (429).

@@ -2,18 +2,22 @@
 //! caller does, and signs it anew.
 
 use std::future::poll_fn;
+use std::task::{self, Poll, ready};
 use std::time::Duration;
 
 use http::{Method, header};
 
+use super::body::RequestBody;
 use super::duplex::caller_gone;
 use super::{Stop, Transaction};
 use crate::clock::{Now, UnixMillis};
 use crate::gateway::Replayable;
 use crate::gateway::reason::Reason;
+use crate::gateway::rejection::Rejection;
 use crate::gateway::upstream_retry::{RetryPlace, RetryReason};
 use crate::header_fields::{HeaderFields, only};
 use crate::proxy::context::{Attempts, Context};
+use crate::proxy::downstream::Downstream;
 use crate::proxy::error::{ErrorKind, RelayError, Side};
 use crate::proxy::head::ResponseHead;
 
@@ -118,16 +122,16 @@ impl Transaction<'_> {
         }
     }
 
-    /// Waits for the retry, and makes the request ready for it. A shutdown ends the wait, and what the
-    /// next attempt then ends with is final.
+    /// Waits for the retry, and makes the request ready for it. Meanwhile the rest of the body is received
+    /// and kept. A shutdown ends the wait, and what the next attempt then ends with is final.
     pub(super) async fn wait_for_retry(&mut self, planned: PlannedRetry) -> Result<(), Stop> {
         let mut left = planned.delay;
         while !left.is_zero() && !self.conn.signal.is_draining() {
             let slice = left.min(SLICE);
-            let downstream = &mut self.caller.downstream;
-            let gone = poll_fn(|cx| downstream.poll_gone(cx));
-            if self.caller.deadline.within(slice, gone).await.is_some() {
-                return Err(caller_gone().into());
+            let (downstream, body) = (&mut self.caller.downstream, &mut self.caller.body);
+            let hopeless = poll_fn(|cx| poll_hopeless(downstream, body, cx));
+            if let Some(stop) = self.caller.deadline.within(slice, hopeless).await {
+                return Err(stop);
             }
             left -= slice;
         }
@@ -143,6 +147,29 @@ impl Transaction<'_> {
         }
         Ok(())
     }
+}
+
+/// Ready with the end of a request that cannot be sent again: its caller is gone, or its body is not
+/// kept. Until then, receives the rest of the body, because the end of an HTTP/1 connection is behind it.
+/// A request whose caller has left must not be sent: the caller may have sent it again by now.
+fn poll_hopeless(
+    downstream: &mut Downstream<'_>,
+    body: &mut RequestBody,
+    cx: &mut task::Context<'_>,
+) -> Poll<Stop> {
+    while !body.is_done(downstream) {
+        match ready!(body.poll_next(downstream, cx)) {
+            Ok(None) => break,
+            Ok(Some(_)) if body.replayable() == Replayable::Yes => {}
+            Ok(Some(_)) => {
+                let cause = "the upstream failed, and the body is too large to be kept for a retry";
+                let rejection = Rejection::from(Reason::UpstreamUnreachable).with_cause(cause);
+                return Poll::Ready(rejection.into());
+            }
+            Err(error) => return Poll::Ready(error.into()),
+        }
+    }
+    downstream.poll_gone(cx).map(|()| caller_gone().into())
 }
 
 /// Why the upstream failed; `None` if it did not, or if it would fail again.

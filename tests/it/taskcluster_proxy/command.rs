@@ -198,6 +198,9 @@ fn arguments_that_cannot_be_served_are_refused_with_the_reason() {
             1,
             "not a task id",
         ),
+        // Not the same as no restriction.
+        (&["--task-id", "", "--print-config"], 1, "not a task id"),
+        (&["--task-id=", "x:y", "--print-config"], 1, "not a task id"),
         (&[], 1, "set TASKCLUSTER_ACCESS_TOKEN"),
     ] {
         let (actual, _, stderr) = run(&variables, arguments);

@@ -126,7 +126,7 @@ async fn any_request_waits_for_an_upstream_that_cannot_be_connected_to() {
     // The manual clock stands still, so what ends it is the limit of retries of the route.
     assert_eq!(response.headers["x-hawkgate-error"], "upstream_unreachable");
     let retries = proxy.outcome().await.retries;
-    assert_eq!(retries.iter().next(), Some((RetryReason::Connect, 100)));
+    assert_eq!(retries.iter().next(), Some((RetryReason::Connect, 200)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -157,6 +157,27 @@ async fn a_caller_that_leaves_ends_the_wait() {
     heads.recv().await.unwrap();
     drop(client);
     assert_eq!(proxy.outcome().await.ending, Ending::CallerGone);
+}
+
+/// The end of the connection is behind the body, which no attempt has read.
+#[tokio::test(start_paused = true)]
+async fn a_caller_that_leaves_after_a_large_body_ends_the_wait() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    let mut proxy = TestProxy::with(|o| {
+        o.addresses = Some(vec![address]);
+        o.retry = Some(policy());
+    })
+    .await;
+    let mut client = TcpStream::connect(proxy.address).await.unwrap();
+    let head = b"POST /api/x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 65536\r\n\r\n";
+    client.write_all(head).await.unwrap();
+    client.write_all(&body(65536)).await.unwrap();
+    drop(client);
+    let outcome = proxy.outcome().await;
+    assert_eq!(outcome.ending, Ending::CallerGone);
+    assert!(outcome.retries.total() < 10, "{:?}", outcome.retries);
 }
 
 #[tokio::test(start_paused = true)]
