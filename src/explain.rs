@@ -212,7 +212,7 @@ impl Explainer<'_> {
             Verdict::Passes => false,
             Verdict::Unknown { .. } => true,
             Verdict::Refused { reason, .. } => {
-                // The other two are judgements of whoever issued the token.
+                // The other two are judgements of the party that issued the token.
                 let is = |other: Reason| other.label() == *reason;
                 (reason.starts_with("token_")
                     && !is(Reason::TokenRefused)

@@ -102,7 +102,7 @@ section! {
         bewit: bool = [default "false"],
         /// Answers `PUT /credentials` by replacing the credentials of the route's source, which must have
         /// credentials_update, like taskcluster-proxy. Only root and the user that hawkgate runs as may send
-        /// them; from `local_networks` whoever may connect, if the listener names no `allowed_users`.
+        /// them; from `local_networks` everyone who may connect, if the listener names no `allowed_users`.
         credentials: bool = [default "false"],
         /// Adds taskcluster-proxy's informational headers to responses: endpoint, version, client and
         /// scopes.

@@ -8,7 +8,7 @@ import yaml
 from chart import CHART, VALUE_SETS, expect, finish, template
 
 UNTRUSTED = "no proxy is trusted, so every request seems to come from your Ingress controller or Gateway"
-ANYONE = "whoever can connect from a trusted network can claim any client address"
+ANYONE = "anyone who can connect from a trusted network can claim any client address"
 NO_ORIGIN = "the session web has no origin"
 JOB = "HawkgateAbsent expects the samples of the job edge-hawkgate-admin, but serviceMonitor.enabled is false"
 CLEARTEXT = "bearer tokens are sent in clear text"

@@ -220,7 +220,7 @@ async fn hawkgates_cookies_do_not_reach_the_application() {
     assert!(!json!(requests).to_string().contains(session));
 }
 
-/// The application, or whoever can make it set cookies, must not sign users in or out.
+/// The application, or anyone who can make it set cookies, must not sign users in or out.
 #[tokio::test]
 async fn the_application_cannot_set_hawkgates_cookies() {
     let site = Site::usual().await;

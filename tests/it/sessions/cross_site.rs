@@ -216,7 +216,7 @@ async fn upgrades_by_cookie_need_the_sites_own_origin() {
 }
 
 /// Nothing but the cookie makes a request one of a session, so that what does not carry it is asked
-/// to sign in, whoever sends it.
+/// to sign in, no matter who sends it.
 #[tokio::test]
 async fn navigations_are_led_to_the_sign_in_and_others_are_told() {
     let site = Site::usual().await;
