@@ -1,13 +1,13 @@
 //! The command line: exit codes, signals and output.
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::support::program::{Exited, StderrLines};
+use crate::support::program::{Exited, Server};
 use crate::support::wait::until;
 
 const TOKEN: &str = "an-access-token-of-the-upstream";
@@ -57,46 +57,13 @@ anonymous = true
     path
 }
 
-/// A running server; killed when dropped.
-struct RunningServer {
-    child: Child,
-    stderr: StderrLines,
-}
-
-impl Drop for RunningServer {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-impl RunningServer {
-    fn start(config: &Path, extra: &[&str]) -> Self {
-        let mut args = vec!["run", "--config", config.to_str().unwrap()];
-        args.extend(extra);
-        let mut child = hawkgate(&args).stderr(Stdio::piped()).spawn().unwrap();
-        let stderr = StderrLines::of(&mut child);
-        let mut server = Self { child, stderr };
-        server.wait_for_line("hawkgate is up");
-        server
-    }
-
-    /// Reads lines until one contains `text`.
-    fn wait_for_line(&mut self, text: &str) -> String {
-        self.stderr.wait_for(text)
-    }
-
-    fn signal(&self, signal: Signal) {
-        let pid = Pid::from_raw(self.child.id().try_into().unwrap()).unwrap();
-        // It may have exited.
-        let _ = kill_process(pid, signal);
-    }
-
-    /// The exit code, and every line of stderr.
-    fn wait(mut self) -> (Option<i32>, Vec<String>) {
-        let lines = self.stderr.finish();
-        (self.child.wait().unwrap().code(), lines)
-    }
+/// Starts a server.
+fn start(config: &Path, extra: &[&str]) -> Server {
+    let mut args = vec!["run", "--config", config.to_str().unwrap()];
+    args.extend(extra);
+    let mut server = Server::spawn(&mut hawkgate(&args));
+    server.stderr.wait_for("hawkgate is up");
+    server
 }
 
 #[test]
@@ -151,9 +118,9 @@ fn check_lists_every_error_and_prints_no_secret() {
 #[test]
 fn sigterm_drains_and_the_log_is_json_without_secrets() {
     let dir = TempDir::new().unwrap();
-    let mut server = RunningServer::start(&write_config(&dir, "0s"), &[]);
+    let mut server = start(&write_config(&dir, "0s"), &[]);
     server.signal(Signal::HUP);
-    server.wait_for_line("the configuration is in effect");
+    server.stderr.wait_for("the configuration is in effect");
     server.signal(Signal::TERM);
     let (code, lines) = server.wait();
     assert_eq!(code, Some(0), "{lines:?}");
@@ -171,19 +138,21 @@ fn sigterm_drains_and_the_log_is_json_without_secrets() {
 fn a_changed_file_is_reloaded_unless_watching_is_off() {
     let dir = TempDir::new().unwrap();
     let path = write_config(&dir, "0s");
-    let mut server = RunningServer::start(&path, &[]);
+    let mut server = start(&path, &[]);
     let text = std::fs::read_to_string(&path).unwrap();
     std::fs::write(&path, text.replace("\"/api/\"", "\"/two/\"")).unwrap();
-    let line = server.wait_for_line("files have changed");
+    let line = server.stderr.wait_for("files have changed");
     assert!(line.contains("hawkgate.toml"), "{line}");
-    server.wait_for_line("the configuration is in effect");
+    server.stderr.wait_for("the configuration is in effect");
     drop(server);
 
-    let mut server = RunningServer::start(&path, &["--no-watch"]);
+    let mut server = start(&path, &["--no-watch"]);
     std::fs::write(&path, "broken").unwrap();
     server.signal(Signal::HUP);
-    server.wait_for_line("reloading the configuration: requested");
-    server.wait_for_line("the configuration is invalid");
+    server
+        .stderr
+        .wait_for("reloading the configuration: requested");
+    server.stderr.wait_for("the configuration is invalid");
     server.signal(Signal::TERM);
     let (code, lines) = server.wait();
     assert_eq!(code, Some(0), "{lines:?}");
@@ -218,9 +187,9 @@ fn print_config_prints_every_key_and_no_secret() {
 async fn a_second_signal_exits_immediately() {
     let dir = TempDir::new().unwrap();
     // Longer than any test may take, so only the second signal can end it.
-    let mut server = RunningServer::start(&write_config(&dir, "5m"), &["--log-format", "text"]);
+    let mut server = start(&write_config(&dir, "5m"), &["--log-format", "text"]);
     server.signal(Signal::INT);
-    let line = server.wait_for_line("draining");
+    let line = server.stderr.wait_for("draining");
     assert!(
         serde_json::from_str::<Value>(&line).is_err(),
         "JSON instead of text"

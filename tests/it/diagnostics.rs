@@ -3,13 +3,13 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::support::program::{Exited, StderrLines};
+use crate::support::program::{Exited, Server};
 use crate::support::wait::until;
 
 /// Valid, with one warning: the second source is not used.
@@ -281,7 +281,7 @@ fn run_reports_an_invalid_file_in_the_format_of_its_log() {
 fn every_line_of_a_server_is_json_from_start_to_end() {
     let folder = Folder::new();
     folder.write("good.toml", &valid());
-    let mut server = Server::start(&folder, &[], &["run", "--config", "good.toml"]);
+    let mut server = start(&folder, &[], &["run", "--config", "good.toml"]);
     let warning = server.stderr.wait_for("is not used by any route");
     let warning: Value = serde_json::from_str(&warning).unwrap();
     assert_eq!(
@@ -303,55 +303,25 @@ fn every_line_of_a_server_is_json_from_start_to_end() {
     json_lines(&lines.join("\n"));
 }
 
-/// A running server; killed when dropped.
-struct Server {
-    child: Child,
-    stderr: StderrLines,
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-impl Server {
-    /// Starts hawkgate, with `wrapper` before its path.
-    fn start(folder: &Folder, wrapper: &[&str], args: &[&str]) -> Self {
-        let mut words = wrapper.to_vec();
-        words.push(env!("CARGO_BIN_EXE_hawkgate"));
-        words.extend(args);
-        let mut child = Command::new(words[0])
-            .args(&words[1..])
-            .current_dir(folder.0.path())
-            .env_remove("HAWKGATE_CONFIG")
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let stderr = StderrLines::of(&mut child);
-        Self { child, stderr }
-    }
-
-    fn signal(&self, signal: Signal) {
-        let pid = Pid::from_raw(self.child.id().try_into().unwrap()).unwrap();
-        // It may have exited.
-        let _ = kill_process(pid, signal);
-    }
-
-    /// The exit code, and the lines of stderr that have not been read.
-    fn wait(mut self) -> (Option<i32>, Vec<String>) {
-        let lines = self.stderr.finish();
-        (self.child.wait().unwrap().code(), lines)
-    }
+/// Starts hawkgate, with `wrapper` before its path.
+fn start(folder: &Folder, wrapper: &[&str], args: &[&str]) -> Server {
+    let mut words = wrapper.to_vec();
+    words.push(env!("CARGO_BIN_EXE_hawkgate"));
+    words.extend(args);
+    let mut command = Command::new(words[0]);
+    command
+        .args(&words[1..])
+        .current_dir(folder.0.path())
+        .env_remove("HAWKGATE_CONFIG")
+        .stdout(Stdio::null());
+    Server::spawn(&mut command)
 }
 
 /// Starts a server whose drain takes this long.
 fn draining_for(delay: &str, wrapper: &[&str]) -> (Folder, Server) {
     let folder = Folder::new();
     folder.write("hawkgate.toml", &VALID.replace("DELAY", delay));
-    let mut server = Server::start(&folder, wrapper, &["run", "--config", "hawkgate.toml"]);
+    let mut server = start(&folder, wrapper, &["run", "--config", "hawkgate.toml"]);
     server.stderr.wait_for("hawkgate is up");
     (folder, server)
 }

@@ -99,6 +99,41 @@ impl StderrLines {
     }
 }
 
+/// A running program for tests that block their thread; killed when dropped.
+pub(crate) struct Server {
+    pub(crate) child: std::process::Child,
+    pub(crate) stderr: StderrLines,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Server {
+    /// Starts a command.
+    pub(crate) fn spawn(command: &mut std::process::Command) -> Self {
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+        let stderr = StderrLines::of(&mut child);
+        Self { child, stderr }
+    }
+
+    /// Sends a signal, unless the program has exited.
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
+        let id = self.child.id().try_into().unwrap();
+        let pid = rustix::process::Pid::from_raw(id).unwrap();
+        let _ = rustix::process::kill_process(pid, signal);
+    }
+
+    /// The exit code, and every line of stderr.
+    pub(crate) fn wait(mut self) -> (Option<i32>, Vec<String>) {
+        let lines = self.stderr.finish();
+        (self.child.wait().unwrap().code(), lines)
+    }
+}
+
 /// A private home directory.
 pub(crate) struct HomeDir {
     dir: TempDir,

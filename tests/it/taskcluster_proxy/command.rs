@@ -1,6 +1,6 @@
 //! `hawkgate taskcluster-proxy`, the drop-in replacement for taskcluster-proxy.
 
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
 use hawkgate::proxy::settings::Address;
 use serde_json::{Value, json};
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::taskcluster;
 use crate::support::client::{Client, Request};
 use crate::support::gateway::ROOT_KEY;
-use crate::support::program::{Exited, StderrLines};
+use crate::support::program::{Exited, Server};
 use crate::support::upstream::{FakeUpstream, Reply};
 
 /// `hawkgate taskcluster-proxy` without inherited TASKCLUSTER_* variables.
@@ -32,30 +32,21 @@ fn run(variables: &[(&str, &str)], arguments: &[&str]) -> (i32, String, String) 
     (code, stdout, stderr)
 }
 
-/// A running proxy and its address; killed when dropped.
+/// A running proxy and its address.
 struct RunningProxy {
-    child: Child,
+    /// Ends with this.
+    _server: Server,
     address: Address,
-}
-
-impl Drop for RunningProxy {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 impl RunningProxy {
     fn start(variables: &[(&str, &str)], arguments: &[&str]) -> Self {
-        let mut child = command(variables, arguments)
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let line = StderrLines::of(&mut child).wait_for("listening for callers");
+        let mut server = Server::spawn(&mut command(variables, arguments));
+        let line = server.stderr.wait_for("listening for callers");
         let line: Value = serde_json::from_str(&line).unwrap();
         let address = line["address"].as_str().unwrap();
         Self {
-            child,
+            _server: server,
             address: Address::Tcp(address.parse().unwrap()),
         }
     }

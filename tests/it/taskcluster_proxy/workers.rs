@@ -5,7 +5,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::unix::fs::symlink;
 use std::os::unix::process::ExitStatusExt as _;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use hawkgate::clock::SystemClock;
@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use crate::support::client::{Body, Client, Request, Response, connect};
 use crate::support::gateway::ROOT_KEY;
 use crate::support::peers::Taskcluster;
-use crate::support::program::{Exited, StderrLines};
+use crate::support::program::{Exited, Server};
 use crate::support::secrets::Secrets;
 use crate::support::upstream::{FakeUpstream, Reply};
 use crate::support::wait::until;
@@ -93,19 +93,10 @@ impl Link {
     }
 }
 
-/// A running proxy; killed when dropped.
-struct Proxy {
-    child: Child,
-    log: StderrLines,
-}
+/// A running proxy.
+struct Proxy(Server);
 
 impl Proxy {
-    fn spawn(command: &mut Command) -> Self {
-        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
-        let log = StderrLines::of(&mut child);
-        Self { child, log }
-    }
-
     /// Starts it as generic-worker does.
     fn of_generic_worker(
         link: &Link,
@@ -123,21 +114,14 @@ impl Proxy {
             .env("TASKCLUSTER_CLIENT_ID", &claim.client_id)
             .env("TASKCLUSTER_ACCESS_TOKEN", &claim.access_token)
             .env("TASKCLUSTER_CERTIFICATE", &claim.certificate);
-        Self::spawn(&mut command)
+        Self(Server::spawn(&mut command))
     }
 
     /// Ends it as generic-worker does.
     fn kill(&mut self) {
-        self.child.kill().unwrap();
-        let status = self.child.wait().unwrap();
+        self.0.child.kill().unwrap();
+        let status = self.0.child.wait().unwrap();
         assert_eq!(status.signal(), Some(9));
-    }
-}
-
-impl Drop for Proxy {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 
@@ -239,7 +223,7 @@ async fn generic_worker_starts_uses_updates_and_kills_its_proxies() {
     assert_eq!(client.json()["clientId"], "task-client/a2");
     // Resolved: the proxy is killed, and another can have its port.
     proxies[0].kill();
-    let log = proxies[0].log.finish().join("\n");
+    let log = proxies[0].0.stderr.finish().join("\n");
     for claim in [&claims[0], &reclaimed] {
         claim.secrets().assert_absent("the log", &log);
     }
@@ -249,10 +233,10 @@ async fn generic_worker_starts_uses_updates_and_kills_its_proxies() {
     let response = get(LOOPBACK, ports[0], "/queue/v1/ping").await;
     assert_eq!(response.json()["clientId"], "task-client/b");
     // An orderly end.
-    let pid = i32::try_from(proxies[1].child.id()).unwrap();
+    let pid = i32::try_from(proxies[1].0.child.id()).unwrap();
     let pid = rustix::process::Pid::from_raw(pid).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
-    assert_eq!(proxies[1].child.wait().unwrap().code(), Some(0));
+    assert_eq!(proxies[1].0.child.wait().unwrap().code(), Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -308,7 +292,7 @@ async fn peers_outside_the_network_and_other_users_are_refused() {
         let port = free_port();
         let address = (bridge, port);
         let mut proxy = Proxy::of_generic_worker(&link, address, taskcluster.url(), &claim, access);
-        proxy.log.wait_for("listening for callers");
+        proxy.0.stderr.wait_for("listening for callers");
         if access.len() > 2 && rustix::process::geteuid().is_root() {
             continue;
         }
@@ -351,15 +335,15 @@ async fn docker_worker_starts_and_updates_its_proxy() {
         .arg(format!("--certificate={}", claim.certificate))
         .arg(format!("--root-url={}", taskcluster.url()))
         .args(["test:x", "queue:create-artifact:KTBKfEgxR5GdfIIREQIvFQ/0"]);
-    let mut proxy = Proxy::spawn(&mut command);
+    let mut proxy = Proxy(Server::spawn(&mut command));
     let ip = bridge.unwrap_or(LOOPBACK);
     wait_for_port(ip, port).await;
     // Under the same process id, and without the secrets that other users could read.
-    let arguments = std::fs::read(format!("/proc/{}/cmdline", proxy.child.id())).unwrap();
+    let arguments = std::fs::read(format!("/proc/{}/cmdline", proxy.0.child.id())).unwrap();
     let arguments = String::from_utf8(arguments).unwrap();
     assert!(arguments.contains("--moved-secrets"), "{arguments}");
     claim.secrets().assert_absent("the arguments", &arguments);
-    let warning = proxy.log.wait_for("--access-token");
+    let warning = proxy.0.stderr.wait_for("--access-token");
     assert!(warning.contains("TASKCLUSTER_ACCESS_TOKEN"), "{warning}");
     let response = send(
         ip,
@@ -373,7 +357,7 @@ async fn docker_worker_starts_and_updates_its_proxy() {
     let response = get(ip, port, "/queue/v1/ping").await;
     assert_eq!(response.json()["clientId"], "task-client/a2");
     proxy.kill();
-    let log = proxy.log.finish().join("\n");
+    let log = proxy.0.stderr.finish().join("\n");
     claim.secrets().assert_absent("the log", &log);
     for line in log.lines() {
         serde_json::from_str::<Value>(line).unwrap();
@@ -450,7 +434,7 @@ async fn a_failing_upstream_is_asked_again() {
         .collect();
     assert_eq!(signatures.len(), 2);
     assert_ne!(signatures[0], signatures[1], "signed anew");
-    let entry = proxy.log.wait_for("upstream_retries");
+    let entry = proxy.0.stderr.wait_for("upstream_retries");
     assert_eq!(
         serde_json::from_str::<Value>(&entry).unwrap()["upstream_retries"],
         1
