@@ -130,16 +130,23 @@ impl Kind {
     }
 }
 
-impl Choice for Profile {
-    const NAMES: &'static [&'static str] = &{
-        let mut names = [""; Self::ALL.len()];
-        let mut index = 0;
-        while index < names.len() {
-            names[index] = Self::ALL[index].name();
-            index += 1;
+/// The names of `Self::ALL`.
+macro_rules! all_names {
+    () => {
+        &{
+            let mut names = [""; Self::ALL.len()];
+            let mut index = 0;
+            while index < names.len() {
+                names[index] = Self::ALL[index].name();
+                index += 1;
+            }
+            names
         }
-        names
     };
+}
+
+impl Choice for Profile {
+    const NAMES: &'static [&'static str] = all_names!();
 
     fn from_name(name: &str) -> Option<Self> {
         Self::from_name(name)
@@ -166,15 +173,7 @@ impl Choice for Profile {
 }
 
 impl Choice for Algorithm {
-    const NAMES: &'static [&'static str] = &{
-        let mut names = [""; Self::ALL.len()];
-        let mut index = 0;
-        while index < names.len() {
-            names[index] = Self::ALL[index].name();
-            index += 1;
-        }
-        names
-    };
+    const NAMES: &'static [&'static str] = all_names!();
 
     fn from_name(name: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|a| a.name() == name)

@@ -171,8 +171,16 @@ impl Value for Admin {
     const SHAPE: Shape = Shape::Text;
 
     fn read(reader: &mut Reader<'_>, at: &Location, value: &DeValue<'_>) -> Option<Self> {
-        if matches!(value, DeValue::String(text) if text == NO_ADMIN) {
-            return Some(Self(None));
+        if let DeValue::String(text) = value {
+            match text.as_ref() {
+                NO_ADMIN => return Some(Self(None)),
+                "off" | "false" | "no" | "disabled" => {
+                    let problem = format!("{} is not an address", quoted(text));
+                    reader.error(at, problem, "write \"none\" for no admin listener");
+                    return None;
+                }
+                _ => {}
+            }
         }
         Address::read(reader, at, value).map(|address| Self(Some(address)))
     }

@@ -5,12 +5,26 @@
 
 use serde_json::{Map, Value, json};
 
-/// `127.0.0.1:8080`, `[::1]:8080`, `unix:/path`
-const ADDRESS: &str = r"^(unix:[^\u0000]{1,107}|[0-9]{1,3}(\.[0-9]{1,3}){3}:[0-9]{1,5}|\[[0-9A-Fa-f:.]+\]:[0-9]{1,5})$";
+/// A pattern for `127.0.0.1:8080`, `[::1]:8080` and `unix:/path`: after something that must not follow, and
+/// with a further alternative.
+macro_rules! address {
+    ($not:literal, $also:literal) => {
+        concat!(
+            "^",
+            $not,
+            "(",
+            $also,
+            r"unix:[^\u0000]{1,107}|[0-9]{1,3}(\.[0-9]{1,3}){3}:[0-9]{1,5}|\[[0-9A-Fa-f:.]+\]:[0-9]{1,5})$"
+        )
+    };
+}
+
+/// An address.
+const ADDRESS: &str = address!("", "");
 /// An address, or none at all.
-const ADDRESS_OR_NONE: &str = r"^(none|unix:[^\u0000]{1,107}|[0-9]{1,3}(\.[0-9]{1,3}){3}:[0-9]{1,5}|\[[0-9A-Fa-f:.]+\]:[0-9]{1,5})$";
-/// An address, but not one that stands for every interface.
-const SINGLE_ADDRESS: &str = r"^(?!0\.0\.0\.0:|\[::\]:)(unix:[^\u0000]{1,107}|[0-9]{1,3}(\.[0-9]{1,3}){3}:[0-9]{1,5}|\[[0-9A-Fa-f:.]+\]:[0-9]{1,5})$";
+const ADDRESS_OR_NONE: &str = address!("", "none|");
+/// An address other than every interface.
+const SINGLE_ADDRESS: &str = address!(r"(?!0\.0\.0\.0:|\[::\]:)", "");
 /// A host as `Host` has it: lower case, without a port; or an address.
 const HOST: &str = r"^([a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*|[0-9a-f]*:[0-9a-f:.]*:[0-9a-f:.]*)$";
 /// A host, or every name below a domain.
