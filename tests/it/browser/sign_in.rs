@@ -81,9 +81,11 @@ async fn a_page_that_is_not_signed_in_can_tell() {
     let body: Value = serde_json::from_str(response["body"].as_str().unwrap()).unwrap();
     let login = body["login_url"].as_str().unwrap();
     assert_eq!(login, "/oauth2/login");
-    // What its script does then.
-    let script =
-        "location.href = arg + '?return_to=' + encodeURIComponent(location.pathname + '?again')";
+    // What its script does then, in a task of its own: the script must have its result before the
+    // page goes away.
+    let script = "setTimeout(() => {
+        location.href = arg + '?return_to=' + encodeURIComponent(location.pathname + '?again');
+    });";
     page.evaluate(script, json!(login)).await;
     page.wait_for_url(&site.exactly("/page?again")).await;
     assert_eq!(page.fetch("/api/x", json!({})).await["status"], 200);

@@ -46,9 +46,10 @@ async fn a_page_signs_out_by_itself() {
     let page = site.signed_in("ada").await;
     let other_tab = site.browser.page().await;
     other_tab.goto(&site.url("/page/other")).await;
+    // A task of its own, so that the script has its result before the page goes away.
     let script = "const response = await fetch('/oauth2/logout', { method: 'POST' });
         const { location: target } = await response.json();
-        location.href = target;";
+        setTimeout(() => { location.href = target; });";
     page.evaluate(script, Value::Null).await;
     page.wait_for_url("/session/end").await;
     page.click("button[name=logout]").await;
