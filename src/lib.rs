@@ -22,6 +22,7 @@
 //!   [`reload`] replaces it at run time.
 //! - [`explain`] and [`demo`] are the commands that show how hawkgate decides.
 //! - [`session`] keeps users signed in who use a browser.
+//! - [`shared_store`] is what the replicas of a fleet have in common.
 //! - [`registration`] and [`signin`] register an OAuth client and sign a user in from the
 //!   terminal; [`private_file`] stores what they must keep.
 //! - [`clock`], [`secret`], [`singleflight`] and the other small modules are leaves that any
@@ -61,6 +62,7 @@ pub mod remote;
 pub mod secret;
 pub mod serde_url;
 pub mod session;
+pub mod shared_store;
 pub mod signin;
 pub mod singleflight;
 pub mod suggest;

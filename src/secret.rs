@@ -1,6 +1,10 @@
 //! Secrets: redacted in `Debug`, zeroized on drop, and read from a file or the environment,
 //! never from the configuration itself.
 
+mod symmetric_key;
+
+pub use symmetric_key::{KEY_BYTES, decode_key, is_same_key, key_problem};
+
 use std::fmt;
 use std::path::{Path, PathBuf};
 

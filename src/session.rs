@@ -38,7 +38,6 @@ pub use provider::{
 };
 pub use refresh::{RefreshObserver, RefreshResult};
 pub use return_to::return_to;
-pub use seal::{cookie_key_problem, is_same_cookie_key};
 pub use user_session::{SessionGrant, SessionId, UserSession};
 
 use std::sync::Arc;

@@ -19,8 +19,8 @@ use super::units::show_duration;
 use super::value::{Choice, Item, List};
 use crate::remote::settings::{OidcProviderSettings, TaskclusterProviderSettings};
 use crate::secret::SecretRef;
+use crate::secret::{is_same_key, key_problem};
 use crate::session::settings::{SessionKind, SessionSettings, Unauthenticated};
-use crate::session::{cookie_key_problem, is_same_cookie_key};
 
 pub(super) use site::{Origin, refuse_collisions};
 
@@ -250,14 +250,14 @@ impl Session {
             };
             // An unreadable secret has already been reported.
             let Ok(text) = secret.read() else { continue };
-            match cookie_key_problem(&text) {
+            match key_problem(&text) {
                 Some(problem) => reader.error(&field.at, problem, REMEDY),
                 None => texts.push(text),
             }
         }
         let same_place = self.cookie_key.value.is_some()
             && self.cookie_key.value == self.previous_cookie_key.value;
-        if same_place || matches!(&texts[..], [new, old] if is_same_cookie_key(new, old)) {
+        if same_place || matches!(&texts[..], [new, old] if is_same_key(new, old)) {
             let problem = "is the same key as cookie_key";
             let remedy = "remove it, or write the key that was used before";
             reader.error(&self.previous_cookie_key.at, problem, remedy);

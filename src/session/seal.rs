@@ -10,28 +10,20 @@ use std::fmt;
 use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
 use aws_lc_rs::{digest, rand};
 use base64::Engine as _;
-use base64::alphabet;
-use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, URL_SAFE_NO_PAD};
-use base64::engine::{DecodePaddingMode, general_purpose};
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use zeroize::Zeroizing;
 
 use super::SessionError;
 use super::settings::SessionSettings;
-use crate::secret::SecretString;
+use crate::secret::{KEY_BYTES, SecretString, decode_key};
 
 /// The version of the format, in each value's first byte.
 const VERSION: u8 = 1;
-/// The bytes of a key.
-const KEY_BYTES: usize = 32;
 /// The bytes that say which key sealed a value.
 const KEY_ID_BYTES: usize = 4;
 /// What comes before the ciphertext.
 const HEADER_BYTES: usize = 1 + KEY_ID_BYTES + NONCE_LEN;
 const TAG_BYTES: usize = 16;
-
-/// base64 with or without padding.
-const LENIENT: GeneralPurposeConfig =
-    general_purpose::NO_PAD.with_decode_padding_mode(DecodePaddingMode::Indifferent);
 
 /// What a value is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,36 +50,9 @@ struct Key {
     key: RandomizedNonceKey,
 }
 
-/// What is wrong with the text of a cookie key: it must be 32 bytes in base64, of either alphabet.
-/// `None` if nothing.
-pub fn cookie_key_problem(text: &SecretString) -> Option<&'static str> {
-    decode(text).err()
-}
-
-/// Whether both texts are the same key, which they can be in different spellings.
-pub fn is_same_cookie_key(one: &SecretString, other: &SecretString) -> bool {
-    matches!((decode(one), decode(other)), (Ok(one), Ok(other)) if one == other)
-}
-
-fn decode(text: &SecretString) -> Result<Zeroizing<Vec<u8>>, &'static str> {
-    let standard = GeneralPurpose::new(&alphabet::STANDARD, LENIENT);
-    let url_safe = GeneralPurpose::new(&alphabet::URL_SAFE, LENIENT);
-    let text = text.expose().trim();
-    let decoded = standard.decode(text).or_else(|_| url_safe.decode(text));
-    let key = Zeroizing::new(decoded.map_err(|_| "is not base64")?);
-    if key.len() != KEY_BYTES {
-        return Err("is not 32 bytes long");
-    }
-    let first = key.first();
-    if key.iter().all(|byte| Some(byte) == first) {
-        return Err("is the same byte 32 times, which anybody can guess");
-    }
-    Ok(key)
-}
-
 impl Key {
     fn new(text: &SecretString) -> Result<Self, SessionError> {
-        let bytes = decode(text).map_err(SessionError::Key)?;
+        let bytes = decode_key(text).map_err(SessionError::Key)?;
         let mut context = digest::Context::new(&digest::SHA256);
         context.update(b"hawkgate cookie key id");
         context.update(&bytes);

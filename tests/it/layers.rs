@@ -34,6 +34,7 @@ const LAYERS: Layers<'_> = &[
     ("hawk", "bounded_cache clock secret"),
     ("trace", "clock secret"),
     ("token", "bounded_cache circuit_breaker clock header_fields peer_text secret singleflight"),
+    ("shared_store", "clock label secret"),
     ("credential", "bounded_cache circuit_breaker clock label secret singleflight hawk trace token"),
     ("registration", "clock secret serde_url private_file"),
     ("signin", "clock secret serde_url private_file registration"),

@@ -1,0 +1,103 @@
+//! What replicas tell each other through the store. Each message is authenticated, so that one who can
+//! write to the store cannot make replicas drop what they have; a message that is repeated is harmless,
+//! because it names a generation that is rejected for good, or only causes a look at the store.
+
+use aws_lc_rs::hmac;
+use std::fmt;
+
+use super::{GenerationId, StoreKey};
+
+/// Something that happened in the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoreEvent {
+    /// The upstream rejected this generation.
+    Rejected(GenerationId),
+    /// The entry was written or removed, or its lease was released.
+    Changed(StoreKey),
+    /// Events may have been missed.
+    Interrupted,
+}
+
+/// Authenticates events.
+#[derive(Clone)]
+pub struct EventKey(pub(super) hmac::Key);
+
+const REJECTED: u8 = 1;
+const CHANGED: u8 = 2;
+/// The bytes of a tag: a truncated HMAC-SHA256.
+const TAG: usize = 16;
+
+impl EventKey {
+    /// The message that announces `event`; `None` for [`StoreEvent::Interrupted`], which is none.
+    pub fn encode(&self, event: StoreEvent) -> Option<Vec<u8>> {
+        let mut message = Vec::with_capacity(1 + 32 + TAG);
+        match event {
+            StoreEvent::Rejected(GenerationId(id)) => {
+                message.push(REJECTED);
+                message.extend_from_slice(&id);
+            }
+            StoreEvent::Changed(StoreKey(key)) => {
+                message.push(CHANGED);
+                message.extend_from_slice(&key);
+            }
+            StoreEvent::Interrupted => return None,
+        }
+        let tag = self.tag(&message);
+        message.extend_from_slice(&tag);
+        Some(message)
+    }
+
+    /// The event that `message` announces; `None` if no replica of this fleet sent it.
+    pub fn decode(&self, message: &[u8]) -> Option<StoreEvent> {
+        let (body, tag) = message.split_last_chunk::<TAG>()?;
+        aws_lc_rs::constant_time::verify_slices_are_equal(&self.tag(body), tag).ok()?;
+        match body.split_first()? {
+            (&REJECTED, id) => Some(StoreEvent::Rejected(GenerationId(id.try_into().ok()?))),
+            (&CHANGED, key) => Some(StoreEvent::Changed(StoreKey(key.try_into().ok()?))),
+            _ => None,
+        }
+    }
+
+    fn tag(&self, body: &[u8]) -> [u8; TAG] {
+        let mac = hmac::sign(&self.0, body);
+        let mut tag = [0; TAG];
+        for (to, from) in tag.iter_mut().zip(mac.as_ref()) {
+            *to = *from;
+        }
+        tag
+    }
+}
+
+impl fmt::Debug for EventKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("EventKey([redacted])")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(byte: u8) -> EventKey {
+        EventKey(hmac::Key::new(hmac::HMAC_SHA256, &[byte; 32]))
+    }
+
+    #[test]
+    fn a_message_of_this_fleet_is_read_as_it_was_sent() {
+        for event in [
+            StoreEvent::Rejected(GenerationId([7; 16])),
+            StoreEvent::Changed(StoreKey([9; 32])),
+        ] {
+            let message = key(1).encode(event).unwrap();
+            assert_eq!(key(1).decode(&message), Some(event));
+            assert_eq!(key(2).decode(&message), None, "another fleet");
+            for at in 0..message.len() {
+                let mut changed = message.clone();
+                changed[at] ^= 1;
+                assert_eq!(key(1).decode(&changed), None, "{at}");
+                assert_eq!(key(1).decode(&message[..at]), None, "{at}");
+            }
+        }
+        assert_eq!(key(1).encode(StoreEvent::Interrupted), None);
+    }
+}
