@@ -85,6 +85,20 @@ impl InMemoryStore {
         }
     }
 
+    /// Gives each entry the value of another one.
+    pub fn swap_values(&self) {
+        let mut state = self.state();
+        let mut values: Vec<_> = state
+            .entries
+            .values_mut()
+            .map(|entry| entry.value.take())
+            .collect();
+        values.rotate_left(1);
+        for (entry, value) in state.entries.values_mut().zip(values) {
+            entry.value = value;
+        }
+    }
+
     /// The number of values.
     pub fn values(&self) -> usize {
         let state = self.state();

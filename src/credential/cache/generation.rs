@@ -4,8 +4,10 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::CacheLimits;
+use super::shared::SharedName;
 use crate::clock::{Now, UnixMillis};
 use crate::credential::{Credential, Issued};
+use crate::shared_store::{GenerationId, Unwanted};
 
 /// A credential is retired this long before it expires, so that a request signed with it
 /// still arrives in time; a tenth of its lifetime if that is shorter.
@@ -27,6 +29,8 @@ pub(super) struct Generation {
     /// [`IN_USE`], [`REJECTED`] or [`RETIRED`]; only increases, except in
     /// [`Generation::keep_in_use`].
     state: AtomicU8,
+    /// Where it is in the store of the fleet.
+    shared: Option<Box<SharedName>>,
 }
 
 const CLAIMED: u64 = u64::MAX;
@@ -74,7 +78,32 @@ impl Generation {
             renew_at: AtomicU64::new(millis(monotonic_end.saturating_sub(ahead))),
             stale: AtomicBool::new(false),
             state: AtomicU8::new(IN_USE),
+            shared: None,
         }
+    }
+
+    /// Under `name` in the store of the fleet, if there is one.
+    pub(super) fn named(mut self, name: Option<SharedName>) -> Self {
+        self.shared = name.map(Box::new);
+        self
+    }
+
+    /// Where it is in the store of the fleet, if anywhere.
+    pub(super) fn shared_name(&self) -> Option<SharedName> {
+        self.shared.as_deref().copied()
+    }
+
+    /// Its name in the store of the fleet, if it has one.
+    pub(super) fn shared_generation(&self) -> Option<GenerationId> {
+        self.shared.as_ref().map(|name| name.generation)
+    }
+
+    /// What the store need not return to one who wants a newer generation than this.
+    pub(super) fn unwanted(&self) -> Option<Unwanted> {
+        self.shared_generation().map(|generation| Unwanted {
+            generation,
+            reject: false,
+        })
     }
 
     /// A credential that was issued elsewhere and cannot be renewed here.
@@ -86,7 +115,8 @@ impl Generation {
 
     /// The memory that it takes, in bytes.
     pub(super) fn heap_size(&self) -> usize {
-        size_of::<Self>() + self.credential.heap_size()
+        let shared = self.shared.as_deref().map_or(0, size_of_val);
+        size_of::<Self>() + self.credential.heap_size() + shared
     }
 
     /// Whether the cache may return the credential without asking for another one.
@@ -165,7 +195,12 @@ fn is_due(renew_at: u64, now: Now) -> bool {
     renew_at <= millis(now.monotonic) && renew_at != CLAIMED
 }
 
-fn usable_life(expires_at: Option<UnixMillis>, now: UnixMillis, max_age: Duration) -> Duration {
+/// How long a credential that expires at `expires_at`, and is at most `max_age` old, is of use.
+pub(super) fn usable_life(
+    expires_at: Option<UnixMillis>,
+    now: UnixMillis,
+    max_age: Duration,
+) -> Duration {
     let Some(expires_at) = expires_at else {
         return max_age;
     };
@@ -198,6 +233,7 @@ mod tests {
         let issued = Issued {
             credential: Credential::Bearer(SecretString::from("x")),
             expires_at: life.map(|secs| START.plus(Duration::from_secs(secs))),
+            original: None,
         };
         let now = Now {
             wall: START,
