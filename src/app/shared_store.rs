@@ -14,6 +14,9 @@ use tokio::sync::broadcast::{self, Receiver};
 use crate::config;
 use crate::credential::CachedSource;
 use crate::metrics::SharedStoreMetrics;
+use crate::network::Network;
+use crate::remote::shared_store::RedisStore;
+use crate::secret::SecretRef;
 use crate::session::Sessions;
 use crate::shared_store::{Fleet, FleetKeys, Guard, SharedStore, StoreEvent};
 
@@ -62,14 +65,13 @@ impl Shared {
     pub(super) fn new(
         settings: &config::Shared,
         metrics: Arc<SharedStoreMetrics>,
-        clock: &crate::clock::SharedClock,
+        network: &Network,
     ) -> Result<Self, Box<dyn std::error::Error>> {
         let key = settings.key.read()?;
         let previous = settings.previous_key.as_ref();
-        let previous = previous.map(crate::secret::SecretRef::read).transpose()?;
+        let previous = previous.map(SecretRef::read).transpose()?;
         let keys = FleetKeys::new(&key, previous.as_ref())?;
-        // PLACEHOLDER until the adapter is merged.
-        let store = Arc::new(crate::shared_store::InMemoryStore::new(clock.clone()));
+        let store = Arc::new(RedisStore::new(&settings.store, network, &keys)?);
         let guard = Guard::new(store, settings.timeout, Arc::clone(&metrics) as _);
         let guard = Arc::new(guard);
         Ok(Self {

@@ -43,7 +43,7 @@ const LAYERS: Layers<'_> = &[
     ("gateway", "bounded_cache circuit_breaker clock header_fields html label network secret suggest hawk trace token credential session"),
     ("log", "clock label gateway"),
     ("metrics", "clock label secret shared_store trace token credential session gateway"),
-    ("remote", "bounded_file circuit_breaker clock network pem secret serde_url hawk trace token credential registration signin session singleflight peer_text"),
+    ("remote", "bounded_file circuit_breaker clock network pem secret serde_url hawk trace token shared_store credential registration signin session singleflight peer_text"),
     ("proxy", "clock header_fields label network pem secret trace token session gateway peer_text"),
     ("config", "network pem secret suggest hawk trace token credential session gateway log remote proxy"),
     ("fuzzing", "peer_text token credential session gateway remote proxy config"),
@@ -58,6 +58,7 @@ const LAYERS: Layers<'_> = &[
 const RESTRICTED_CRATES: &[(&str, &[&str])] = &[
     ("pingora", &["proxy"]),
     ("reqwest", &["remote"]),
+    ("redis", &["remote"]),
     // The demo serves HTTP itself; its only client is hawkgate.
     ("hyper", &["remote", "demo"]),
     ("hyper_util", &["remote", "demo"]),

@@ -26,7 +26,7 @@ impl Builder<'_> {
         let files = fingerprints.only(config.shared_files().chain(config.network_files()));
         let basis = (settings.clone(), config.network.ca.clone());
         let build = || {
-            let built = Shared::new(settings, self.metrics.store_observer(), self.clock);
+            let built = Shared::new(settings, self.metrics.store_observer(), &config.network);
             built.map_err(|error| StartError::Unusable(format!("[shared]: {error}")))
         };
         reuse_or_build(previous.shared.as_slice(), basis, files, build).map(Some)
