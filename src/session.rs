@@ -8,7 +8,6 @@
 //! sign-in passes through [`Sessions::begin`] and [`Sessions::complete`].
 
 mod attempt;
-mod codec;
 mod cookie;
 #[cfg(fuzzing)]
 pub mod fuzzing;

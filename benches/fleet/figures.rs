@@ -4,6 +4,7 @@ mod caches;
 mod faults;
 mod hit;
 mod rate;
+mod simulated;
 
 use crate::lab::Lab;
 use crate::options::Options;
@@ -14,6 +15,8 @@ use crate::report::Report;
 pub(crate) enum Figure {
     /// Exchanges if everybody sends requests to every process.
     Exchanges,
+    /// The same in a simulation of many replicas, and one.
+    Simulated,
     /// All processes are restarted in turn, under load.
     Restart,
     /// Everything is revoked at once, under load.
@@ -35,8 +38,9 @@ pub(crate) enum Figure {
 }
 
 impl Figure {
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::Exchanges,
+        Self::Simulated,
         Self::Restart,
         Self::Revoked,
         Self::Invalidation,
@@ -52,6 +56,7 @@ impl Figure {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Exchanges => "exchanges",
+            Self::Simulated => "simulated",
             Self::Restart => "restart",
             Self::Revoked => "revoked",
             Self::Invalidation => "invalidation",
@@ -67,6 +72,7 @@ impl Figure {
     pub(crate) async fn measure(self, lab: &Lab, options: &Options, report: &mut Report) {
         match self {
             Self::Exchanges => caches::exchanges(lab, options, report).await,
+            Self::Simulated => simulated::simulated(options, report).await,
             Self::Restart => caches::restart(lab, options, report).await,
             Self::Revoked => caches::revoked(lab, options, report).await,
             Self::Invalidation => caches::invalidation(lab, options, report).await,

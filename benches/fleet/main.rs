@@ -1,5 +1,6 @@
 //! The figures of a fleet: real hawkgate processes that share a real Valkey or Redis, in front of an
-//! exchange and an upstream that count. Everything runs on loopback, for a bounded time.
+//! exchange and an upstream that count. Everything runs on loopback, for a bounded time. Larger fleets are
+//! simulated.
 //!
 //! `cargo bench --bench fleet` builds the release binary that it measures. It needs `redis-server`
 //! (Debian's package of that name) or `valkey-server` on the path. `-- --help` lists the options.
@@ -23,6 +24,7 @@ mod load;
 mod options;
 mod provider;
 mod report;
+mod simulation;
 mod store;
 #[allow(dead_code, reason = "each benchmark uses a part of it")]
 #[path = "../support/mod.rs"]

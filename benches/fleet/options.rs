@@ -28,6 +28,12 @@ pub(crate) struct Options {
     /// Rounds of the comparison of a hit with and without the store.
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub(crate) rounds: u16,
+    /// Replicas in the simulation.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(2..=1000))]
+    pub(crate) simulated_replicas: u16,
+    /// Users in the simulation.
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(10..=100_000))]
+    pub(crate) simulated_users: u32,
     /// Also count what the same processes do without a store.
     #[arg(long)]
     pub(crate) without: bool,
