@@ -1,6 +1,7 @@
 //! Builds the gateway from the configuration: its issuers, sources, rules and routes.
 
 mod route;
+mod shared_store;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use super::StartError;
 use super::components::{Component, Components, IssuerBasis, SourceBasis, reuse_or_build, share};
 use super::local_sources::{self, Updatable};
 use super::observe::observe;
+use super::shared_store::{UsedStore, section};
 use route::{build_route, callers, isolation, upstream, upstream_basis};
 
 use crate::clock::SharedClock;
@@ -88,11 +90,12 @@ impl Builder<'_> {
     ) -> Result<Built, StartError> {
         reject_exposed_password_routes(config)?;
         let mut components = Components {
+            shared: self.shared(config, fingerprints, previous)?,
             issuers: self.issuers(config, fingerprints, previous)?,
             updatable: local_sources::updatable(&config.sources)?,
             ..Components::default()
         };
-        components.sources = self.sources(config, fingerprints, previous, &components.updatable)?;
+        components.sources = self.sources(config, fingerprints, previous, &components)?;
         components.carry_over_updates(previous);
         let issuers: Vec<_> = components.issuers().cloned().collect();
         let sources: Vec<_> = components.sources().cloned().collect();
@@ -107,7 +110,8 @@ impl Builder<'_> {
             Some(rate) => Some(components.rate(None, *rate, previous, self.clock)?),
             None => None,
         };
-        components.sessions = self.sessions(config, fingerprints, previous, &issuers)?;
+        let store = components.used_store();
+        components.sessions = self.sessions(config, fingerprints, previous, &issuers, &store)?;
         let sessions = self.gateway_sessions(config, &mut components, previous, common.as_ref());
         let login = match &config.login {
             Some(login) => {
@@ -198,14 +202,24 @@ impl Builder<'_> {
         config: &Config,
         fingerprints: &Fingerprints,
         previous: &Components,
-        updatable: &[Updatable],
+        components: &Components,
     ) -> Result<Vec<Component<SourceBasis, CachedSource>>, StartError> {
         let component = |source: &config::Source| {
             let files = config.files_of("source", &source.name);
             let files = fingerprints.only(files.chain(config.network_files()));
-            let basis = (source.clone(), config.cache.clone(), config.network.clone());
+            let section = section(source);
+            // Those that share nothing are kept when the store is replaced.
+            let store = UsedStore(section.as_ref().and(components.shared().cloned()));
+            let (cache, network) = (config.cache.clone(), config.network.clone());
+            let basis = (source.clone(), cache, network, store.clone());
             reuse_or_build(&previous.sources, basis, files, || {
-                self.source(source, config, updatable)
+                let built = self.source(source, config, &components.updatable)?;
+                match store.fleet().zip(section) {
+                    Some((fleet, section)) => built
+                        .sharing(fleet, &section)
+                        .map_err(|e| StartError::unusable("source", &source.name, &e)),
+                    None => Ok(built),
+                }
             })
         };
         config.sources.iter().map(component).collect()

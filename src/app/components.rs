@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::StartError;
 use super::local_sources::Updatable;
+use super::shared_store::{Recipients, Shared, UsedStore};
 use crate::bounded_cache::CacheBounds;
 use crate::clock::SharedClock;
 use crate::config;
@@ -21,10 +22,12 @@ use crate::reload::Fingerprints;
 use crate::session::Sessions;
 use crate::token::{Issuer, WorkloadToken};
 
+/// Everything that the shared store is built from, except files: also the additional CAs.
+pub(super) type SharedBasis = (config::Shared, Option<PathBuf>);
 /// Everything that an issuer is built from, except files; the number is the size of its cache.
 pub(super) type IssuerBasis = (config::Issuer, CacheBounds, Network);
 /// Everything that a source is built from, except files.
-pub(super) type SourceBasis = (config::Source, CacheLimits, Network);
+pub(super) type SourceBasis = (config::Source, CacheLimits, Network, UsedStore);
 
 /// Everything that an upstream is built from, except files: also the proxy through which it is reached,
 /// and the additional CAs.
@@ -36,10 +39,11 @@ pub(super) type SessionBasis = (
     Option<config::Issuer>,
     CacheBounds,
     Network,
+    UsedStore,
 );
 
 /// Everything that a rate limit is built from: its route, if any, and the rate.
-pub(super) type RateBasis = (Option<Arc<str>>, Rate);
+pub(super) type RateBasis = (Option<Arc<str>>, Rate, UsedStore);
 
 /// A component, together with everything that it was built from.
 pub(super) struct Component<B, T> {
@@ -59,6 +63,8 @@ impl<B, T> Component<B, T> {
 /// Every component of one configuration.
 #[derive(Default)]
 pub(super) struct Components {
+    /// The store that is shared with other replicas, if there is one.
+    pub(super) shared: Option<Component<SharedBasis, Shared>>,
     pub(super) issuers: Vec<Component<IssuerBasis, Issuer>>,
     pub(super) sources: Vec<Component<SourceBasis, CachedSource>>,
     /// The sources whose credentials may be replaced at run time.
@@ -122,6 +128,36 @@ impl Components {
         self.upstreams.iter().map(|component| &component.value)
     }
 
+    pub(super) fn sessions(&self) -> impl Iterator<Item = &Arc<Sessions>> {
+        self.sessions.iter().map(|component| &component.value)
+    }
+
+    /// The shared store.
+    pub(super) fn shared(&self) -> Option<&Arc<Shared>> {
+        self.shared.as_ref().map(|component| &component.value)
+    }
+
+    /// The shared store, if it was built for this configuration.
+    pub(super) fn new_shared(&self) -> Option<&Arc<Shared>> {
+        let new = self.shared.as_ref().filter(|component| component.new);
+        new.map(|component| &component.value)
+    }
+
+    /// Passes the events of the shared store on to these components from now on.
+    pub(super) fn pass_on_events(&self) {
+        if let Some(shared) = self.shared() {
+            shared.pass_on_to(Recipients {
+                sources: self.sources().cloned().collect(),
+                sessions: self.sessions().cloned().collect(),
+            });
+        }
+    }
+
+    /// The shared store, for those that use it.
+    pub(super) fn used_store(&self) -> UsedStore {
+        UsedStore(self.shared().cloned())
+    }
+
     /// The session called `name`.
     pub(super) fn session(&self, name: &str) -> Option<&Sessions> {
         let mut all = self.sessions.iter().map(|component| &*component.value);
@@ -149,7 +185,10 @@ impl Components {
         });
         let sessions = self.sessions.iter().filter(|component| component.new);
         let sessions = sessions.map(|component| format!("session {}", component.value.name));
-        issuers
+        let shared = self.new_shared().map(|_| "the shared store".to_owned());
+        let shared = shared.into_iter();
+        shared
+            .chain(issuers)
             .chain(sources)
             .chain(sessions)
             .chain(upstreams)
@@ -187,7 +226,7 @@ impl Components {
         previous: &Self,
         clock: &SharedClock,
     ) -> Result<Arc<RateLimiter>, StartError> {
-        let basis = (route.cloned(), rate);
+        let basis = (route.cloned(), rate, self.used_store());
         let component = reuse_or_build(&previous.rates, basis, Fingerprints::default(), || {
             Ok(RateLimiter::new(&rate, clock.clone()))
         })?;

@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use super::StartError;
 use super::build::{Builder, Purpose};
 use super::components::{Component, Components, SessionBasis, reuse_or_build};
+use super::shared_store::UsedStore;
 use crate::config::{self, Config, SessionProvider};
 use crate::gateway::rate_limit::{RateLimiter, RateLimiters};
 use crate::gateway::session::Session;
@@ -31,6 +32,7 @@ impl Builder<'_> {
         fingerprints: &Fingerprints,
         previous: &Components,
         issuers: &[Arc<Issuer>],
+        store: &UsedStore,
     ) -> Result<Vec<Component<SessionBasis, Sessions>>, StartError> {
         let component = |session: &config::Session| {
             let name = &session.settings.name;
@@ -44,6 +46,7 @@ impl Builder<'_> {
                 issuer.cloned(),
                 config.cache.bounds(),
                 config.network.clone(),
+                store.clone(),
             );
             reuse_or_build(&previous.sessions, basis, files, || {
                 let failed = |e: &dyn std::error::Error| StartError::unusable("session", name, e);

@@ -42,13 +42,13 @@ const LAYERS: Layers<'_> = &[
 ("session", "bounded_cache circuit_breaker clock codec header_fields secret singleflight hawk trace token credential signin"),
     ("gateway", "bounded_cache circuit_breaker clock header_fields html label network secret suggest hawk trace token shared_store credential session"),
     ("log", "clock label gateway"),
-    ("metrics", "clock label secret trace token credential session gateway"),
+    ("metrics", "clock label secret shared_store trace token credential session gateway"),
     ("remote", "bounded_file circuit_breaker clock network pem secret serde_url hawk trace token shared_store credential registration signin session singleflight peer_text"),
     ("proxy", "clock header_fields label network pem secret trace token session gateway peer_text"),
     ("config", "network pem secret suggest hawk trace token credential session gateway log remote proxy"),
     ("fuzzing", "peer_text token credential session gateway remote proxy config"),
     ("reload", "log proxy config"),
-    ("app", "bounded_cache clock label network pem secret trace token credential signin session gateway log metrics remote proxy config reload"),
+    ("app", "bounded_cache clock label network pem secret shared_store trace token credential signin session gateway log metrics remote proxy config reload"),
     ("explain", "clock label secret hawk token credential session gateway proxy config app"),
     ("demo", "clock html log network remote proxy config app"),
     ("cli", "clock network secret private_file token log registration signin remote proxy config reload app explain demo"),
@@ -58,6 +58,7 @@ const LAYERS: Layers<'_> = &[
 const RESTRICTED_CRATES: &[(&str, &[&str])] = &[
     ("pingora", &["proxy"]),
     ("reqwest", &["remote"]),
+    ("redis", &["remote"]),
     // The demo serves HTTP itself; its only client is hawkgate.
     ("hyper", &["remote", "demo"]),
     ("hyper_util", &["remote", "demo"]),
