@@ -1,8 +1,7 @@
 //! One exchange, from starting it to recording its result.
 
 use std::future::Future;
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use super::super::generation::usable_life;
@@ -19,6 +18,8 @@ use crate::credential::{FetchError, Issued, SwapRequest};
 use crate::label::Label;
 use crate::shared_store::Unwanted;
 use crate::singleflight::Flight;
+use crate::sync::atomic::Ordering;
+use crate::sync::{self, MutexGuard};
 use crate::trace::{self, Attribute, SpanKind};
 
 /// How long to wait after a renewal that did not improve on the current credential.
@@ -88,7 +89,7 @@ impl FetchCoordinator {
         });
         in_flight.insert(identity, flight.clone());
         drop(in_flight);
-        tokio::spawn(task);
+        sync::spawn(task);
         flight
     }
 
@@ -199,7 +200,7 @@ impl FetchCoordinator {
     }
 
     async fn fetch(&self, request: &SwapRequest, left: Duration) -> Result<Issued, FetchError> {
-        let fetching = tokio::time::timeout(left, self.inner.fetch(request));
+        let fetching = sync::timeout(left, self.inner.fetch(request));
         let kind = if self.inner.is_local() {
             SpanKind::Internal
         } else {
