@@ -17,6 +17,7 @@ use crate::credential::{CacheLimits, CachedSource};
 use crate::gateway::rate_limit::Rate;
 use crate::gateway::rate_limit::RateLimiter;
 use crate::gateway::route::Upstream;
+use crate::gateway::session::Session;
 use crate::network::{Network, OutgoingProxy};
 use crate::reload::Fingerprints;
 use crate::session::Sessions;
@@ -73,7 +74,7 @@ pub(super) struct Components {
     pub(super) workload_tokens: Vec<Arc<WorkloadToken>>,
     pub(super) sessions: Vec<Component<SessionBasis, Sessions>>,
     /// The limit on sign-ins of one address, if there are sessions.
-    pub(super) sign_ins: Option<Arc<RateLimiter>>,
+    pub(super) sign_ins: Option<Component<UsedStore, RateLimiter>>,
     /// By route name; the limit that all routes share has no name.
     pub(super) rates: Vec<Component<RateBasis, RateLimiter>>,
 }
@@ -98,6 +99,20 @@ pub(super) fn reuse_or_build<B: PartialEq, T>(
         basis,
         files,
     })
+}
+
+/// The limiter, counting together with those of the other replicas if there is a store.
+fn shared_limiter(
+    limiter: RateLimiter,
+    store: &UsedStore,
+    name: &str,
+) -> Result<RateLimiter, StartError> {
+    match store.fleet() {
+        Some(fleet) => limiter
+            .sharing(fleet, name)
+            .map_err(|e| StartError::unusable("rate limit", name, &e)),
+        None => Ok(limiter),
+    }
 }
 
 /// The token in `own` or `previous` that reads the same file as `token`, else `token` itself.
@@ -226,13 +241,30 @@ impl Components {
         previous: &Self,
         clock: &SharedClock,
     ) -> Result<Arc<RateLimiter>, StartError> {
-        let basis = (route.cloned(), rate, self.used_store());
+        let store = self.used_store();
+        let basis = (route.cloned(), rate, store.clone());
         let component = reuse_or_build(&previous.rates, basis, Fingerprints::default(), || {
-            Ok(RateLimiter::new(&rate, clock.clone()))
+            let name = route.map_or("limits.rate".to_owned(), |route| format!("route {route}"));
+            let limiter = RateLimiter::new(&rate, clock.clone());
+            shared_limiter(limiter, &store, &name)
         })?;
         let limit = Arc::clone(&component.value);
         self.rates.push(component);
         Ok(limit)
+    }
+
+    /// The limit on sign-ins of all sessions, which is kept like [`Self::rate`].
+    pub(super) fn sign_in_limit(
+        &mut self,
+        previous: &Self,
+        clock: &SharedClock,
+    ) -> Result<Arc<RateLimiter>, StartError> {
+        let store = self.used_store();
+        let kept = previous.sign_ins.as_slice();
+        let component = reuse_or_build(kept, store.clone(), Fingerprints::default(), || {
+            shared_limiter(Session::sign_in_limit(clock.clone()), &store, "sign-ins")
+        })?;
+        Ok(Arc::clone(&self.sign_ins.insert(component).value))
     }
 
     /// Carries over credentials that were replaced at run time, for the sources that were kept.

@@ -104,21 +104,18 @@ impl Builder<'_> {
         components: &mut Components,
         previous: &Components,
         common: Option<&Arc<RateLimiter>>,
-    ) -> Vec<Arc<Session>> {
+    ) -> Result<Vec<Arc<Session>>, StartError> {
         if config.sessions.is_empty() {
-            return Vec::new();
+            return Ok(Vec::new());
         }
-        let sign_ins = previous.sign_ins.clone();
-        let sign_ins = sign_ins.unwrap_or_else(|| Session::sign_in_limit(self.clock.clone()));
-        components.sign_ins = Some(Arc::clone(&sign_ins));
+        let sign_ins = components.sign_in_limit(previous, self.clock)?;
         let issuers: Vec<_> = components.issuers().cloned().collect();
         let pairs = config.sessions.iter().zip(&components.sessions);
-        pairs
-            .map(|(session, component)| {
-                let rates = (common, &sign_ins);
-                Arc::new(self.gateway_session(session, component.value(), &issuers, rates))
-            })
-            .collect()
+        let sessions = pairs.map(|(session, component)| {
+            let rates = (common, &sign_ins);
+            Arc::new(self.gateway_session(session, component.value(), &issuers, rates))
+        });
+        Ok(sessions.collect())
     }
 
     fn gateway_session(
