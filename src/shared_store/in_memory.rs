@@ -184,7 +184,7 @@ impl SharedStore for InMemoryStore {
             }
         };
         if let Some(generation) = rejected {
-            self.tell(StoreEvent::Rejected(generation));
+            self.tell(StoreEvent::Rejected { key, generation });
         }
         Ok(acquired)
     }
@@ -221,7 +221,10 @@ impl SharedStore for InMemoryStore {
                 end: now + ttl,
             });
         }
-        self.tell(StoreEvent::Changed(key));
+        self.tell(StoreEvent::Changed {
+            key,
+            generation: Some(lease),
+        });
         Ok(true)
     }
 
@@ -235,7 +238,10 @@ impl SharedStore for InMemoryStore {
             }
             entry.lease = None;
         }
-        self.tell(StoreEvent::Changed(key));
+        self.tell(StoreEvent::Changed {
+            key,
+            generation: None,
+        });
         Ok(())
     }
 
@@ -246,7 +252,7 @@ impl SharedStore for InMemoryStore {
             let entry = state.entry(key, now);
             entry.value.take_if(|value| value.generation == generation);
         }
-        self.tell(StoreEvent::Rejected(generation));
+        self.tell(StoreEvent::Rejected { key, generation });
         Ok(())
     }
 
@@ -274,7 +280,10 @@ impl SharedStore for InMemoryStore {
                 end: now + ttl,
             });
         }
-        self.tell(StoreEvent::Changed(key));
+        self.tell(StoreEvent::Changed {
+            key,
+            generation: Some(generation),
+        });
         Ok(())
     }
 
@@ -286,7 +295,10 @@ impl SharedStore for InMemoryStore {
             state.entries.remove(&key);
             removed
         };
-        self.tell(StoreEvent::Changed(key));
+        self.tell(StoreEvent::Changed {
+            key,
+            generation: None,
+        });
         Ok(removed)
     }
 

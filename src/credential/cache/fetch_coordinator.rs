@@ -42,8 +42,17 @@ type FetchResult = Result<Obtained, FetchError>;
 #[derive(Clone, Debug)]
 struct Obtained {
     lease: Lease,
-    /// Whether another replica fetched it.
-    shared: bool,
+    from: Origin,
+}
+
+/// Where a flight found its lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Origin {
+    Exchange,
+    /// The store of the fleet: another replica fetched it.
+    Store,
+    /// It is the one that was there before.
+    Cache,
 }
 
 /// A generation that a caller wants another one for.
@@ -173,14 +182,19 @@ impl FetchCoordinator {
             return;
         };
         match event {
-            StoreEvent::Rejected(generation) => {
-                if let Some(generation) = shared.rejected_by_others(*generation) {
-                    self.mark_rejected(&generation, self.now());
+            StoreEvent::Rejected { key, generation } => {
+                if let Some(rejected) = shared.rejected_by_others(*key, *generation) {
+                    self.mark_outdated(&rejected, self.now());
                 }
             }
-            StoreEvent::Changed(key) => shared.changed(key),
-            // What was missed is found by the next look at the store, or by a 401.
-            StoreEvent::Interrupted => {}
+            StoreEvent::Changed { key, generation } => {
+                shared.wake(key);
+                if let Some(older) = generation.and_then(|new| shared.other_than(*key, new)) {
+                    older.mark_superseded();
+                }
+            }
+            // Any of them may have been rejected or replaced.
+            StoreEvent::Interrupted => shared.all().iter().for_each(|g| g.mark_superseded()),
         }
     }
 
@@ -238,10 +252,11 @@ impl FetchCoordinator {
         };
         let result = flight.wait().await;
         match result.unwrap_or_else(|| Err(abandoned())) {
-            Ok(Obtained { lease, shared }) => {
-                let lookup = match lookup {
-                    Lookup::Fetched if shared => Lookup::Shared,
-                    other => other,
+            Ok(Obtained { lease, from }) => {
+                let lookup = match (lookup, from) {
+                    (Lookup::Fetched, Origin::Store) => Lookup::Shared,
+                    (Lookup::Fetched, Origin::Cache) => Lookup::Hit,
+                    (lookup, _) => lookup,
                 };
                 Ok(Leased { lease, lookup })
             }
@@ -352,7 +367,7 @@ impl FetchCoordinator {
         {
             return;
         }
-        self.mark_rejected(rejected, now);
+        self.mark_outdated(rejected, now);
         self.tell_rejected(rejected);
     }
 
@@ -375,7 +390,7 @@ impl FetchCoordinator {
         {
             return Reported::Limited;
         }
-        self.mark_rejected(&current, now);
+        self.mark_outdated(&current, now);
         self.tell_rejected(&current);
         Reported::Replaced
     }
@@ -387,11 +402,13 @@ impl FetchCoordinator {
         }
     }
 
-    fn mark_rejected(&self, rejected: &Generation, now: Now) {
+    /// Makes the next lease replace `generation`; at a source that all callers share, without waiting
+    /// for the new one.
+    fn mark_outdated(&self, generation: &Generation, now: Now) {
         if self.inner.is_shared() {
-            rejected.renew_later(now.monotonic);
+            generation.renew_later(now.monotonic);
         } else {
-            rejected.reject();
+            generation.mark_outdated();
         }
     }
 
@@ -414,6 +431,13 @@ impl FetchCoordinator {
         }
         if let Some(flight) = in_flight.get(&identity) {
             return Ok(Joined::Flight(flight.clone(), Lookup::Joined));
+        }
+        if let Some(current) = &current
+            && current.is_superseded()
+            && replacing.is_none_or(|replacing| replacing.number != current.number)
+        {
+            let flight = self.start_look_up(in_flight, identity, request);
+            return Ok(Joined::Flight(flight, Lookup::Fetched));
         }
         let unwanted = replacing.and_then(Replacing::unwanted);
         let unwanted = unwanted.or_else(|| current.as_deref().and_then(Generation::unwanted));

@@ -26,7 +26,7 @@ pub(super) struct Generation {
     /// Monotonic milliseconds; [`CLAIMED`] while a renewal is being started.
     renew_at: AtomicU64,
     stale: AtomicBool,
-    /// [`IN_USE`], [`REJECTED`] or [`RETIRED`]; only increases, except in
+    /// [`IN_USE`], [`SUPERSEDED`], [`OUTDATED`] or [`RETIRED`]; only increases, except in
     /// [`Generation::keep_in_use`].
     state: AtomicU8,
     /// Where it is in the store of the fleet.
@@ -37,11 +37,13 @@ const CLAIMED: u64 = u64::MAX;
 
 /// The cache returns it.
 const IN_USE: u8 = 0;
+/// Another replica has a newer one. The next lease is that one, if it is in the store of the fleet.
+const SUPERSEDED: u8 = 1;
 /// The upstream answered 401 to it. The next lease replaces it, and returns it only if there is
 /// no replacement to be had.
-const REJECTED: u8 = 1;
+const OUTDATED: u8 = 2;
 /// Replaced, or the source would no longer issue it.
-const RETIRED: u8 = 2;
+const RETIRED: u8 = 3;
 
 impl Generation {
     /// The generation for `issued`, received at `now`. `jitter` (0 to 1) spreads renewals over the last quarter
@@ -144,18 +146,39 @@ impl Generation {
         self.state.store(RETIRED, Ordering::Release);
     }
 
-    /// Makes the next lease replace the credential, because the upstream rejected it.
-    pub(super) fn reject(&self) {
-        self.state.fetch_max(REJECTED, Ordering::AcqRel);
+    /// Makes the next lease replace the credential.
+    pub(super) fn mark_outdated(&self) {
+        self.state.fetch_max(OUTDATED, Ordering::AcqRel);
     }
 
-    /// Undoes [`Self::reject`], because there is no replacement to be had at present.
+    /// Makes the next lease look for a newer one in the store of the fleet. If this replica went on with
+    /// the older one and the upstream rejected that, the newer one might be no better, and the request
+    /// is replayed only once.
+    pub(super) fn mark_superseded(&self) {
+        let _ = self.state.fetch_max(SUPERSEDED, Ordering::AcqRel);
+    }
+
+    /// Whether [`Self::mark_superseded`] was called, and it has not been rejected.
+    pub(super) fn is_superseded(&self) -> bool {
+        self.state.load(Ordering::Acquire) == SUPERSEDED
+    }
+
+    /// Undoes [`Self::mark_outdated`] and [`Self::mark_superseded`], because there is no replacement to be had at present.
     pub(super) fn keep_in_use(&self) {
-        let (from, to) = (REJECTED, IN_USE);
-        // It fails if the credential was not rejected, or is retired by now.
+        self.restore(OUTDATED);
+        self.restore(SUPERSEDED);
+    }
+
+    /// Undoes [`Self::mark_superseded`], because there is no newer one.
+    pub(super) fn keep_superseded(&self) {
+        self.restore(SUPERSEDED);
+    }
+
+    fn restore(&self, from: u8) {
+        // It fails in any other state.
         let _ = self
             .state
-            .compare_exchange(from, to, Ordering::AcqRel, Ordering::Relaxed);
+            .compare_exchange(from, IN_USE, Ordering::AcqRel, Ordering::Relaxed);
     }
 
     /// Whether a renewal has failed since this credential was issued.

@@ -47,8 +47,8 @@ pub(super) struct SharedCredentials {
     namespace: Namespace,
     key: IdentityKey,
     previous_key: Option<IdentityKey>,
-    /// The generations of this replica, to find those that others have rejected.
-    generations: Cache<GenerationId, Weak<Generation>>,
+    /// The latest generation of each entry in this replica, to find those that others have replaced.
+    generations: Cache<StoreKey, Weak<Generation>>,
     rejected: Cache<GenerationId, ()>,
     /// The flights that wait for another replica: one for each identity.
     waiting: Mutex<HashMap<StoreKey, Arc<Notify>>>,
@@ -293,7 +293,7 @@ impl SharedCredentials {
     /// Registers a generation of this replica.
     pub(super) fn installed(&self, name: SharedName, generation: &Arc<Generation>) {
         self.generations
-            .insert(name.generation, Arc::downgrade(generation));
+            .insert(name.key, Arc::downgrade(generation));
     }
 
     /// Tells the other replicas that the upstream rejected a generation. Does not wait.
@@ -307,21 +307,39 @@ impl SharedCredentials {
         runtime.spawn(async move { store.reject(name.key, name.generation).await });
     }
 
-    /// The generation of this replica that another one has rejected just now.
-    pub(super) fn rejected_by_others(&self, generation: GenerationId) -> Option<Arc<Generation>> {
+    /// Notes that another replica has rejected `generation`, and returns it if it is here.
+    pub(super) fn rejected_by_others(
+        &self,
+        key: StoreKey,
+        generation: GenerationId,
+    ) -> Option<Arc<Generation>> {
         if self.rejected.contains_key(&generation) {
             // By this replica, which decides for itself how long it goes on with it.
             return None;
         }
         self.rejected.insert(generation, ());
-        self.generations.remove(&generation)?.upgrade()
+        let latest = self.generations.get(&key)?.upgrade()?;
+        (latest.shared_generation() == Some(generation)).then_some(latest)
     }
 
-    /// The entry `key` has changed.
-    pub(super) fn changed(&self, key: &StoreKey) {
+    /// The generation that this replica has of the entry `key`, if it is another one than `new`.
+    pub(super) fn other_than(&self, key: StoreKey, new: GenerationId) -> Option<Arc<Generation>> {
+        let latest = self.generations.get(&key)?.upgrade()?;
+        (latest.shared_generation() != Some(new)).then_some(latest)
+    }
+
+    /// Wakes the flight that waits for the entry `key`.
+    pub(super) fn wake(&self, key: &StoreKey) {
         if let Some(waiter) = self.waiting().get(key) {
             waiter.notify_one();
         }
+    }
+
+    /// Every generation of this replica that is in the store.
+    pub(super) fn all(&self) -> Vec<Arc<Generation>> {
+        let all = self.generations.iter();
+        all.filter_map(|(_, generation)| generation.upgrade())
+            .collect()
     }
 
     fn waiting(&self) -> MutexGuard<'_, HashMap<StoreKey, Arc<Notify>>> {

@@ -8,7 +8,8 @@ use std::time::Duration;
 use super::super::generation::usable_life;
 use super::super::shared::{self, SharedCredentials, SharedName};
 use super::{
-    FetchCoordinator, FetchResult, Generation, InFlight, Lease, LeaseError, NegativeEntry, Obtained,
+    FetchCoordinator, FetchResult, Generation, InFlight, Lease, LeaseError, NegativeEntry,
+    Obtained, Origin,
 };
 use crate::circuit_breaker::{Call, Outcome, Rejected};
 use crate::clock::Now;
@@ -29,6 +30,8 @@ enum Exchange {
     Ended(Result<Issued, FetchError>, Option<SharedName>),
     /// Another replica has made it.
     Shared(Issued, SharedName),
+    /// Only the store of the fleet was looked at, and there is nothing.
+    NotFound(FetchError),
     /// The source was not contacted, so this says nothing about its health.
     NotAttempted(FetchError),
 }
@@ -39,7 +42,7 @@ impl FetchCoordinator {
     /// the exchange cannot start now, the current credential stays in use.
     pub(super) fn start(
         self: &Arc<Self>,
-        mut in_flight: MutexGuard<'_, InFlight>,
+        in_flight: MutexGuard<'_, InFlight>,
         identity: Identity,
         request: &SwapRequest,
         unwanted: Option<Unwanted>,
@@ -54,6 +57,29 @@ impl FetchCoordinator {
             Err(error) if self.is_worth_a_look(identity, now) => Err(error.cause),
             Err(error) => return Err(error),
         };
+        Ok(self.launch(in_flight, identity, request, begun, unwanted))
+    }
+
+    /// Looks in the store of the fleet for something newer than the current credential.
+    pub(super) fn start_look_up(
+        self: &Arc<Self>,
+        in_flight: MutexGuard<'_, InFlight>,
+        identity: Identity,
+        request: &SwapRequest,
+    ) -> Flight<FetchResult> {
+        self.launch(in_flight, identity, request, Err(abandoned()), None)
+    }
+
+    /// Registers a flight and starts it. Without a call, it only looks in the store of the fleet; the error
+    /// is what it ends with if there is nothing.
+    fn launch(
+        self: &Arc<Self>,
+        mut in_flight: MutexGuard<'_, InFlight>,
+        identity: Identity,
+        request: &SwapRequest,
+        begun: Result<Call<Identity>, FetchError>,
+        unwanted: Option<Unwanted>,
+    ) -> Flight<FetchResult> {
         let coordinator = Arc::clone(self);
         let exchange = self.exchange_within_span(begun, request.clone(), unwanted);
         let (flight, task) = Flight::new(exchange, move |exchange| {
@@ -63,7 +89,7 @@ impl FetchCoordinator {
         in_flight.insert(identity, flight.clone());
         drop(in_flight);
         tokio::spawn(task);
-        Ok(flight)
+        flight
     }
 
     fn begin(
@@ -153,7 +179,7 @@ impl FetchCoordinator {
         };
         match found {
             Some((issued, name)) => Exchange::Shared(issued, name),
-            None => Exchange::NotAttempted(cause),
+            None => Exchange::NotFound(cause),
         }
     }
 
@@ -253,12 +279,22 @@ impl FetchCoordinator {
         match exchange {
             Exchange::Ended(Ok(issued), name) => Ok(Obtained {
                 lease: self.install(identity, issued, name, now),
-                shared: false,
+                from: Origin::Exchange,
             }),
             Exchange::Shared(issued, name) => Ok(Obtained {
                 lease: self.install(identity, issued, Some(name), now),
-                shared: true,
+                from: Origin::Store,
             }),
+            Exchange::NotFound(error) => {
+                let current = self.current.get(&identity);
+                let kept = current.filter(|current| current.is_usable(now));
+                let current = kept.ok_or(error)?;
+                current.keep_superseded();
+                Ok(Obtained {
+                    lease: Lease(current),
+                    from: Origin::Cache,
+                })
+            }
             Exchange::Ended(Err(error), _) => {
                 self.record_failure(identity, &error, now);
                 Err(error)

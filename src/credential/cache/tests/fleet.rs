@@ -214,6 +214,7 @@ async fn a_renewal_is_made_once_for_all() {
     let first = fleet.replicas[0].fetched(&ann, issued("a", 900));
     first.await.unwrap();
     fleet.replicas[1].lease(&ann).await.unwrap().unwrap();
+    fleet.deliver().await;
     fleet.clock.advance(Duration::from_secs(840));
     let kept = fleet.replicas[0].lease(&ann).await.unwrap().unwrap();
     assert_eq!(text(&kept), "a");
@@ -355,10 +356,68 @@ async fn a_credential_whose_message_overtook_it_is_not_used() {
     let first = fleet.replicas[0].lease(&ann);
     fleet.replicas[0].call().await.respond(issued("a", 900));
     let on_a = first.await.unwrap().unwrap();
-    let id = on_a.lease.0.shared_generation().unwrap();
+    let name = on_a.lease.0.shared_name().unwrap();
     // B hears of the rejection, but the store still answers with it.
-    fleet.replicas[1].source.on_event(&StoreEvent::Rejected(id));
+    fleet.replicas[1].source.on_event(&StoreEvent::Rejected {
+        key: name.key,
+        generation: name.generation,
+    });
     let second = fleet.replicas[1].lease(&ann);
     fleet.replicas[1].call().await.respond(issued("b", 900));
     assert_eq!(text(&second.await.unwrap().unwrap()), "b");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_newer_generation_replaces_the_older_one_on_every_replica_without_an_exchange() {
+    let mut fleet = FleetFixture::new(2);
+    let ann = user("ann");
+    let first = fleet.replicas[0].fetched(&ann, issued("a", 900));
+    first.await.unwrap();
+    fleet.replicas[1].lease(&ann).await.unwrap().unwrap();
+    fleet.deliver().await;
+    fleet.clock.advance(Duration::from_secs(840));
+    fleet.replicas[0].lease(&ann).await.unwrap().unwrap();
+    fleet.replicas[0].call().await.respond(issued("b", 1800));
+    fleet.deliver().await;
+    let leased = fleet.replicas[1].lease(&ann).await.unwrap().unwrap();
+    assert_eq!((text(&leased), leased.lookup), ("b", Lookup::Shared));
+    fleet.assert_no_exchange();
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_missed_messages_each_credential_is_looked_up_once() {
+    let mut fleet = FleetFixture::new(1);
+    let ann = user("ann");
+    let first = fleet.replicas[0].fetched(&ann, issued("a", 900));
+    first.await.unwrap();
+    for store_is_there in [true, false] {
+        if !store_is_there {
+            fleet.store.fail(Some(StoreError::Down));
+        }
+        fleet.store.tell(StoreEvent::Interrupted);
+        fleet.deliver().await;
+        let leased = fleet.replicas[0].lease(&ann).await.unwrap().unwrap();
+        assert_eq!(
+            (text(&leased), leased.lookup),
+            if store_is_there {
+                ("a", Lookup::Shared)
+            } else {
+                ("a", Lookup::Hit)
+            }
+        );
+    }
+    fleet.assert_no_exchange();
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_an_open_circuit_what_other_replicas_fetched_is_used() {
+    let mut fleet = FleetFixture::new(2);
+    fleet.replicas[1].open_circuit(None).await;
+    assert!(fleet.replicas[1].source.is_circuit_open());
+    let ann = user("ann");
+    let first = fleet.replicas[0].fetched(&ann, issued("a", 900));
+    first.await.unwrap();
+    let leased = fleet.replicas[1].lease(&ann).await.unwrap().unwrap();
+    assert_eq!((text(&leased), leased.lookup), ("a", Lookup::Shared));
+    fleet.assert_no_exchange();
 }
