@@ -38,7 +38,7 @@ const LAYERS: Layers<'_> = &[
     ("credential", "bounded_cache circuit_breaker clock label secret singleflight hawk trace token"),
     ("registration", "clock secret serde_url private_file"),
     ("signin", "clock secret serde_url private_file registration"),
-("session", "bounded_cache circuit_breaker clock header_fields secret singleflight hawk trace token credential signin"),
+("session", "bounded_cache circuit_breaker clock header_fields secret shared_store singleflight hawk trace token credential signin"),
     ("gateway", "bounded_cache circuit_breaker clock header_fields html label network secret suggest hawk trace token credential session"),
     ("log", "clock label gateway"),
     ("metrics", "clock label secret trace token credential session gateway"),
