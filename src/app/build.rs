@@ -45,6 +45,7 @@ use crate::remote::settings::{IntrospectionEndpoint, OauthClient};
 use crate::remote::taskcluster_login::LoginSource;
 use crate::remote::taskcluster_oauth::OauthSource;
 use crate::remote::token_exchange::{TokenExchangeSettings, TokenExchangeSource};
+use crate::shared_store::Fleet;
 use crate::token::Issuer;
 
 /// The maximum size of a response from an exchange, in bytes.
@@ -112,7 +113,7 @@ impl Builder<'_> {
         };
         let store = components.used_store();
         components.sessions = self.sessions(config, fingerprints, previous, &issuers, &store)?;
-        let sessions = self.gateway_sessions(config, &mut components, previous, common.as_ref());
+        let sessions = self.gateway_sessions(config, &mut components, previous, common.as_ref())?;
         let login = match &config.login {
             Some(login) => {
                 let rules = rules_where(&|rule| rule.login);
@@ -208,12 +209,17 @@ impl Builder<'_> {
             let files = config.files_of("source", &source.name);
             let files = fingerprints.only(files.chain(config.network_files()));
             let section = section(source);
-            // Those that share nothing are kept when the store is replaced.
-            let store = UsedStore(section.as_ref().and(components.shared().cloned()));
+            let counts_attempts = matches!(source.kind, SourceKind::Password(_));
+            // Others are kept when the store is replaced.
+            let store = if section.is_some() || counts_attempts {
+                components.used_store()
+            } else {
+                UsedStore(None)
+            };
             let (cache, network) = (config.cache.clone(), config.network.clone());
             let basis = (source.clone(), cache, network, store.clone());
             reuse_or_build(&previous.sources, basis, files, || {
-                let built = self.source(source, config, &components.updatable)?;
+                let built = self.source(source, config, &components.updatable, store.fleet())?;
                 match store.fleet().zip(section) {
                     Some((fleet, section)) => built
                         .sharing(fleet, &section)
@@ -314,12 +320,13 @@ impl Builder<'_> {
         source: &config::Source,
         config: &Config,
         updatable: &[Updatable],
+        fleet: Option<&Fleet>,
     ) -> Result<CachedSource, StartError> {
         let failed = |e: &dyn std::error::Error| StartError::unusable("source", &source.name, e);
         let inner = match updatable.iter().find(|(name, _)| *name == source.name) {
             Some((_, updatable)) => Arc::clone(updatable) as Arc<dyn CredentialSource>,
             None => self
-                .credential_source(source, &config.network)
+                .credential_source(source, &config.network, fleet)
                 .map_err(|e| failed(&*e))?,
         };
         let metered = self.metrics.meter(&source.name, inner, self.clock.clone());
@@ -337,6 +344,7 @@ impl Builder<'_> {
         &self,
         source: &config::Source,
         network: &Network,
+        fleet: Option<&Fleet>,
     ) -> Result<Arc<dyn CredentialSource>, Box<dyn std::error::Error>> {
         let clock = self.clock.clone();
         let client = || client(source, network);
@@ -394,7 +402,11 @@ impl Builder<'_> {
                 Arc::new(IdentitySource::new(settings, client()?, timeout, clock)?)
             }
             SourceKind::Password(settings) => {
-                Arc::new(PasswordSource::new(settings, client()?, clock)?)
+                let source = PasswordSource::new(settings, client()?, clock)?;
+                Arc::new(match fleet {
+                    Some(fleet) => source.sharing(fleet)?,
+                    None => source,
+                })
             }
             SourceKind::Static(settings) => Arc::new(StaticSecretSource::new(settings.clone())),
         })

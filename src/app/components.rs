@@ -17,6 +17,7 @@ use crate::credential::{CacheLimits, CachedSource};
 use crate::gateway::rate_limit::Rate;
 use crate::gateway::rate_limit::RateLimiter;
 use crate::gateway::route::Upstream;
+use crate::gateway::session::Session;
 use crate::network::{Network, OutgoingProxy};
 use crate::reload::Fingerprints;
 use crate::session::Sessions;
@@ -41,6 +42,11 @@ pub(super) type SessionBasis = (
     Network,
     UsedStore,
 );
+
+/// What replicas call the limit that all routes share. No route can have this name.
+const COMMON_RATE: &str = "[limits]";
+/// What replicas call the limit on sign-ins. No route can have this name.
+const SIGN_INS: &str = "[[session]]";
 
 /// Everything that a rate limit is built from: its route, if any, and the rate.
 pub(super) type RateBasis = (Option<Arc<str>>, Rate, UsedStore);
@@ -73,7 +79,7 @@ pub(super) struct Components {
     pub(super) workload_tokens: Vec<Arc<WorkloadToken>>,
     pub(super) sessions: Vec<Component<SessionBasis, Sessions>>,
     /// The limit on sign-ins of one address, if there are sessions.
-    pub(super) sign_ins: Option<Arc<RateLimiter>>,
+    pub(super) sign_ins: Option<Component<UsedStore, RateLimiter>>,
     /// By route name; the limit that all routes share has no name.
     pub(super) rates: Vec<Component<RateBasis, RateLimiter>>,
 }
@@ -128,10 +134,6 @@ impl Components {
         self.upstreams.iter().map(|component| &component.value)
     }
 
-    pub(super) fn sessions(&self) -> impl Iterator<Item = &Arc<Sessions>> {
-        self.sessions.iter().map(|component| &component.value)
-    }
-
     /// The shared store.
     pub(super) fn shared(&self) -> Option<&Arc<Shared>> {
         self.shared.as_ref().map(|component| &component.value)
@@ -148,7 +150,6 @@ impl Components {
         if let Some(shared) = self.shared() {
             shared.pass_on_to(Recipients {
                 sources: self.sources().cloned().collect(),
-                sessions: self.sessions().cloned().collect(),
             });
         }
     }
@@ -226,12 +227,30 @@ impl Components {
         previous: &Self,
         clock: &SharedClock,
     ) -> Result<Arc<RateLimiter>, StartError> {
-        let basis = (route.cloned(), rate, self.used_store());
+        let store = self.used_store();
+        let basis = (route.cloned(), rate, store.clone());
         let component = reuse_or_build(&previous.rates, basis, Fingerprints::default(), || {
-            Ok(RateLimiter::new(&rate, clock.clone()))
+            let name = route.map_or(COMMON_RATE, |name| name);
+            store.count_together(RateLimiter::new(&rate, clock.clone()), name)
         })?;
         let limit = Arc::clone(&component.value);
         self.rates.push(component);
+        Ok(limit)
+    }
+
+    /// The limit on sign-ins of one address.
+    pub(super) fn sign_ins(
+        &mut self,
+        previous: &Self,
+        clock: &SharedClock,
+    ) -> Result<Arc<RateLimiter>, StartError> {
+        let store = self.used_store();
+        let files = Fingerprints::default();
+        let component = reuse_or_build(previous.sign_ins.as_slice(), store.clone(), files, || {
+            store.count_together(Session::sign_in_limit(clock.clone()), SIGN_INS)
+        })?;
+        let limit = Arc::clone(&component.value);
+        self.sign_ins = Some(component);
         Ok(limit)
     }
 

@@ -16,6 +16,7 @@ use crate::reload::Fingerprints;
 use crate::remote::oidc_provider::OidcProvider;
 use crate::remote::taskcluster_provider::TaskclusterProvider;
 use crate::secret::SecretString;
+use crate::session::settings::SessionStore;
 use crate::session::{
     IdentityProvider, LogoutToken, LogoutTokenError, ProviderEndpoints, ProviderError,
     ProviderGrant, Sessions, Site, SiteSecurity,
@@ -58,10 +59,16 @@ impl Builder<'_> {
                 );
                 let clock = self.clock.clone();
                 let made = match self.purpose {
-                    Purpose::Explain if settings.cookie_key.read().is_err() => {
+                    Purpose::Explain
+                        if settings.cookie_key.read().is_err()
+                            || settings.store == SessionStore::Shared =>
+                    {
                         Sessions::without_keys(settings, provider, observer, clock)
                     }
-                    _ => Sessions::new(settings, provider, observer, clock, predecessor),
+                    _ => {
+                        let fleet = store.fleet();
+                        Sessions::new(settings, provider, observer, clock, predecessor, fleet)
+                    }
                 };
                 made.map_err(|error| failed(&error))
             })
@@ -104,21 +111,19 @@ impl Builder<'_> {
         components: &mut Components,
         previous: &Components,
         common: Option<&Arc<RateLimiter>>,
-    ) -> Vec<Arc<Session>> {
+    ) -> Result<Vec<Arc<Session>>, StartError> {
         if config.sessions.is_empty() {
-            return Vec::new();
+            return Ok(Vec::new());
         }
-        let sign_ins = previous.sign_ins.clone();
-        let sign_ins = sign_ins.unwrap_or_else(|| Session::sign_in_limit(self.clock.clone()));
-        components.sign_ins = Some(Arc::clone(&sign_ins));
+        let sign_ins = components.sign_ins(previous, self.clock)?;
         let issuers: Vec<_> = components.issuers().cloned().collect();
         let pairs = config.sessions.iter().zip(&components.sessions);
-        pairs
+        Ok(pairs
             .map(|(session, component)| {
                 let rates = (common, &sign_ins);
                 Arc::new(self.gateway_session(session, component.value(), &issuers, rates))
             })
-            .collect()
+            .collect())
     }
 
     fn gateway_session(

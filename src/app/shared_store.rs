@@ -11,13 +11,14 @@ use arc_swap::ArcSwap;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::broadcast::{self, Receiver};
 
+use super::StartError;
 use crate::config;
 use crate::credential::CachedSource;
+use crate::gateway::rate_limit::RateLimiter;
 use crate::metrics::SharedStoreMetrics;
 use crate::network::Network;
 use crate::remote::shared_store::RedisStore;
 use crate::secret::SecretRef;
-use crate::session::Sessions;
 use crate::shared_store::{Fleet, FleetKeys, Guard, SharedStore, StoreEvent};
 
 pub(super) use section::section;
@@ -32,11 +33,10 @@ pub(super) struct Shared {
     recipients: ArcSwap<Recipients>,
 }
 
-/// Who is told about events.
+/// Who is told about events, besides sessions, which listen by themselves.
 #[derive(Default)]
 pub(super) struct Recipients {
     pub(super) sources: Vec<Arc<CachedSource>>,
-    pub(super) sessions: Vec<Arc<Sessions>>,
 }
 
 /// Which store a component uses, as a part of what it is built from. Two are equal if they are the same
@@ -58,6 +58,20 @@ impl UsedStore {
     /// What the component needs to use it.
     pub(super) fn fleet(&self) -> Option<&Fleet> {
         self.0.as_ref().map(|shared| &shared.fleet)
+    }
+
+    /// Lets `limiter` count together with those of the same name of other replicas.
+    pub(super) fn count_together(
+        &self,
+        limiter: RateLimiter,
+        name: &str,
+    ) -> Result<RateLimiter, StartError> {
+        match self.fleet() {
+            Some(fleet) => limiter
+                .sharing(fleet, name)
+                .map_err(|error| StartError::Unusable(format!("[shared]: key {error}"))),
+            None => Ok(limiter),
+        }
     }
 }
 

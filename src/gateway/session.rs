@@ -71,8 +71,8 @@ impl Session {
     }
 
     /// The limit on sign-ins of one address, which may be shared by all sessions.
-    pub fn sign_in_limit(clock: SharedClock) -> Arc<RateLimiter> {
-        Arc::new(RateLimiter::new(&SIGN_INS, clock))
+    pub fn sign_in_limit(clock: SharedClock) -> RateLimiter {
+        RateLimiter::new(&SIGN_INS, clock)
     }
 
     /// The path of an endpoint.
@@ -156,6 +156,15 @@ impl Session {
             })),
             ..Reason::SignInRequired.into()
         }
+    }
+}
+
+/// The refusal of a request whose session cannot be read or renewed for now.
+fn unavailable(cause: String, retry_after: Option<Duration>) -> Rejection {
+    let rejection = Rejection::from(Reason::SessionUnavailable).with_cause(cause);
+    Rejection {
+        retry_after: retry_after.or(rejection.retry_after),
+        ..rejection
     }
 }
 
