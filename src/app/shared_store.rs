@@ -17,7 +17,6 @@ use crate::metrics::SharedStoreMetrics;
 use crate::network::Network;
 use crate::remote::shared_store::RedisStore;
 use crate::secret::SecretRef;
-use crate::session::Sessions;
 use crate::shared_store::{Fleet, FleetKeys, Guard, SharedStore, StoreEvent};
 
 pub(super) use section::section;
@@ -32,11 +31,10 @@ pub(super) struct Shared {
     recipients: ArcSwap<Recipients>,
 }
 
-/// Who is told about events.
+/// Who is told about events, besides sessions, which listen by themselves.
 #[derive(Default)]
 pub(super) struct Recipients {
     pub(super) sources: Vec<Arc<CachedSource>>,
-    pub(super) sessions: Vec<Arc<Sessions>>,
 }
 
 /// Which store a component uses, as a part of what it is built from. Two are equal if they are the same

@@ -306,6 +306,13 @@ impl SharedCredentials {
         });
     }
 
+    /// Takes `generation` away from every replica, because the source would no longer issue it. Does not
+    /// wait.
+    pub(super) fn withdraw(&self, entry: Entry, generation: GenerationId) {
+        let key = entry.key;
+        self.reject(SharedName { key, generation });
+    }
+
     /// Notes that another replica has rejected `generation`, and returns it if it is here.
     pub(super) fn rejected_by_others(
         &self,

@@ -7,11 +7,12 @@ use std::sync::Mutex;
 use async_trait::async_trait;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use futures::FutureExt as _;
 use http::{HeaderMap, HeaderValue, header};
 use tempfile::TempDir;
 use tokio::sync::Semaphore;
 
-use super::super::settings::Unauthenticated;
+use super::super::settings::{SessionStore, Unauthenticated};
 use super::super::*;
 use crate::clock::{Clock, ManualClock, UnixMillis};
 use crate::credential::{Credential, Lease};
@@ -227,6 +228,7 @@ impl Fixture {
             scopes: vec!["openid".into(), "offline_access".into()],
             audience: Some("urn:api".into()),
             resource: None,
+            store: SessionStore::Cookie,
             cookie_key: key(folder.path(), 1),
             previous_cookie_key: None,
             idle: Duration::from_hours(8),
@@ -381,16 +383,21 @@ fn build(
 ) -> Sessions {
     let (provider, observed) = (Arc::clone(provider), Arc::clone(observed));
     let clock = Arc::clone(clock);
-    Sessions::new(settings.clone(), provider, observed, clock, predecessor).unwrap()
+    Sessions::new(
+        settings.clone(),
+        provider,
+        observed,
+        clock,
+        predecessor,
+        None,
+    )
+    .unwrap()
 }
 
 pub(super) fn open(sessions: &Sessions, headers: &HeaderMap, now: Now) -> Presented {
-    sessions.open(
-        headers,
-        SiteSecurity::Https,
-        now,
-        &mut SessionMemo::default(),
-    )
+    let mut memo = SessionMemo::default();
+    let opening = sessions.open(headers, SiteSecurity::Https, now, &mut memo);
+    opening.now_or_never().expect("awaits nothing")
 }
 
 #[track_caller]

@@ -147,8 +147,15 @@ impl FetchCoordinator {
             shared::Obtained::Lease(lease) => {
                 let exchange = self.exchange_alone(call, request);
                 let exchange = shared.while_held(&lease, exchange).await;
-                let Exchange::Ended(Ok(issued), _) = exchange else {
-                    return exchange;
+                let issued = match exchange {
+                    Exchange::Ended(Ok(issued), _) => issued,
+                    Exchange::Ended(Err(error), _) => {
+                        if let Some(unwanted) = unwanted.filter(|_| ends_use(&error)) {
+                            shared.withdraw(entry, unwanted.generation);
+                        }
+                        return Exchange::Ended(Err(error), None);
+                    }
+                    other => return other,
                 };
                 let max_age = self.options.limits.max_age;
                 let life = usable_life(issued.expires_at, self.now().wall, max_age);
@@ -343,15 +350,12 @@ impl FetchCoordinator {
         let limits = &self.options.limits;
         let backoff = self.breaker.backoff_left(&identity);
         let entry = NegativeEntry::after(error.clone(), now.monotonic, limits, backoff);
-        match error {
-            // A caller that is refused a new credential must not continue with the old one:
-            // its token was revoked, or the user was removed.
-            FetchError::Refused(_) | FetchError::NotEntitled(_) | FetchError::SignIn { .. } => {
-                if let Some(current) = self.current.get(&identity) {
-                    self.forget(identity, &current);
-                }
+        if ends_use(error) {
+            if let Some(current) = self.current.get(&identity) {
+                self.forget(identity, &current);
             }
-            _ => self.postpone_renewal(identity, entry.until),
+        } else {
+            self.postpone_renewal(identity, entry.until);
         }
         self.negatives.insert(identity, entry);
     }
@@ -365,6 +369,15 @@ impl FetchCoordinator {
             generation.renew_later(at);
         }
     }
+}
+
+/// Whether a caller that gets this error instead of a new credential must not continue with the old
+/// one: its token was revoked, or the user was removed.
+fn ends_use(error: &FetchError) -> bool {
+    matches!(
+        error,
+        FetchError::Refused(_) | FetchError::NotEntitled(_) | FetchError::SignIn { .. }
+    )
 }
 
 /// What an exchange says about the source's health.
