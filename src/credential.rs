@@ -109,4 +109,7 @@ pub struct Issued {
     /// `Date` header (RFC 9110 §6.6.1). `None` for permanent credentials. `cache.max_age`
     /// caps both.
     pub expires_at: Option<UnixMillis>,
+    /// The credentials from which `credential` was prepared, if it is of Taskcluster and other replicas
+    /// may use it too: a [`Signer`] does not give them back.
+    pub original: Option<Credentials>,
 }

@@ -4,6 +4,7 @@
 
 pub mod bewit;
 pub mod certificate;
+mod encoding;
 mod error;
 mod grant;
 mod header;

@@ -34,6 +34,7 @@ pub mod bounded_cache;
 pub mod bounded_file;
 pub mod circuit_breaker;
 pub mod clock;
+pub mod codec;
 pub mod config;
 pub mod credential;
 #[cfg(not(fuzzing))]

@@ -196,6 +196,7 @@ impl CredentialSource for FixedCredential {
                 signer: Box::new(signer()),
             },
             expires_at: None,
+            original: None,
         })
     }
 }

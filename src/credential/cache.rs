@@ -12,6 +12,7 @@ mod lease_memo;
 mod negative;
 mod receipt;
 mod replacement;
+mod shared;
 #[cfg(test)]
 mod tests;
 
@@ -25,11 +26,13 @@ use crate::circuit_breaker::Jitter;
 use crate::clock::{Now, SharedClock, UnixMillis};
 use crate::credential::Lookup;
 use crate::secret::SecretString;
+use crate::shared_store::{Fleet, FleetKeyError, StoreEvent};
 use crate::token::{Caller, ExtensionKey};
-use fetch_coordinator::FetchCoordinator;
+use fetch_coordinator::{FetchCoordinator, Replacing};
 use generation::Generation;
 pub use receipt::{Receipt, Reported};
 pub use replacement::Replacement;
+use shared::SharedCredentials;
 
 /// The settings of `[cache]`.
 #[derive(Clone, Debug, PartialEq)]
@@ -93,6 +96,7 @@ impl Lease {
         let issued = super::Issued {
             credential,
             expires_at: None,
+            original: None,
         };
         let now = Now::read(&*crate::clock::ManualClock::at(UnixMillis::from_secs(0)));
         Self(Arc::new(Generation::new(issued, 1, now, &limits, 0.0)))
@@ -122,7 +126,7 @@ impl Lease {
 pub struct Leased {
     /// The lease.
     pub lease: Lease,
-    /// [`Lookup::Hit`], `Stale`, `Fetched` or `Joined`.
+    /// [`Lookup::Hit`], `Stale`, `Fetched`, `Shared` or `Joined`.
     pub lookup: Lookup,
 }
 
@@ -208,6 +212,26 @@ impl CachedSource {
         self
     }
 
+    /// Shares the credentials with the other replicas of `fleet` whose `section` of the configuration is
+    /// the same; without effect for sources that need no network, because there is nothing to spare.
+    ///
+    /// # Errors
+    /// If the cryptographic library fails.
+    pub fn sharing(self, fleet: &Fleet, section: &[u8]) -> Result<Self, FleetKeyError> {
+        if self.is_local() || self.is_fixed() {
+            return Ok(self);
+        }
+        let entries = self.coordinator.options().limits.max_entries;
+        let shared = SharedCredentials::new(fleet, self.coordinator.name(), section, entries)?;
+        self.coordinator.share(shared);
+        Ok(self)
+    }
+
+    /// Something happened in the store of the fleet. To be called with each event.
+    pub fn on_event(&self, event: &StoreEvent) {
+        self.coordinator.on_event(event);
+    }
+
     /// How bearer credentials are sent upstream; Hawk always uses `Authorization`.
     pub fn inject(&self) -> &Inject {
         &self.inject
@@ -258,7 +282,8 @@ impl CachedSource {
     /// A credential for `request`: from the cache, or from one exchange shared by every
     /// concurrent caller with the same identity. That exchange continues even if the caller
     /// that started it goes away. Must be called within a Tokio runtime. Takes at most twice
-    /// [`SourceOptions::timeout`].
+    /// [`SourceOptions::timeout`]; three times in a fleet, where another replica's exchange is waited
+    /// for.
     ///
     /// # Errors
     /// The source's answer, or [`FetchError::Unavailable`] while the source is backing off.
@@ -290,8 +315,8 @@ impl CachedSource {
             return Ok(leased);
         }
         let identity = self.identify(request)?;
-        let cached = Some(generation.number);
-        let renewed = self.coordinator.obtain(identity, request, cached).await;
+        let replacing = Some(Replacing::outdated(&leased.lease));
+        let renewed = self.coordinator.obtain(identity, request, replacing).await;
         let now = self.coordinator.now();
         match renewed {
             Ok(renewed) if renewed.lease.0.is_usable(now) => Ok(renewed),
@@ -351,7 +376,7 @@ impl CachedSource {
         let identity = self.identify(request)?;
         let leased = self
             .coordinator
-            .obtain(identity, request, Some(outdated.generation()))
+            .obtain(identity, request, Some(Replacing::outdated(outdated)))
             .await?;
         outdated.0.retire();
         Ok(leased)
@@ -394,7 +419,7 @@ impl CachedSource {
         }
         let mut hasher = self.key.hasher();
         hasher.part(&identity);
-        hasher.caller(&request.caller);
+        hasher.caller(&request.caller, None);
         hasher.finish()
     }
 

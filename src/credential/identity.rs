@@ -6,14 +6,27 @@ use aws_lc_rs::hmac;
 use zeroize::Zeroizing;
 
 use crate::circuit_breaker::Origin;
-use crate::token::Caller;
+use crate::token::{BearerToken, Caller, TokenDigest};
 
 /// Identifies one caller at one source.
 pub(super) type Identity = [u8; 32];
 
-/// The random HMAC-SHA256 key of one [`super::CachedSource`]. It never leaves the process.
+/// The HMAC-SHA256 key of one [`super::CachedSource`]: a random one, which never leaves the process, or
+/// one that the replicas of a fleet have in common.
 #[derive(Clone)]
-pub struct IdentityKey(hmac::Key);
+pub struct IdentityKey {
+    key: hmac::Key,
+    tokens: TokenParts,
+}
+
+/// How a token becomes a part of an identity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum TokenParts {
+    /// By its digest, under a random key of this process.
+    Digest,
+    /// By its text, because other replicas have other digests.
+    Text,
+}
 
 /// The operating system could not supply random bytes. hawkgate must not start without them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -30,7 +43,18 @@ impl IdentityKey {
     pub fn random() -> Result<Self, RandomnessError> {
         let mut key = Zeroizing::new([0; 32]);
         getrandom::fill(&mut key[..]).map_err(|_| RandomnessError)?;
-        Ok(Self(hmac::Key::new(hmac::HMAC_SHA256, &key[..])))
+        Ok(Self {
+            key: hmac::Key::new(hmac::HMAC_SHA256, &key[..]),
+            tokens: TokenParts::Digest,
+        })
+    }
+
+    /// A key that other replicas have as well.
+    pub(super) fn of_fleet(key: hmac::Key) -> Self {
+        Self {
+            key,
+            tokens: TokenParts::Text,
+        }
     }
 
     /// Who causes an exchange for `caller`. A verified caller speaks for itself, whatever tokens
@@ -60,7 +84,11 @@ impl IdentityKey {
 
     /// A hasher for one identity.
     pub fn hasher(&self) -> IdentityHasher {
-        IdentityHasher(hmac::Context::with_key(&self.0))
+        IdentityHasher {
+            context: hmac::Context::with_key(&self.key),
+            tokens: self.tokens,
+            lacks_token: false,
+        }
     }
 }
 
@@ -72,13 +100,27 @@ impl std::fmt::Debug for IdentityKey {
 
 /// Hashes the parts of an identity. Each part is prefixed with its length, so that no two
 /// sequences of parts can hash alike by being split differently.
-pub struct IdentityHasher(hmac::Context);
+pub struct IdentityHasher {
+    context: hmac::Context,
+    tokens: TokenParts,
+    /// Whether a token was to be added by its text, which is not known.
+    lacks_token: bool,
+}
 
 impl IdentityHasher {
     /// Adds one part.
     pub fn part(&mut self, bytes: &[u8]) {
-        self.0.update(&(bytes.len() as u64).to_le_bytes());
-        self.0.update(bytes);
+        self.context.update(&(bytes.len() as u64).to_le_bytes());
+        self.context.update(bytes);
+    }
+
+    /// Adds a token, whose digest and, if it is at hand, text are given.
+    pub fn token(&mut self, digest: TokenDigest, token: Option<&BearerToken>) {
+        match (self.tokens, token) {
+            (TokenParts::Digest, _) => self.part(&digest.0),
+            (TokenParts::Text, Some(token)) => self.part(token.expose().as_bytes()),
+            (TokenParts::Text, None) => self.lacks_token = true,
+        }
     }
 
     /// Adds a part that may be absent; absent differs from empty.
@@ -111,11 +153,17 @@ impl IdentityHasher {
     /// The identity.
     pub fn finish(self) -> [u8; 32] {
         let mut identity = [0; 32];
-        identity.copy_from_slice(self.0.sign().as_ref());
+        identity.copy_from_slice(self.context.sign().as_ref());
         identity
     }
 
-    pub(super) fn caller(&mut self, caller: &Caller) {
+    /// Like [`Self::finish`]; `None` if a part was missing.
+    pub(super) fn finish_complete(self) -> Option<Identity> {
+        (!self.lacks_token).then(|| self.finish())
+    }
+
+    /// Adds `caller`, who presented `token`.
+    pub(super) fn caller(&mut self, caller: &Caller, token: Option<&BearerToken>) {
         match caller {
             Caller::Verified(token) => {
                 self.part(b"verified");
@@ -132,7 +180,7 @@ impl IdentityHasher {
             Caller::Delegated { issuer, digest, .. } => {
                 self.part(b"delegated");
                 self.part(issuer.as_bytes());
-                self.part(&digest.0);
+                self.token(*digest, token);
             }
             // With the password in the key, a caller who does not know it can never reach a
             // credential that was issued for it.

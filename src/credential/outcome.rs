@@ -9,6 +9,8 @@ labels! {
         Hit = "hit",
         /// From an exchange that this request started.
         Fetched = "fetched",
+        /// From the store of the fleet, after an exchange of another replica.
+        Shared = "shared",
         /// From an exchange that another request had started.
         Joined = "joined",
         /// From the cache, still valid, after a renewal failed.

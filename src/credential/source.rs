@@ -205,16 +205,35 @@ impl IdentityKey {
         source: &dyn CredentialSource,
         request: &SwapRequest,
     ) -> Result<Identity, FetchError> {
+        self.hash(name, source, request).map(IdentityHasher::finish)
+    }
+
+    /// The same in a fleet; `None` if it depends on a token that is not at hand.
+    pub(super) fn identify_in_fleet(
+        &self,
+        name: &str,
+        source: &dyn CredentialSource,
+        request: &SwapRequest,
+    ) -> Option<Identity> {
+        self.hash(name, source, request).ok()?.finish_complete()
+    }
+
+    fn hash(
+        &self,
+        name: &str,
+        source: &dyn CredentialSource,
+        request: &SwapRequest,
+    ) -> Result<IdentityHasher, FetchError> {
         let mut hasher = self.hasher();
         hasher.part(name.as_bytes());
         if source.is_shared() {
             hasher.part(b"shared");
             hasher.set(request.scopes.as_deref());
         } else {
-            hasher.caller(&request.caller);
+            hasher.caller(&request.caller, request.bearer.as_ref());
             hasher.list(request.scopes.as_deref());
         }
         source.identity(request, &mut hasher)?;
-        Ok(hasher.finish())
+        Ok(hasher)
     }
 }

@@ -145,6 +145,7 @@ impl CredentialSource for StaticSecretSource {
         Ok(Issued {
             credential,
             expires_at: None,
+            original: None,
         })
     }
 }

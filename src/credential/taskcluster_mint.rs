@@ -192,6 +192,7 @@ impl CredentialSource for MintSource {
         Ok(Issued {
             credential: local::credential(&credentials)?,
             expires_at: Some(ours.plus(lifetime)),
+            original: None,
         })
     }
 

@@ -184,6 +184,7 @@ impl CredentialSource for StaticSource {
         Ok(Issued {
             credential,
             expires_at,
+            original: None,
         })
     }
 }

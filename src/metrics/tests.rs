@@ -661,6 +661,7 @@ impl CredentialSource for FixedSource {
             None => Ok(Issued {
                 credential: crate::credential::Credential::Bearer("t".into()),
                 expires_at: None,
+                original: None,
             }),
         }
     }

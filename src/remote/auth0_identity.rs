@@ -109,6 +109,7 @@ impl IdentitySource {
         Ok(Issued {
             credential: Credential::Bearer(response.access_token),
             expires_at: response.expires_at,
+            original: None,
         })
     }
 }
@@ -141,7 +142,7 @@ impl CredentialSource for IdentitySource {
         let token = verified(request)?;
         // Token Vault exchanges the token itself; a user's identities do not depend on it.
         if matches!(self.backend, Backend::Vault(_)) {
-            key.part(&token.digest().0);
+            key.token(token.digest(), request.bearer.as_ref());
         }
         Ok(())
     }
@@ -168,6 +169,7 @@ impl CredentialSource for IdentitySource {
                 Ok(Issued {
                     credential: Credential::Bearer(token),
                     expires_at: Some(self.clock.now().plus(IDENTITY_TOKEN_LIFETIME)),
+                    original: None,
                 })
             }
         }

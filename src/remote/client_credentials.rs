@@ -69,6 +69,7 @@ impl CredentialSource for ClientCredentialsSource {
         Ok(Issued {
             credential: Credential::Bearer(response.access_token),
             expires_at: response.expires_at,
+            original: None,
         })
     }
 

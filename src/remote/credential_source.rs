@@ -21,7 +21,8 @@ pub(super) fn bind_to_token(
     request: &SwapRequest,
     key: &mut IdentityHasher,
 ) -> Result<(), FetchError> {
-    key.part(&bearer(request)?.digest().0);
+    let bearer = bearer(request)?;
+    key.token(bearer.digest(), Some(bearer));
     Ok(())
 }
 

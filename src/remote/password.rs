@@ -112,6 +112,7 @@ impl PasswordSource {
         Issued {
             credential: Credential::Bearer(response.access_token),
             expires_at: Some(response.expires_at.map_or(latest, |at| at.min(latest))),
+            original: None,
         }
     }
 }

@@ -39,12 +39,14 @@ pub(super) async fn exchange(
     let certified = certificate.and_then(Certificate::scopes);
     let narrowed = request.scopes.as_deref();
     let narrowed = narrowed.map(|scopes| scope::narrow(certified.as_deref(), scopes));
+    let credentials = Credentials {
+        authorized_scopes: narrowed,
+        ..issued.credentials
+    };
     Ok(Issued {
-        credential: credential(&Credentials {
-            authorized_scopes: narrowed,
-            ..issued.credentials
-        })?,
+        credential: credential(&credentials)?,
         expires_at: Some(issued.expires_at),
+        original: Some(credentials),
     })
 }
 

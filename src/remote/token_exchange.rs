@@ -113,6 +113,7 @@ impl CredentialSource for TokenExchangeSource {
         Ok(Issued {
             credential: Credential::Bearer(response.access_token),
             expires_at,
+            original: None,
         })
     }
 }

@@ -5,8 +5,8 @@ use std::time::Duration;
 use url::Url;
 use zeroize::Zeroizing;
 
-use super::codec::{Reader, Writer};
 use crate::clock::UnixMillis;
+use crate::codec::{Reader, Writer};
 use crate::secret::SecretString;
 use crate::signin::SavedFlow;
 

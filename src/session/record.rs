@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use zeroize::Zeroizing;
 
-use super::codec::{Reader, Writer};
 use super::{MAX_CLOCK_SKEW, SessionGrant, SessionId, UserSession};
 use crate::clock::{Now, UnixMillis};
+use crate::codec::{Reader, Writer};
 use crate::credential::{Credential, Lease};
-use crate::hawk::{Certificate, Credentials};
+use crate::hawk::Credentials;
 use crate::secret::SecretString;
 use crate::token::BearerToken;
 
@@ -75,17 +75,7 @@ fn write_grant(writer: &mut Writer, session: &UserSession, with_id_token: bool) 
         } => {
             writer.byte(TASKCLUSTER);
             write_time(writer, *expires_at);
-            writer.text(&credentials.client_id);
-            writer.token(credentials.access_token.expose());
-            let certificate = credentials.certificate.as_ref().map(Certificate::as_json);
-            writer.optional(certificate, Writer::text);
-            let scopes = credentials.authorized_scopes.as_deref();
-            writer.optional(scopes, |writer, scopes: &[String]| {
-                writer.number(scopes.len() as u64);
-                for scope in scopes {
-                    writer.text(scope);
-                }
-            });
+            credentials.write(writer);
         }
     }
 }
@@ -173,24 +163,7 @@ fn read_oidc(reader: &mut Reader<'_>) -> Option<(SessionGrant, Option<UnixMillis
 
 fn read_taskcluster(reader: &mut Reader<'_>, now: Now) -> Option<SessionGrant> {
     let expires_at = read_time(reader)?;
-    let client_id = reader.text()?.to_owned();
-    let access_token = reader.token()?;
-    let certificate = match reader.optional(Reader::text)? {
-        Some(json) => Some(Certificate::parse(json).ok()?),
-        None => None,
-    };
-    let authorized_scopes = reader.optional(|reader| {
-        let count = reader.number()?;
-        (0..count)
-            .map(|_| reader.text().map(ToOwned::to_owned))
-            .collect()
-    })?;
-    let credentials = Credentials {
-        client_id,
-        access_token,
-        certificate,
-        authorized_scopes,
-    };
+    let credentials = Credentials::read(reader)?;
     let credential = Credential::taskcluster(&credentials).ok()?;
     Some(SessionGrant::Taskcluster {
         lease: Lease::detached(credential, expires_at, now),

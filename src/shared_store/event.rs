@@ -2,18 +2,30 @@
 //! write to the store cannot make replicas drop what they have; a message that is repeated is harmless,
 //! because it names a generation that is rejected for good, or only causes a look at the store.
 
-use aws_lc_rs::hmac;
 use std::fmt;
+
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+use aws_lc_rs::hmac;
 
 use super::{GenerationId, StoreKey};
 
 /// Something that happened in the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StoreEvent {
-    /// The upstream rejected this generation.
-    Rejected(GenerationId),
-    /// The entry was written or removed, or its lease was released.
-    Changed(StoreKey),
+    /// The upstream rejected a generation.
+    Rejected {
+        /// The entry of which it is, or was.
+        key: StoreKey,
+        /// The generation.
+        generation: GenerationId,
+    },
+    /// An entry was written or removed, or its lease was released.
+    Changed {
+        /// The entry.
+        key: StoreKey,
+        /// What was written.
+        generation: Option<GenerationId>,
+    },
     /// Events may have been missed.
     Interrupted,
 }
@@ -23,24 +35,31 @@ pub enum StoreEvent {
 pub struct EventKey(pub(super) hmac::Key);
 
 const REJECTED: u8 = 1;
-const CHANGED: u8 = 2;
+const WRITTEN: u8 = 2;
+const CHANGED: u8 = 3;
 /// The bytes of a tag: a truncated HMAC-SHA256.
 const TAG: usize = 16;
 
 impl EventKey {
     /// The message that announces `event`; `None` for [`StoreEvent::Interrupted`], which is none.
     pub fn encode(&self, event: StoreEvent) -> Option<Vec<u8>> {
-        let mut message = Vec::with_capacity(1 + 32 + TAG);
-        match event {
-            StoreEvent::Rejected(GenerationId(id)) => {
-                message.push(REJECTED);
-                message.extend_from_slice(&id);
-            }
-            StoreEvent::Changed(StoreKey(key)) => {
-                message.push(CHANGED);
-                message.extend_from_slice(&key);
-            }
+        let (kind, key, generation) = match event {
+            StoreEvent::Rejected { key, generation } => (REJECTED, key, Some(generation)),
+            StoreEvent::Changed {
+                key,
+                generation: Some(generation),
+            } => (WRITTEN, key, Some(generation)),
+            StoreEvent::Changed {
+                key,
+                generation: None,
+            } => (CHANGED, key, None),
             StoreEvent::Interrupted => return None,
+        };
+        let mut message = Vec::with_capacity(1 + 32 + 16 + TAG);
+        message.push(kind);
+        message.extend_from_slice(&key.0);
+        if let Some(GenerationId(id)) = generation {
+            message.extend_from_slice(&id);
         }
         let tag = self.tag(&message);
         message.extend_from_slice(&tag);
@@ -50,10 +69,24 @@ impl EventKey {
     /// The event that `message` announces; `None` if no replica of this fleet sent it.
     pub fn decode(&self, message: &[u8]) -> Option<StoreEvent> {
         let (body, tag) = message.split_last_chunk::<TAG>()?;
-        aws_lc_rs::constant_time::verify_slices_are_equal(&self.tag(body), tag).ok()?;
-        match body.split_first()? {
-            (&REJECTED, id) => Some(StoreEvent::Rejected(GenerationId(id.try_into().ok()?))),
-            (&CHANGED, key) => Some(StoreEvent::Changed(StoreKey(key.try_into().ok()?))),
+        verify_slices_are_equal(&self.tag(body), tag).ok()?;
+        let (kind, rest) = body.split_first()?;
+        let (key, rest) = rest.split_first_chunk()?;
+        let key = StoreKey(*key);
+        let generation = || rest.try_into().ok().map(GenerationId);
+        match *kind {
+            REJECTED => Some(StoreEvent::Rejected {
+                key,
+                generation: generation()?,
+            }),
+            WRITTEN => Some(StoreEvent::Changed {
+                key,
+                generation: Some(generation()?),
+            }),
+            CHANGED if rest.is_empty() => Some(StoreEvent::Changed {
+                key,
+                generation: None,
+            }),
             _ => None,
         }
     }
@@ -84,9 +117,20 @@ mod tests {
 
     #[test]
     fn a_message_of_this_fleet_is_read_as_it_was_sent() {
+        let (store_key, generation) = (StoreKey([9; 32]), GenerationId([7; 16]));
         for event in [
-            StoreEvent::Rejected(GenerationId([7; 16])),
-            StoreEvent::Changed(StoreKey([9; 32])),
+            StoreEvent::Rejected {
+                key: store_key,
+                generation,
+            },
+            StoreEvent::Changed {
+                key: store_key,
+                generation: Some(generation),
+            },
+            StoreEvent::Changed {
+                key: store_key,
+                generation: None,
+            },
         ] {
             let message = key(1).encode(event).unwrap();
             assert_eq!(key(1).decode(&message), Some(event));

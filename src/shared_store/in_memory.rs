@@ -85,6 +85,20 @@ impl InMemoryStore {
         }
     }
 
+    /// Gives each entry the value of another one.
+    pub fn swap_values(&self) {
+        let mut state = self.state();
+        let mut values: Vec<_> = state
+            .entries
+            .values_mut()
+            .map(|entry| entry.value.take())
+            .collect();
+        values.rotate_left(1);
+        for (entry, value) in state.entries.values_mut().zip(values) {
+            entry.value = value;
+        }
+    }
+
     /// The number of values.
     pub fn values(&self) -> usize {
         let state = self.state();
@@ -170,7 +184,7 @@ impl SharedStore for InMemoryStore {
             }
         };
         if let Some(generation) = rejected {
-            self.tell(StoreEvent::Rejected(generation));
+            self.tell(StoreEvent::Rejected { key, generation });
         }
         Ok(acquired)
     }
@@ -207,7 +221,10 @@ impl SharedStore for InMemoryStore {
                 end: now + ttl,
             });
         }
-        self.tell(StoreEvent::Changed(key));
+        self.tell(StoreEvent::Changed {
+            key,
+            generation: Some(lease),
+        });
         Ok(true)
     }
 
@@ -221,7 +238,10 @@ impl SharedStore for InMemoryStore {
             }
             entry.lease = None;
         }
-        self.tell(StoreEvent::Changed(key));
+        self.tell(StoreEvent::Changed {
+            key,
+            generation: None,
+        });
         Ok(())
     }
 
@@ -232,7 +252,7 @@ impl SharedStore for InMemoryStore {
             let entry = state.entry(key, now);
             entry.value.take_if(|value| value.generation == generation);
         }
-        self.tell(StoreEvent::Rejected(generation));
+        self.tell(StoreEvent::Rejected { key, generation });
         Ok(())
     }
 
@@ -260,7 +280,10 @@ impl SharedStore for InMemoryStore {
                 end: now + ttl,
             });
         }
-        self.tell(StoreEvent::Changed(key));
+        self.tell(StoreEvent::Changed {
+            key,
+            generation: Some(generation),
+        });
         Ok(())
     }
 
@@ -272,7 +295,10 @@ impl SharedStore for InMemoryStore {
             state.entries.remove(&key);
             removed
         };
-        self.tell(StoreEvent::Changed(key));
+        self.tell(StoreEvent::Changed {
+            key,
+            generation: None,
+        });
         Ok(removed)
     }
 

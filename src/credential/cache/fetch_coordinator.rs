@@ -5,7 +5,7 @@ mod exchange;
 
 use std::collections::HashMap;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use moka::policy::EvictionPolicy;
@@ -17,6 +17,7 @@ use super::generation::Generation;
 use super::negative::NegativeEntry;
 use super::receipt::Reported;
 use super::replacement::{Replacement, ReplacementLimit};
+use super::shared::SharedCredentials;
 use super::{Lease, LeaseError, Leased, SourceOptions};
 use crate::bounded_cache::CacheBounds;
 use crate::circuit_breaker::{
@@ -26,6 +27,7 @@ use crate::clock::{Now, SharedClock};
 use crate::credential::Lookup;
 use crate::credential::identity::{Identity, IdentityKey};
 use crate::credential::{CredentialSource, FetchError, SwapRequest};
+use crate::shared_store::{GenerationId, StoreEvent, Unwanted};
 use crate::singleflight::Flight;
 
 /// The most exchanges per source, running or waiting for a permit.
@@ -34,7 +36,59 @@ pub(super) const MAX_FLIGHTS: usize = 4096;
 /// How long an unused entry stays in memory. It has no bearing on whether a credential is valid.
 const IDLE: Duration = Duration::from_mins(15);
 
-type FetchResult = Result<Lease, FetchError>;
+type FetchResult = Result<Obtained, FetchError>;
+
+/// What a flight ends with.
+#[derive(Clone, Debug)]
+struct Obtained {
+    lease: Lease,
+    from: Origin,
+}
+
+/// Where a flight found its lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Origin {
+    Exchange,
+    /// The store of the fleet: another replica fetched it.
+    Store,
+    /// It is the one that was there before.
+    Cache,
+}
+
+/// A generation that a caller wants another one for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Replacing {
+    number: u64,
+    /// Its name in the store of the fleet.
+    shared: Option<GenerationId>,
+    /// Whether the upstream rejected it.
+    reject: bool,
+}
+
+impl Replacing {
+    /// The upstream rejected `lease`.
+    pub(super) fn rejected(lease: &Lease) -> Self {
+        Self {
+            reject: true,
+            ..Self::outdated(lease)
+        }
+    }
+
+    /// `lease` ends soon, or is of no use to this replica.
+    pub(super) fn outdated(lease: &Lease) -> Self {
+        Self {
+            number: lease.generation(),
+            shared: lease.0.shared_generation(),
+            reject: false,
+        }
+    }
+
+    fn unwanted(self) -> Option<Unwanted> {
+        let generation = self.shared?;
+        let reject = self.reject;
+        Some(Unwanted { generation, reject })
+    }
+}
 
 #[derive(Debug)]
 pub(super) struct FetchCoordinator {
@@ -43,6 +97,8 @@ pub(super) struct FetchCoordinator {
     options: SourceOptions,
     clock: SharedClock,
     jitter: Jitter,
+    /// In a fleet with a store.
+    shared: OnceLock<SharedCredentials>,
     generations: AtomicU64,
     breaker: Arc<CircuitBreaker<Identity>>,
     key: IdentityKey,
@@ -100,11 +156,45 @@ impl FetchCoordinator {
             generations: AtomicU64::new(1),
             in_flight: Mutex::default(),
             refusal: Mutex::default(),
+            shared: OnceLock::new(),
             name,
             inner,
             options,
             clock,
             jitter,
+        }
+    }
+
+    /// Shares the credentials with other replicas through `shared`.
+    /// The first call counts.
+    pub(super) fn share(&self, shared: SharedCredentials) {
+        self.shared.get_or_init(|| shared);
+    }
+
+    /// The limits of the cache, and of exchanges.
+    pub(super) fn options(&self) -> &SourceOptions {
+        &self.options
+    }
+
+    /// Another replica has done something to the store.
+    pub(super) fn on_event(&self, event: &StoreEvent) {
+        let Some(shared) = self.shared.get() else {
+            return;
+        };
+        match event {
+            StoreEvent::Rejected { key, generation } => {
+                if let Some(rejected) = shared.rejected_by_others(*key, *generation) {
+                    self.mark_outdated(&rejected, self.now());
+                }
+            }
+            StoreEvent::Changed { key, generation } => {
+                shared.wake(key);
+                if let Some(older) = generation.and_then(|new| shared.other_than(*key, new)) {
+                    older.mark_superseded();
+                }
+            }
+            // Any of them may have been rejected or replaced.
+            StoreEvent::Interrupted => shared.all().iter().for_each(|g| g.mark_superseded()),
         }
     }
 
@@ -149,21 +239,28 @@ impl FetchCoordinator {
     }
 
     /// The slow path: returns the current generation if there is a usable one by now other than
-    /// `rejected`; else a cached error; else the result of an exchange, joined or started now.
+    /// the one it replaces; else a cached error; else the result of an exchange, joined or started now.
     pub(super) async fn obtain(
         self: &Arc<Self>,
         identity: Identity,
         request: &SwapRequest,
-        rejected: Option<u64>,
+        replacing: Option<Replacing>,
     ) -> Result<Leased, LeaseError> {
-        let (flight, lookup) = match self.join_or_start(identity, request, rejected)? {
+        let (flight, lookup) = match self.join_or_start(identity, request, replacing)? {
             Joined::Cached(leased) => return Ok(leased),
             Joined::Flight(flight, lookup) => (flight, lookup),
         };
         let result = flight.wait().await;
         match result.unwrap_or_else(|| Err(abandoned())) {
-            Ok(lease) => Ok(Leased { lease, lookup }),
-            Err(cause) => match self.kept(identity, rejected) {
+            Ok(Obtained { lease, from }) => {
+                let lookup = match (lookup, from) {
+                    (Lookup::Fetched, Origin::Store) => Lookup::Shared,
+                    (Lookup::Fetched, Origin::Cache) => Lookup::Hit,
+                    (lookup, _) => lookup,
+                };
+                Ok(Leased { lease, lookup })
+            }
+            Err(cause) => match self.kept(identity, replacing) {
                 Some(leased) => Ok(leased),
                 None => Err(LeaseError {
                     cause,
@@ -175,9 +272,10 @@ impl FetchCoordinator {
 
     /// The generation that stays in use after an exchange has failed, unless it is the one that
     /// the caller wants replaced.
-    fn kept(&self, identity: Identity, rejected: Option<u64>) -> Option<Leased> {
+    fn kept(&self, identity: Identity, replacing: Option<Replacing>) -> Option<Leased> {
         let generation = self.current.get(&identity)?;
-        let good = Some(generation.number) != rejected && generation.is_usable(self.now());
+        let replaced = replacing.map(|replacing| replacing.number);
+        let good = Some(generation.number) != replaced && generation.is_usable(self.now());
         good.then(|| Leased::from_cache(generation))
     }
 
@@ -191,7 +289,8 @@ impl FetchCoordinator {
         rejected: &Lease,
     ) -> Result<Replacement, LeaseError> {
         if self.may_replace(identity, caller, request, rejected.generation()) {
-            let replaced = self.obtain(identity, request, Some(rejected.generation()));
+            let replacing = Some(Replacing::rejected(rejected));
+            let replaced = self.obtain(identity, request, replacing);
             replaced.await.map(Replacement::New)
         } else {
             Ok(Replacement::StillRejected)
@@ -268,7 +367,8 @@ impl FetchCoordinator {
         {
             return;
         }
-        self.mark_rejected(rejected, now);
+        self.mark_outdated(rejected, now);
+        self.tell_rejected(rejected);
     }
 
     /// Like [`Self::invalidate`], for a generation of which only the number is known.
@@ -290,15 +390,25 @@ impl FetchCoordinator {
         {
             return Reported::Limited;
         }
-        self.mark_rejected(&current, now);
+        self.mark_outdated(&current, now);
+        self.tell_rejected(&current);
         Reported::Replaced
     }
 
-    fn mark_rejected(&self, rejected: &Generation, now: Now) {
+    /// Tells the other replicas, if `rejected` is in the store.
+    fn tell_rejected(&self, rejected: &Generation) {
+        if let (Some(shared), Some(name)) = (self.shared.get(), rejected.shared_name()) {
+            shared.reject(name);
+        }
+    }
+
+    /// Makes the next lease replace `generation`; at a source that all callers share, without waiting
+    /// for the new one.
+    fn mark_outdated(&self, generation: &Generation, now: Now) {
         if self.inner.is_shared() {
-            rejected.renew_later(now.monotonic);
+            generation.renew_later(now.monotonic);
         } else {
-            rejected.reject();
+            generation.mark_outdated();
         }
     }
 
@@ -306,25 +416,35 @@ impl FetchCoordinator {
         self: &Arc<Self>,
         identity: Identity,
         request: &SwapRequest,
-        rejected: Option<u64>,
+        replacing: Option<Replacing>,
     ) -> Result<Joined, LeaseError> {
         let now = self.now();
         let in_flight = self.in_flight();
         let current = self.current.get(&identity);
         if let Some(generation) = &current {
+            let replaced = replacing.map(|replacing| replacing.number);
             if !generation.is_usable(now) {
                 self.forget(identity, generation);
-            } else if Some(generation.number) != rejected && generation.is_in_use(now) {
+            } else if Some(generation.number) != replaced && generation.is_in_use(now) {
                 return Ok(Joined::Cached(Leased::from_cache(Arc::clone(generation))));
             }
         }
         if let Some(flight) = in_flight.get(&identity) {
             return Ok(Joined::Flight(flight.clone(), Lookup::Joined));
         }
-        match self.start(in_flight, identity, request, now) {
+        if let Some(current) = &current
+            && current.is_superseded()
+            && replacing.is_none_or(|replacing| replacing.number != current.number)
+        {
+            let flight = self.start_look_up(in_flight, identity, request);
+            return Ok(Joined::Flight(flight, Lookup::Fetched));
+        }
+        let unwanted = replacing.and_then(Replacing::unwanted);
+        let unwanted = unwanted.or_else(|| current.as_deref().and_then(Generation::unwanted));
+        match self.start(in_flight, identity, request, unwanted, now) {
             Ok(flight) => Ok(Joined::Flight(flight, Lookup::Fetched)),
             Err(error) => self
-                .kept(identity, rejected)
+                .kept(identity, replacing)
                 .map(Joined::Cached)
                 .ok_or(error),
         }
@@ -351,7 +471,8 @@ impl FetchCoordinator {
             return;
         }
         // If it cannot start, it is postponed.
-        drop(self.start(in_flight, identity, request, now));
+        let unwanted = generation.unwanted();
+        drop(self.start(in_flight, identity, request, unwanted, now));
     }
 
     /// Fails if the source must not be contacted for `attempt` now.

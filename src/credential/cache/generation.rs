@@ -4,8 +4,10 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::CacheLimits;
+use super::shared::SharedName;
 use crate::clock::{Now, UnixMillis};
 use crate::credential::{Credential, Issued};
+use crate::shared_store::{GenerationId, Unwanted};
 
 /// A credential is retired this long before it expires, so that a request signed with it
 /// still arrives in time; a tenth of its lifetime if that is shorter.
@@ -24,20 +26,24 @@ pub(super) struct Generation {
     /// Monotonic milliseconds; [`CLAIMED`] while a renewal is being started.
     renew_at: AtomicU64,
     stale: AtomicBool,
-    /// [`IN_USE`], [`REJECTED`] or [`RETIRED`]; only increases, except in
+    /// [`IN_USE`], [`SUPERSEDED`], [`OUTDATED`] or [`RETIRED`]; only increases, except in
     /// [`Generation::keep_in_use`].
     state: AtomicU8,
+    /// Where it is in the store of the fleet.
+    shared: Option<Box<SharedName>>,
 }
 
 const CLAIMED: u64 = u64::MAX;
 
 /// The cache returns it.
 const IN_USE: u8 = 0;
+/// Another replica has a newer one. The next lease is that one, if it is in the store of the fleet.
+const SUPERSEDED: u8 = 1;
 /// The upstream answered 401 to it. The next lease replaces it, and returns it only if there is
 /// no replacement to be had.
-const REJECTED: u8 = 1;
+const OUTDATED: u8 = 2;
 /// Replaced, or the source would no longer issue it.
-const RETIRED: u8 = 2;
+const RETIRED: u8 = 3;
 
 impl Generation {
     /// The generation for `issued`, received at `now`. `jitter` (0 to 1) spreads renewals over the last quarter
@@ -74,7 +80,32 @@ impl Generation {
             renew_at: AtomicU64::new(millis(monotonic_end.saturating_sub(ahead))),
             stale: AtomicBool::new(false),
             state: AtomicU8::new(IN_USE),
+            shared: None,
         }
+    }
+
+    /// Under `name` in the store of the fleet, if there is one.
+    pub(super) fn named(mut self, name: Option<SharedName>) -> Self {
+        self.shared = name.map(Box::new);
+        self
+    }
+
+    /// Where it is in the store of the fleet, if anywhere.
+    pub(super) fn shared_name(&self) -> Option<SharedName> {
+        self.shared.as_deref().copied()
+    }
+
+    /// Its name in the store of the fleet, if it has one.
+    pub(super) fn shared_generation(&self) -> Option<GenerationId> {
+        self.shared.as_ref().map(|name| name.generation)
+    }
+
+    /// What the store need not return to one who wants a newer generation than this.
+    pub(super) fn unwanted(&self) -> Option<Unwanted> {
+        self.shared_generation().map(|generation| Unwanted {
+            generation,
+            reject: false,
+        })
     }
 
     /// A credential that was issued elsewhere and cannot be renewed here.
@@ -86,7 +117,8 @@ impl Generation {
 
     /// The memory that it takes, in bytes.
     pub(super) fn heap_size(&self) -> usize {
-        size_of::<Self>() + self.credential.heap_size()
+        let shared = self.shared.as_deref().map_or(0, size_of_val);
+        size_of::<Self>() + self.credential.heap_size() + shared
     }
 
     /// Whether the cache may return the credential without asking for another one.
@@ -114,18 +146,39 @@ impl Generation {
         self.state.store(RETIRED, Ordering::Release);
     }
 
-    /// Makes the next lease replace the credential, because the upstream rejected it.
-    pub(super) fn reject(&self) {
-        self.state.fetch_max(REJECTED, Ordering::AcqRel);
+    /// Makes the next lease replace the credential.
+    pub(super) fn mark_outdated(&self) {
+        self.state.fetch_max(OUTDATED, Ordering::AcqRel);
     }
 
-    /// Undoes [`Self::reject`], because there is no replacement to be had at present.
+    /// Makes the next lease look for a newer one in the store of the fleet. If this replica went on with
+    /// the older one and the upstream rejected that, the newer one might be no better, and the request
+    /// is replayed only once.
+    pub(super) fn mark_superseded(&self) {
+        let _ = self.state.fetch_max(SUPERSEDED, Ordering::AcqRel);
+    }
+
+    /// Whether [`Self::mark_superseded`] was called, and it has not been rejected.
+    pub(super) fn is_superseded(&self) -> bool {
+        self.state.load(Ordering::Acquire) == SUPERSEDED
+    }
+
+    /// Undoes [`Self::mark_outdated`] and [`Self::mark_superseded`], because there is no replacement to be had at present.
     pub(super) fn keep_in_use(&self) {
-        let (from, to) = (REJECTED, IN_USE);
-        // It fails if the credential was not rejected, or is retired by now.
+        self.restore(OUTDATED);
+        self.restore(SUPERSEDED);
+    }
+
+    /// Undoes [`Self::mark_superseded`], because there is no newer one.
+    pub(super) fn keep_superseded(&self) {
+        self.restore(SUPERSEDED);
+    }
+
+    fn restore(&self, from: u8) {
+        // It fails in any other state.
         let _ = self
             .state
-            .compare_exchange(from, to, Ordering::AcqRel, Ordering::Relaxed);
+            .compare_exchange(from, IN_USE, Ordering::AcqRel, Ordering::Relaxed);
     }
 
     /// Whether a renewal has failed since this credential was issued.
@@ -165,7 +218,12 @@ fn is_due(renew_at: u64, now: Now) -> bool {
     renew_at <= millis(now.monotonic) && renew_at != CLAIMED
 }
 
-fn usable_life(expires_at: Option<UnixMillis>, now: UnixMillis, max_age: Duration) -> Duration {
+/// How long a credential that expires at `expires_at`, and is at most `max_age` old, is of use.
+pub(super) fn usable_life(
+    expires_at: Option<UnixMillis>,
+    now: UnixMillis,
+    max_age: Duration,
+) -> Duration {
     let Some(expires_at) = expires_at else {
         return max_age;
     };
@@ -198,6 +256,7 @@ mod tests {
         let issued = Issued {
             credential: Credential::Bearer(SecretString::from("x")),
             expires_at: life.map(|secs| START.plus(Duration::from_secs(secs))),
+            original: None,
         };
         let now = Now {
             wall: START,

@@ -1,3 +1,4 @@
+mod fleet;
 mod lasting_lease;
 mod lease_memo;
 mod receipt;
@@ -202,6 +203,7 @@ impl Fixture {
         Ok(Issued {
             credential: Credential::Bearer(SecretString::from(text)),
             expires_at: Some(self.clock.now().plus(Duration::from_secs(life))),
+            original: None,
         })
     }
 }
@@ -399,6 +401,7 @@ async fn a_permanent_credential_is_fetched_again_after_max_age() {
     let permanent = Ok(Issued {
         credential: Credential::Bearer(SecretString::from("one")),
         expires_at: None,
+        original: None,
     });
     fixture.fetched(&user("ann"), permanent).await.unwrap();
     fixture.advance(3600);
@@ -1065,6 +1068,7 @@ impl CredentialSource for CountingSource {
         Ok(Issued {
             credential: Credential::Bearer(SecretString::from("x")),
             expires_at: None,
+            original: None,
         })
     }
 }

@@ -42,6 +42,7 @@ impl CredentialSource for StaticSource {
                 signer: Box::new(Signer::new(&credentials).unwrap()),
             },
             expires_at: None,
+            original: None,
         })
     }
 }

@@ -41,6 +41,7 @@ impl CredentialSource for SignInSource {
         Ok(Issued {
             credential: Credential::Bearer(SecretString::new(format!("token-{number}"))),
             expires_at: None,
+            original: None,
         })
     }
 

@@ -273,6 +273,7 @@ impl CredentialSource for TokenGrant {
         Ok(Issued {
             credential: Credential::Bearer(response.access_token),
             expires_at: response.expires_at,
+            original: None,
         })
     }
 }

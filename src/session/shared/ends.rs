@@ -8,7 +8,7 @@ use futures::future::join_all;
 use zeroize::Zeroizing;
 
 use crate::clock::{Now, UnixMillis};
-use crate::session::codec::{Reader, Writer};
+use crate::codec::{Reader, Writer};
 use crate::session::{Ended, SessionId, UserSession};
 use crate::shared_store::{
     Fleet, FleetKeyError, GenerationId, KeyHasher, Namespace, SharedStore, StoreError, StoreKey,

@@ -165,6 +165,7 @@ impl CredentialSource for Provider {
             Answer::Ok => Ok(Issued {
                 credential: Credential::Bearer(SecretString::from("x")),
                 expires_at: Some(self.clock.now().plus(Duration::from_mins(15))),
+                original: None,
             }),
             Answer::Status403 => Err(FetchError::Refused("status 403".into())),
             Answer::Status500 | Answer::Hang => Err(unavailable(None)),

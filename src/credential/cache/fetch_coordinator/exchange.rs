@@ -5,8 +5,11 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use super::super::generation::usable_life;
+use super::super::shared::{self, SharedCredentials, SharedName};
 use super::{
     FetchCoordinator, FetchResult, Generation, InFlight, Lease, LeaseError, NegativeEntry,
+    Obtained, Origin,
 };
 use crate::circuit_breaker::{Call, Outcome, Rejected};
 use crate::clock::Now;
@@ -14,6 +17,7 @@ use crate::credential::ExchangeResult;
 use crate::credential::identity::Identity;
 use crate::credential::{FetchError, Issued, SwapRequest};
 use crate::label::Label;
+use crate::shared_store::Unwanted;
 use crate::singleflight::Flight;
 use crate::trace::{self, Attribute, SpanKind};
 
@@ -22,7 +26,12 @@ const RENEWAL_PAUSE: Duration = Duration::from_secs(5);
 
 /// The result of an exchange.
 enum Exchange {
-    Ended(Result<Issued, FetchError>),
+    /// The name is that in the store of the fleet, if there is one.
+    Ended(Result<Issued, FetchError>, Option<SharedName>),
+    /// Another replica has made it.
+    Shared(Issued, SharedName),
+    /// Only the store of the fleet was looked at, and there is nothing.
+    NotFound(FetchError),
     /// The source was not contacted, so this says nothing about its health.
     NotAttempted(FetchError),
 }
@@ -33,25 +42,54 @@ impl FetchCoordinator {
     /// the exchange cannot start now, the current credential stays in use.
     pub(super) fn start(
         self: &Arc<Self>,
+        in_flight: MutexGuard<'_, InFlight>,
+        identity: Identity,
+        request: &SwapRequest,
+        unwanted: Option<Unwanted>,
+        now: Now,
+    ) -> Result<Flight<FetchResult>, LeaseError> {
+        let begun = self.begin(identity, request, now).inspect_err(|error| {
+            let at = now.monotonic.saturating_add(renewal_pause(&error.cause));
+            self.postpone_renewal(identity, at);
+        });
+        let begun = match begun {
+            Ok(call) => Ok(call),
+            Err(error) if self.is_worth_a_look(identity, now) => Err(error.cause),
+            Err(error) => return Err(error),
+        };
+        Ok(self.launch(in_flight, identity, request, begun, unwanted))
+    }
+
+    /// Looks in the store of the fleet for something newer than the current credential.
+    pub(super) fn start_look_up(
+        self: &Arc<Self>,
+        in_flight: MutexGuard<'_, InFlight>,
+        identity: Identity,
+        request: &SwapRequest,
+    ) -> Flight<FetchResult> {
+        self.launch(in_flight, identity, request, Err(abandoned()), None)
+    }
+
+    /// Registers a flight and starts it. Without a call, it only looks in the store of the fleet; the error
+    /// is what it ends with if there is nothing.
+    fn launch(
+        self: &Arc<Self>,
         mut in_flight: MutexGuard<'_, InFlight>,
         identity: Identity,
         request: &SwapRequest,
-        now: Now,
-    ) -> Result<Flight<FetchResult>, LeaseError> {
-        let call = self.begin(identity, request, now).inspect_err(|error| {
-            let at = now.monotonic.saturating_add(renewal_pause(&error.cause));
-            self.postpone_renewal(identity, at);
-        })?;
+        begun: Result<Call<Identity>, FetchError>,
+        unwanted: Option<Unwanted>,
+    ) -> Flight<FetchResult> {
         let coordinator = Arc::clone(self);
-        let exchange = self.exchange_within_span(call, request.clone());
+        let exchange = self.exchange_within_span(begun, request.clone(), unwanted);
         let (flight, task) = Flight::new(exchange, move |exchange| {
-            let exchange = exchange.unwrap_or_else(|| Exchange::Ended(Err(abandoned())));
+            let exchange = exchange.unwrap_or_else(|| Exchange::Ended(Err(abandoned()), None));
             coordinator.complete(identity, exchange)
         });
         in_flight.insert(identity, flight.clone());
         drop(in_flight);
         tokio::spawn(task);
-        Ok(flight)
+        flight
     }
 
     fn begin(
@@ -70,26 +108,92 @@ impl FetchCoordinator {
     /// inherit it.
     fn exchange_within_span(
         self: &Arc<Self>,
-        call: Call<Identity>,
+        begun: Result<Call<Identity>, FetchError>,
         request: SwapRequest,
+        unwanted: Option<Unwanted>,
     ) -> impl Future<Output = Exchange> + Send + use<> {
         let coordinator = Arc::clone(self);
         let parent = trace::current_span();
         async move {
-            match parent {
-                None => coordinator.exchange(call, &request).await,
-                Some(parent) => {
-                    Box::pin(trace::in_span(parent, coordinator.exchange(call, &request))).await
+            let exchange = async {
+                match begun {
+                    Ok(call) => coordinator.exchange(call, &request, unwanted).await,
+                    Err(cause) => coordinator.look_up(cause, &request).await,
                 }
+            };
+            match parent {
+                None => exchange.await,
+                Some(parent) => Box::pin(trace::in_span(parent, exchange)).await,
             }
         }
     }
 
-    async fn exchange(&self, call: Call<Identity>, request: &SwapRequest) -> Exchange {
+    /// Looks in the store of the fleet first, if there is one; then makes the exchange.
+    async fn exchange(
+        &self,
+        call: Call<Identity>,
+        request: &SwapRequest,
+        unwanted: Option<Unwanted>,
+    ) -> Exchange {
+        let Some((shared, entry)) = self.shared_entry(request) else {
+            return self.exchange_alone(call, request).await;
+        };
+        let patience = self.options.timeout;
+        let now = || self.now();
+        match shared.obtain(entry, unwanted, patience, now).await {
+            shared::Obtained::Value(issued, name) => Exchange::Shared(issued, name),
+            shared::Obtained::Alone => self.exchange_alone(call, request).await,
+            shared::Obtained::Lease(lease) => {
+                let exchange = self.exchange_alone(call, request);
+                let exchange = shared.while_held(&lease, exchange).await;
+                let Exchange::Ended(Ok(issued), _) = exchange else {
+                    return exchange;
+                };
+                let max_age = self.options.limits.max_age;
+                let life = usable_life(issued.expires_at, self.now().wall, max_age);
+                let name = shared.complete(lease, &issued, life).await;
+                Exchange::Ended(Ok(issued), Some(name))
+            }
+        }
+    }
+
+    /// Whether another replica may have what this one cannot fetch now: the circuit to the source is open
+    /// here, there is no credential of `identity`, and the source has not refused it lately.
+    fn is_worth_a_look(&self, identity: Identity, now: Now) -> bool {
+        let is_in_use = || {
+            let current = self.current.get(&identity);
+            current.is_some_and(|current| current.is_usable(now))
+        };
+        let negative = || {
+            let entry = self.negatives.get(&identity);
+            entry.is_some_and(|entry| entry.until > now.monotonic)
+        };
+        self.shared.get().is_some() && !is_in_use() && !negative()
+    }
+
+    /// A credential from the store of the fleet, in place of an exchange that is not attempted.
+    async fn look_up(&self, cause: FetchError, request: &SwapRequest) -> Exchange {
+        let found = match self.shared_entry(request) {
+            Some((shared, entry)) => shared.look_up(entry, self.now()).await,
+            None => None,
+        };
+        match found {
+            Some((issued, name)) => Exchange::Shared(issued, name),
+            None => Exchange::NotFound(cause),
+        }
+    }
+
+    fn shared_entry(&self, request: &SwapRequest) -> Option<(&SharedCredentials, shared::Entry)> {
+        let shared = self.shared.get()?;
+        let entry = shared.entry(&self.name, self.inner(), request)?;
+        Some((shared, entry))
+    }
+
+    async fn exchange_alone(&self, call: Call<Identity>, request: &SwapRequest) -> Exchange {
         let repeatable = self.inner.retries_are_safe();
         let fetched = call.run(repeatable, |left| self.fetch(request, left), outcome);
         match fetched.await {
-            Ok(fetched) => Exchange::Ended(fetched),
+            Ok(fetched) => Exchange::Ended(fetched, None),
             Err(rejected) => Exchange::NotAttempted(self.not_attempted(rejected)),
         }
     }
@@ -167,14 +271,31 @@ impl FetchCoordinator {
     /// Records the result of an exchange and ends its flight, in one step under the lock.
     fn complete(&self, identity: Identity, exchange: Exchange) -> FetchResult {
         let now = self.now();
-        if let Exchange::Ended(fetched) = &exchange {
+        if let Exchange::Ended(fetched, _) = &exchange {
             self.note_refusal(fetched);
         }
         let mut in_flight = self.in_flight();
         in_flight.remove(&identity);
         match exchange {
-            Exchange::Ended(Ok(issued)) => Ok(self.install(identity, issued, now)),
-            Exchange::Ended(Err(error)) => {
+            Exchange::Ended(Ok(issued), name) => Ok(Obtained {
+                lease: self.install(identity, issued, name, now),
+                from: Origin::Exchange,
+            }),
+            Exchange::Shared(issued, name) => Ok(Obtained {
+                lease: self.install(identity, issued, Some(name), now),
+                from: Origin::Store,
+            }),
+            Exchange::NotFound(error) => {
+                let current = self.current.get(&identity);
+                let kept = current.filter(|current| current.is_usable(now));
+                let current = kept.ok_or(error)?;
+                current.keep_superseded();
+                Ok(Obtained {
+                    lease: Lease(current),
+                    from: Origin::Cache,
+                })
+            }
+            Exchange::Ended(Err(error), _) => {
                 self.record_failure(identity, &error, now);
                 Err(error)
             }
@@ -188,11 +309,20 @@ impl FetchCoordinator {
         }
     }
 
-    fn install(&self, identity: Identity, issued: Issued, now: Now) -> Lease {
+    fn install(
+        &self,
+        identity: Identity,
+        issued: Issued,
+        name: Option<SharedName>,
+        now: Now,
+    ) -> Lease {
         let number = self.generations.fetch_add(1, Ordering::Relaxed);
         let limits = &self.options.limits;
         let generation = Generation::new(issued, number, now, limits, self.jitter.share());
-        let generation = Arc::new(generation);
+        let generation = Arc::new(generation.named(name));
+        if let (Some(shared), Some(name)) = (self.shared.get(), name) {
+            shared.installed(name, &generation);
+        }
         self.negatives.invalidate(&identity);
         if generation.is_usable(now) {
             if let Some(old) = self.current.get(&identity) {

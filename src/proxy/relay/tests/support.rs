@@ -74,6 +74,7 @@ impl CredentialSource for ScriptedSource {
                 signer: Box::new(Signer::new(&credentials).unwrap()),
             },
             expires_at: None,
+            original: None,
         })
     }
 }

@@ -1,4 +1,4 @@
-//! A compact binary encoding: variable-length integers, byte strings after their length, and tokens.
+//! A compact binary encoding for what is sealed: variable-length integers, byte strings after their length, and tokens.
 //!
 //! A JWT is packed: its segments, decoded from base64url. Sealing encodes them again, so that a token
 //! takes as many bytes in the cookie as it has, instead of a third more.
@@ -18,30 +18,33 @@ const MAX_SEGMENTS: usize = 5;
 
 /// Writes values one after the other.
 #[derive(Default)]
-pub(super) struct Writer(Zeroizing<Vec<u8>>);
+pub struct Writer(Zeroizing<Vec<u8>>);
 
 impl Writer {
-    pub(super) fn with_capacity(capacity: usize) -> Self {
+    /// A writer with room for `capacity` bytes.
+    pub fn with_capacity(capacity: usize) -> Self {
         Self(Zeroizing::new(Vec::with_capacity(capacity)))
     }
 
-    pub(super) fn finish(self) -> Zeroizing<Vec<u8>> {
+    /// What was written.
+    pub fn finish(self) -> Zeroizing<Vec<u8>> {
         self.0
     }
 
-    pub(super) fn byte(&mut self, byte: u8) {
+    /// One byte.
+    pub fn byte(&mut self, byte: u8) {
         self.reserve(1);
         self.0.push(byte);
     }
 
     /// Bytes without their length.
-    pub(super) fn fixed(&mut self, bytes: &[u8]) {
+    pub fn fixed(&mut self, bytes: &[u8]) {
         self.reserve(bytes.len());
         self.0.extend_from_slice(bytes);
     }
 
     /// LEB128: seven bits in each byte, least significant first.
-    pub(super) fn number(&mut self, mut number: u64) {
+    pub fn number(&mut self, mut number: u64) {
         loop {
             // The mask leaves seven bits.
             let low = (number & 0x7f) as u8;
@@ -54,23 +57,27 @@ impl Writer {
         }
     }
 
-    pub(super) fn bytes(&mut self, bytes: &[u8]) {
+    /// Bytes after their length.
+    pub fn bytes(&mut self, bytes: &[u8]) {
         self.number(bytes.len() as u64);
         self.fixed(bytes);
     }
 
-    pub(super) fn text(&mut self, text: &str) {
+    /// Text after its length in bytes.
+    pub fn text(&mut self, text: &str) {
         self.bytes(text.as_bytes());
     }
 
-    pub(super) fn optional<T: ?Sized>(&mut self, value: Option<&T>, write: impl Fn(&mut Self, &T)) {
+    /// A value that may be absent.
+    pub fn optional<T: ?Sized>(&mut self, value: Option<&T>, write: impl Fn(&mut Self, &T)) {
         self.byte(u8::from(value.is_some()));
         if let Some(value) = value {
             write(self, value);
         }
     }
 
-    pub(super) fn token(&mut self, token: &str) {
+    /// A token, packed if it is a JWT.
+    pub fn token(&mut self, token: &str) {
         let Some(segments) = unpack(token) else {
             self.byte(RAW);
             self.text(token);
@@ -109,31 +116,35 @@ fn unpack(token: &str) -> Option<Vec<Zeroizing<Vec<u8>>>> {
 /// Reads what [`Writer`] wrote. Every method returns `None` at the first byte that it cannot have
 /// written.
 #[derive(Clone, Copy)]
-pub(super) struct Reader<'b>(&'b [u8]);
+pub struct Reader<'b>(&'b [u8]);
 
 impl<'b> Reader<'b> {
-    pub(super) fn new(bytes: &'b [u8]) -> Self {
+    /// Reads `bytes` from the beginning.
+    pub fn new(bytes: &'b [u8]) -> Self {
         Self(bytes)
     }
 
     /// Whether everything has been read.
-    pub(super) fn is_at_end(&self) -> bool {
+    pub fn is_at_end(&self) -> bool {
         self.0.is_empty()
     }
 
-    pub(super) fn byte(&mut self) -> Option<u8> {
+    /// See [`Writer::byte`].
+    pub fn byte(&mut self) -> Option<u8> {
         let (byte, rest) = self.0.split_first()?;
         self.0 = rest;
         Some(*byte)
     }
 
-    pub(super) fn fixed<const N: usize>(&mut self) -> Option<[u8; N]> {
+    /// See [`Writer::fixed`].
+    pub fn fixed<const N: usize>(&mut self) -> Option<[u8; N]> {
         let (bytes, rest) = self.0.split_first_chunk()?;
         self.0 = rest;
         Some(*bytes)
     }
 
-    pub(super) fn number(&mut self) -> Option<u64> {
+    /// See [`Writer::number`].
+    pub fn number(&mut self) -> Option<u64> {
         let mut number = 0_u64;
         for shift in (0..64).step_by(7) {
             let byte = self.byte()?;
@@ -149,23 +160,22 @@ impl<'b> Reader<'b> {
         None
     }
 
-    pub(super) fn bytes(&mut self) -> Option<&'b [u8]> {
+    /// See [`Writer::bytes`].
+    pub fn bytes(&mut self) -> Option<&'b [u8]> {
         let length = usize::try_from(self.number()?).ok()?;
         let (bytes, rest) = self.0.split_at_checked(length)?;
         self.0 = rest;
         Some(bytes)
     }
 
-    pub(super) fn text(&mut self) -> Option<&'b str> {
+    /// See [`Writer::text`].
+    pub fn text(&mut self) -> Option<&'b str> {
         std::str::from_utf8(self.bytes()?).ok()
     }
 
     /// `Some(None)` for an absent value.
     #[allow(clippy::option_option)]
-    pub(super) fn optional<T>(
-        &mut self,
-        read: impl FnOnce(&mut Self) -> Option<T>,
-    ) -> Option<Option<T>> {
+    pub fn optional<T>(&mut self, read: impl FnOnce(&mut Self) -> Option<T>) -> Option<Option<T>> {
         match self.byte()? {
             0 => Some(None),
             1 => read(self).map(Some),
@@ -173,7 +183,8 @@ impl<'b> Reader<'b> {
         }
     }
 
-    pub(super) fn token(&mut self) -> Option<SecretString> {
+    /// See [`Writer::token`].
+    pub fn token(&mut self) -> Option<SecretString> {
         match self.byte()? {
             RAW => self.text().map(SecretString::from),
             PACKED => self.packed(),
