@@ -52,7 +52,7 @@ use url::Url;
 use crate::circuit_breaker::{CircuitBreaker, Jitter, Limits};
 use crate::clock::{Now, SharedClock};
 use crate::header_fields::HeaderFields;
-use crate::shared_store::Fleet;
+use crate::shared_store::{Fleet, StoreEvent};
 use crate::signin::AuthorizationRequest;
 use cookie::{Found, Names};
 use renewals::Renewals;
@@ -453,6 +453,13 @@ impl Sessions {
         let rejected = revocations.end_session(session, Ended::Credentials, now);
         self.inner.tell_rejected(session, now);
         rejected >= MAX_REJECTED && session.signed_in_at.until(now.wall) < JUST_SIGNED_IN
+    }
+
+    /// Handles news from the shared store: what the other replicas did, and this one.
+    pub fn on_event(&self, event: &StoreEvent) {
+        if let Some(shared) = &self.inner.shared {
+            shared.on_event(event);
+        }
     }
 
     /// The removal of the session cookie.

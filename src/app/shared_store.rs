@@ -17,6 +17,7 @@ use crate::metrics::SharedStoreMetrics;
 use crate::network::Network;
 use crate::remote::shared_store::RedisStore;
 use crate::secret::SecretRef;
+use crate::session::Sessions;
 use crate::shared_store::{Fleet, FleetKeys, Guard, SharedStore, StoreEvent};
 
 pub(super) use section::section;
@@ -31,10 +32,11 @@ pub(super) struct Shared {
     recipients: ArcSwap<Recipients>,
 }
 
-/// Who is told about events, besides sessions, which listen by themselves.
+/// Who is told about events.
 #[derive(Default)]
 pub(super) struct Recipients {
     pub(super) sources: Vec<Arc<CachedSource>>,
+    pub(super) sessions: Vec<Arc<Sessions>>,
 }
 
 /// Which store a component uses, as a part of what it is built from. Two are equal if they are the same
@@ -130,6 +132,9 @@ impl Recipients {
     fn on_event(&self, event: &StoreEvent) {
         for source in &self.sources {
             source.on_event(event);
+        }
+        for sessions in &self.sessions {
+            sessions.on_event(event);
         }
     }
 }

@@ -13,14 +13,13 @@ pub(super) use claim::{Claim, Claimed, Saved};
 pub(super) use ends::Which;
 
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use tokio::sync::Semaphore;
-use tokio::task::AbortHandle;
 use zeroize::Zeroizing;
 
 use super::record;
@@ -32,7 +31,8 @@ use crate::clock::{Now, SharedClock, UnixMillis};
 use crate::codec::{Reader, Writer};
 use crate::secret::KEY_BYTES;
 use crate::shared_store::{
-    Acquired, Fleet, GenerationId, Namespace, SharedStore, StoreError, StoreKey, Unwanted,
+    Acquired, Fleet, GenerationId, Namespace, SharedStore, StoreError, StoreEvent, StoreKey,
+    Unwanted,
 };
 use ends::Ends;
 use watch::{Freshness, Watches};
@@ -92,7 +92,6 @@ pub(super) struct Shared {
     /// What was read of each session.
     seen: Cache<SessionId, Arc<Seen>>,
     watches: Arc<Watches>,
-    listener: OnceLock<Listener>,
     idle: Duration,
     lifetime: Duration,
     /// The time limit of a request to the provider.
@@ -113,15 +112,6 @@ enum Found {
     Nothing,
     /// That the session, which is in a cookie, has not ended.
     NotEnded,
-}
-
-/// The task that handles events.
-struct Listener(AbortHandle);
-
-impl Drop for Listener {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
 }
 
 impl Ticket {
@@ -209,7 +199,6 @@ impl Shared {
             // The default policy may refuse what has not been looked up before.
             seen: seen.eviction_policy(EvictionPolicy::lru()).build(),
             watches: Arc::default(),
-            listener: OnceLock::new(),
             idle: settings.idle,
             lifetime: settings.lifetime,
             timeout: settings.timeout,
@@ -218,18 +207,13 @@ impl Shared {
         })
     }
 
-    /// Begins to handle events, before anything is remembered of the store.
-    fn listen(&self) {
-        self.listener.get_or_init(|| {
-            let events = self.store.events();
-            let task = tokio::spawn(Arc::clone(&self.watches).listen(events));
-            Listener(task.abort_handle())
-        });
+    /// Handles news from the store.
+    pub(super) fn on_event(&self, event: &StoreEvent) {
+        self.watches.on_event(event);
     }
 
     /// Opens the session of `ticket`. Does not ask the store if it was read a moment ago.
     pub(super) async fn open(&self, ticket: &Ticket, now: Now) -> Looked {
-        self.listen();
         let seen = self.seen.get(&ticket.id);
         if let Some(seen) = &seen
             && self.watches.is_fresh(&seen.freshness, now)
@@ -250,6 +234,9 @@ impl Shared {
             self.remember(ticket.id, Found::Nothing, freshness);
             return Ok(Looked::Ended(Ended::Invalid));
         };
+        if let Some(entry) = &session.entry {
+            freshness.knows(entry.generation);
+        }
         let session = Arc::new(session);
         if let Some(ended) = self.ended(&session, &freshness, now).await? {
             // What was read before must not stand in for it when the store fails.
@@ -270,7 +257,6 @@ impl Shared {
         session: &UserSession,
         now: Now,
     ) -> Result<Option<Ended>, StoreError> {
-        self.listen();
         let seen = self.seen.get(&session.id);
         if let Some(seen) = &seen
             && self.watches.is_fresh(&seen.freshness, now)
@@ -363,7 +349,7 @@ impl Shared {
         mut session: UserSession,
         ticket: Ticket,
         now: Now,
-    ) -> Result<UserSession, SaveError> {
+    ) -> Result<Arc<UserSession>, SaveError> {
         let key = self.record_keys(ticket.id).first().copied();
         let key = key.ok_or(StoreError::Down)?;
         let generation = GenerationId::random()?;
@@ -375,8 +361,9 @@ impl Shared {
         }));
         let sealed = self.seal(&session)?;
         let ttl = ttl(&session, now.wall);
+        let freshness = self.watch_written(&session, now);
         self.store.write(key, generation, sealed, ttl).await?;
-        Ok(session)
+        Ok(self.remember_written(session, freshness))
     }
 
     /// Stores that `session` may be idle until `idle_expires_at`, and moves it under the current key of
@@ -428,7 +415,7 @@ impl Shared {
             generation: lease,
         }));
         let (sealed, ttl) = (self.seal(&session).ok()?, ttl(&session, now.wall));
-        let freshness = self.watches.watch(&[key, entry.key], now);
+        let freshness = self.watch_written(&session, now);
         let written = if key == entry.key {
             self.store.complete(key, lease, sealed, ttl).await.ok()?
         } else {
@@ -439,7 +426,19 @@ impl Shared {
         written.then(|| self.remember_written(session, freshness))
     }
 
-    /// Remembers a session that was just written. The event about that will make the next request read it.
+    /// Watches what may change about a session that is about to be written. The next request reads all of
+    /// it; until then it stands in if the store fails.
+    fn watch_written(&self, session: &UserSession, now: Now) -> Arc<Freshness> {
+        let ends = self.ends.of(session);
+        let mut keys = self.record_keys(session.id);
+        keys.extend(ends.iter().map(|(_, key)| *key));
+        let freshness = self.watches.watch_unread(&keys, now);
+        if let Some(entry) = &session.entry {
+            freshness.knows(entry.generation);
+        }
+        freshness
+    }
+
     fn remember_written(
         &self,
         session: UserSession,

@@ -180,14 +180,17 @@ impl Inner {
         let code = self.accept(attempt, query, now)?;
         let grant = self.provider.redeem(&code).await.map_err(sign_in_error)?;
         let now = Now::read(&*self.clock);
-        let mut session = self.new_session(grant, now)?;
-        if let Some(records) = self.records() {
-            let ticket = Ticket::random().map_err(|_| SignInError::Randomness)?;
-            session = records.create(session, ticket, now).await?;
-        }
+        let session = self.new_session(grant, now)?;
+        let session = match self.records() {
+            Some(records) => {
+                let ticket = Ticket::random().map_err(|_| SignInError::Randomness)?;
+                records.create(session, ticket, now).await?
+            }
+            None => Arc::new(session),
+        };
         let cookie = self.cookie(&session, site.security, now)?;
         Ok(SignedIn {
-            session: Arc::new(session),
+            session,
             return_to,
             cookies: vec![cookie, cookie::remove(&name, site.security)],
         })

@@ -78,7 +78,6 @@ impl Shared {
         self: &Arc<Self>,
         session: &Arc<UserSession>,
     ) -> Result<Claim, StoreError> {
-        self.listen();
         let limit = self.timeout + 2 * LEASE;
         let claimed = tokio::time::timeout(limit, self.claim_or_wait(session)).await;
         claimed.unwrap_or(Err(StoreError::Timeout(limit)))
@@ -217,7 +216,7 @@ async fn wait(events: &mut Receiver<StoreEvent>, key: StoreKey) {
     let changed = async {
         loop {
             match events.recv().await {
-                Ok(StoreEvent::Changed(changed)) if changed == key => return,
+                Ok(StoreEvent::Changed { key: changed, .. }) if changed == key => return,
                 Ok(StoreEvent::Interrupted) | Err(RecvError::Lagged(_)) => return,
                 Ok(_) => {}
                 Err(RecvError::Closed) => pending::<()>().await,
@@ -281,7 +280,7 @@ impl Claimed {
             Err(SaveError::Store(_)) => return Saved::Gone,
         };
         let (ttl, key) = (ttl(&session, now.wall), self.entry.key);
-        let freshness = shared.watches.watch(&[key], now);
+        let freshness = shared.watch_written(&session, now);
         match shared.store.complete(key, self.lease, sealed, ttl).await {
             Ok(true) => Saved::Written(shared.remember_written(session, freshness)),
             Ok(false) => self.save_over(session).await,

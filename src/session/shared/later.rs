@@ -44,7 +44,6 @@ impl Shared {
         ended: Ended,
         now: Now,
     ) {
-        self.listen();
         let job = Job::End {
             key: self.ends.key(which),
             ended,

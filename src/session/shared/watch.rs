@@ -4,17 +4,17 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
-use tokio::sync::broadcast::Receiver;
-use tokio::sync::broadcast::error::RecvError;
-
 use crate::clock::Now;
-use crate::shared_store::{StoreEvent, StoreKey};
+use crate::shared_store::{GenerationId, StoreEvent, StoreKey};
 
 /// How long what was read holds if nothing is heard.
 const CHECK: Duration = Duration::from_secs(30);
+
+/// The epoch of what was not read.
+const NEVER: u64 = u64::MAX;
 
 /// The keys that are watched before the first sweep.
 const FIRST_SWEEP: usize = 1024;
@@ -24,6 +24,8 @@ const FIRST_SWEEP: usize = 1024;
 pub(super) struct Freshness {
     /// One of the entries has changed since.
     changed: AtomicBool,
+    /// What was read, or written, if that is known: an event about it is no news.
+    known: OnceLock<GenerationId>,
     /// Events were received without a gap since this one.
     epoch: u64,
     /// Monotonic time at which reading began.
@@ -34,6 +36,21 @@ impl Freshness {
     /// Whether one of the entries has changed.
     pub(super) fn has_changed(&self) -> bool {
         self.changed.load(Ordering::Acquire)
+    }
+
+    /// Says what was read, or is about to be written.
+    pub(super) fn knows(&self, generation: GenerationId) {
+        // Only once for each.
+        let _ = self.known.set(generation);
+    }
+
+    /// Handles news. Whether to go on watching.
+    fn on_change(&self, written: Option<GenerationId>) -> bool {
+        if written.is_some() && written == self.known.get().copied() {
+            return true;
+        }
+        self.changed.store(true, Ordering::Release);
+        false
     }
 }
 
@@ -55,9 +72,20 @@ struct Index {
 impl Watches {
     /// Begins to watch `keys`. To be called before they are read, or a change could be missed.
     pub(super) fn watch(&self, keys: &[StoreKey], now: Now) -> Arc<Freshness> {
+        self.watch_since(self.epoch.load(Ordering::Acquire), keys, now)
+    }
+
+    /// Begins to watch `keys`, one of which will be written without reading the others: what is known of
+    /// them is not fresh.
+    pub(super) fn watch_unread(&self, keys: &[StoreKey], now: Now) -> Arc<Freshness> {
+        self.watch_since(NEVER, keys, now)
+    }
+
+    fn watch_since(&self, epoch: u64, keys: &[StoreKey], now: Now) -> Arc<Freshness> {
         let freshness = Arc::new(Freshness {
             changed: AtomicBool::new(false),
-            epoch: self.epoch.load(Ordering::Acquire),
+            known: OnceLock::new(),
+            epoch,
             since: now.monotonic,
         });
         self.add(&freshness, keys);
@@ -90,26 +118,27 @@ impl Watches {
             && now.monotonic.saturating_sub(freshness.since) < CHECK
     }
 
-    fn changed(&self, key: StoreKey) {
-        let mut index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
-        for watcher in index.watchers.remove(&key).unwrap_or_default() {
-            if let Some(freshness) = watcher.upgrade() {
-                freshness.changed.store(true, Ordering::Release);
+    pub(super) fn on_event(&self, event: &StoreEvent) {
+        match event {
+            StoreEvent::Changed { key, generation } => self.on_change(*key, *generation),
+            StoreEvent::Interrupted => {
+                self.epoch.fetch_add(1, Ordering::AcqRel);
             }
+            StoreEvent::Rejected { .. } => {}
         }
     }
 
-    /// Handles events until there will be no more.
-    pub(super) async fn listen(self: Arc<Self>, mut events: Receiver<StoreEvent>) {
-        loop {
-            match events.recv().await {
-                Ok(StoreEvent::Changed(key)) => self.changed(key),
-                Ok(StoreEvent::Interrupted) | Err(RecvError::Lagged(_)) => {
-                    self.epoch.fetch_add(1, Ordering::AcqRel);
-                }
-                Ok(StoreEvent::Rejected(_)) => {}
-                Err(RecvError::Closed) => return,
-            }
+    fn on_change(&self, key: StoreKey, written: Option<GenerationId>) {
+        let mut index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(mut watchers) = index.watchers.remove(&key) else {
+            return;
+        };
+        watchers.retain(|watcher| {
+            let freshness = watcher.upgrade();
+            freshness.is_some_and(|freshness| freshness.on_change(written))
+        });
+        if !watchers.is_empty() {
+            index.watchers.insert(key, watchers);
         }
     }
 }
@@ -140,32 +169,57 @@ mod tests {
         StoreKey(key)
     }
 
+    fn changed(n: u32, generation: Option<u8>) -> StoreEvent {
+        StoreEvent::Changed {
+            key: key(n),
+            generation: generation.map(|byte| GenerationId([byte; 16])),
+        }
+    }
+
     #[test]
     fn a_change_of_any_key_ends_freshness_and_so_does_time() {
         let watches = Watches::default();
         let one = watches.watch(&[key(1), key(2)], at(100));
         let other = watches.watch(&[key(2), key(3)], at(100));
-        watches.changed(key(4));
+        watches.on_event(&changed(4, None));
         assert!(watches.is_fresh(&one, at(129)) && !watches.is_fresh(&one, at(130)));
-        watches.changed(key(1));
+        watches.on_event(&changed(1, None));
         assert!(one.has_changed() && !watches.is_fresh(&one, at(100)));
         assert!(watches.is_fresh(&other, at(100)));
-        watches.changed(key(2));
+        watches.on_event(&changed(2, Some(1)));
         assert!(other.has_changed());
     }
 
-    #[tokio::test]
-    async fn a_gap_in_the_events_ends_freshness_but_is_no_change() {
-        let watches = Arc::new(Watches::default());
+    #[test]
+    fn an_event_about_what_is_known_is_no_change() {
+        let watches = Watches::default();
+        let freshness = watches.watch(&[key(1)], at(0));
+        freshness.knows(GenerationId([7; 16]));
+        watches.on_event(&changed(1, Some(7)));
+        watches.on_event(&changed(1, Some(7)));
+        assert!(watches.is_fresh(&freshness, at(0)));
+        watches.on_event(&changed(1, Some(8)));
+        assert!(freshness.has_changed());
+        let removed = watches.watch(&[key(1)], at(0));
+        removed.knows(GenerationId([7; 16]));
+        watches.on_event(&changed(1, None));
+        assert!(removed.has_changed());
+    }
+
+    #[test]
+    fn what_was_written_without_reading_the_rest_is_not_fresh_but_no_change_either() {
+        let watches = Watches::default();
+        let freshness = watches.watch_unread(&[key(1)], at(0));
+        assert!(!watches.is_fresh(&freshness, at(0)) && !freshness.has_changed());
+        watches.on_event(&changed(1, None));
+        assert!(freshness.has_changed());
+    }
+
+    #[test]
+    fn a_gap_in_the_events_ends_freshness_but_is_no_change() {
+        let watches = Watches::default();
         let before = watches.watch(&[key(1)], at(0));
-        let events = tokio::sync::broadcast::Sender::new(2);
-        let receiver = events.subscribe();
-        // The first of these is lost.
-        for n in 2..5 {
-            events.send(StoreEvent::Changed(key(n))).unwrap();
-        }
-        drop(events);
-        Arc::clone(&watches).listen(receiver).await;
+        watches.on_event(&StoreEvent::Interrupted);
         assert!(!watches.is_fresh(&before, at(0)) && !before.has_changed());
         let after = watches.watch(&[key(1)], at(0));
         assert!(watches.is_fresh(&after, at(0)));
@@ -186,7 +240,7 @@ mod tests {
         );
         assert!(index.watchers[&key(0)].len() <= 8);
         drop(index);
-        watches.changed(key(0));
+        watches.on_event(&changed(0, None));
         assert!(kept.has_changed());
     }
 }

@@ -18,6 +18,7 @@ use crate::clock::{Clock, ManualClock, UnixMillis};
 use crate::credential::{Credential, Lease};
 use crate::hawk::Credentials;
 use crate::secret::{SecretRef, SecretString};
+use crate::shared_store::Fleet;
 use crate::signin::AuthorizationCode;
 use crate::token::BearerToken;
 
@@ -26,6 +27,13 @@ pub(super) const ISSUER: &str = "https://idp.example/";
 
 pub(super) fn secs(secs: u64) -> Duration {
     Duration::from_secs(secs)
+}
+
+/// Lets spawned tasks run until they wait for something else.
+pub(super) async fn settle() {
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
 }
 
 /// A JWT of about `size` bytes whose signature contains `secret`.
@@ -253,6 +261,25 @@ impl Fixture {
                 security: SiteSecurity::Https,
             },
             folder,
+        }
+    }
+
+    /// Another replica, or the only one of a fleet: the same clock and provider, but other sessions.
+    pub(super) fn replica(&self, fleet: &Fleet, change: impl FnOnce(&mut SessionSettings)) -> Self {
+        let mut settings = self.settings.clone();
+        change(&mut settings);
+        let (clock, provider) = (Arc::clone(&self.clock), Arc::clone(&self.provider));
+        let observed = Arc::<Observed>::default();
+        let (of, with) = (Arc::clone(&provider), Arc::clone(&observed));
+        let sessions = Sessions::new(settings.clone(), of, with, clock.clone(), None, Some(fleet));
+        Self {
+            clock,
+            provider,
+            observed,
+            settings,
+            sessions: sessions.unwrap(),
+            site: self.site.clone(),
+            folder: tempfile::tempdir().unwrap(),
         }
     }
 
