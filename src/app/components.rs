@@ -143,7 +143,7 @@ impl Components {
         self.upstreams.iter().map(|component| &component.value)
     }
 
-    pub(super) fn sessions(&self) -> impl Iterator<Item = &Arc<Sessions>> {
+    fn sessions(&self) -> impl Iterator<Item = &Arc<Sessions>> {
         self.sessions.iter().map(|component| &component.value)
     }
 

@@ -63,6 +63,10 @@ pub(super) fn read(reader: &mut Reader<'_>, document: &DeTable<'_>) -> Option<Co
     });
     forward_auth::check_listeners(reader, &asked, server.as_ref());
 
+    if !document.contains_key("shared") {
+        session::refuse_shared(reader, &sessions);
+    }
+
     refuse_duplicates(reader, "issuer", &issuers);
     refuse_duplicates(reader, "source", &sources);
     refuse_duplicates(reader, "session", &sessions);
