@@ -13,7 +13,7 @@ use hawkgate::network::Network;
 use hawkgate::remote::shared_store::RedisStore;
 use hawkgate::remote::shared_store::settings::SharedStoreSettings;
 use hawkgate::secret::SecretString;
-use hawkgate::shared_store::{FleetKeys, GenerationId, StoreKey};
+use hawkgate::shared_store::{FleetKeys, GenerationId, StoreEvent, StoreKey};
 
 const KEY: StoreKey = StoreKey([1; 32]);
 const OTHER_KEY: StoreKey = StoreKey([2; 32]);
@@ -24,6 +24,19 @@ const BUCKET: &str = "hawkgate:b:AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE";
 
 fn id(byte: u8) -> GenerationId {
     GenerationId([byte; 16])
+}
+
+fn changed(key: StoreKey, generation: Option<u8>) -> StoreEvent {
+    let generation = generation.map(id);
+    StoreEvent::Changed { key, generation }
+}
+
+/// The rejection of a value of [`KEY`].
+fn rejected(generation: u8) -> StoreEvent {
+    StoreEvent::Rejected {
+        key: KEY,
+        generation: id(generation),
+    }
 }
 
 fn fleet_keys(byte: u8) -> FleetKeys {
