@@ -221,9 +221,10 @@ async fn values_that_are_none_are_replaced() {
     lab.visit(0, &one).await;
     lab.visit(0, &two).await;
     let before = lab.peers.exchanges().await;
-    let swap = "local value = redis.call('HMGET', key, 'g', 'v') \
-        redis.call('HSET', key, 'g', ARGV[1] or value[1], 'v', ARGV[2] or value[2]) ARGV = value";
-    tamper(&server, swap).await;
+    let swap = "local last for _, key in ipairs(redis.call('KEYS', 'hawkgate:e:*')) do \
+        local value = redis.call('HMGET', key, 'g', 'v') \
+        if last then redis.call('HSET', key, 'g', last[1], 'v', last[2]) end last = value end return 1";
+    server.command(&["EVAL", swap, "0"]).await;
     lab.visit(1, &one).await;
     lab.visit(1, &two).await;
     assert!(lab.peers.exchanges().await > before);

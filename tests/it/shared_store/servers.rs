@@ -54,6 +54,10 @@ async fn a_replica_counts_as_down() {
         error.contains("is a replica and accepts no writes (READONLY)"),
         "{error}"
     );
+    for _ in 0..5 {
+        let error = store.remove(KEY).await.unwrap_err().to_string();
+        assert!(error.contains("(READONLY)"), "{error}");
+    }
     // It becomes the master.
     replica.command(&["REPLICAOF", "NO", "ONE"]).await;
     until_up(&*store).await;
