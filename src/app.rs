@@ -8,6 +8,7 @@ mod live;
 mod local_sources;
 mod observe;
 mod sessions;
+mod shared_store;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -33,6 +33,7 @@ mod rule;
 mod schema;
 mod server;
 mod session;
+mod shared;
 mod source;
 mod static_source;
 mod taskcluster_proxy;

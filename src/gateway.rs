@@ -350,7 +350,9 @@ impl Gateway {
         memo: &mut CallerMemo,
     ) -> Result<(), Rejection> {
         let client = head.client();
-        admission.route.rates.check_address(client)?;
+        if let Some(wait) = admission.route.rates.check_address(client)? {
+            wait.await?;
+        }
         if admission.route.takes_password() {
             admission.caller = password(head)?;
         } else if !admission.route.anonymous {
@@ -365,14 +367,16 @@ impl Gateway {
                 authenticated = admission.authenticate(bearer, head.peer, now, memo).await;
             }
             if let Err(rejection) = authenticated.and_then(|()| admission.check_scopes()) {
-                admission.route.rates.check_unverified(client)?;
+                if let Some(wait) = admission.route.rates.check_unverified(client)? {
+                    wait.await?;
+                }
                 return Err(rejection);
             }
         }
-        admission
-            .route
-            .rates
-            .check_identity(&admission.caller, client)?;
+        let rates = &admission.route.rates;
+        if let Some(wait) = rates.check_identity(&admission.caller, client)? {
+            wait.await?;
+        }
         admission.evaluate_rules(head)
     }
 

@@ -12,6 +12,7 @@ mod metered_source;
 mod metric_vec;
 mod openmetrics;
 mod series;
+mod shared_store;
 #[cfg(test)]
 mod tests;
 
@@ -38,6 +39,7 @@ use label_values::children;
 pub use metered_source::MeteredSource;
 use metric_vec::GaugeVec;
 use series::Series;
+pub use shared_store::SharedStoreMetrics;
 
 /// Values of the `result` label of `hawkgate_config_reloads_total`.
 const RELOADS: [&str; 2] = ["success", "invalid"];
@@ -61,6 +63,7 @@ pub struct ScrapeCallbacks {
     cache_entries: Vec<(Arc<str>, Callback<u64>)>,
     jwks_age: Vec<(Arc<str>, Callback<Option<Duration>>)>,
     circuit_open: Vec<(&'static str, Arc<str>, Callback<bool>)>,
+    shared_up: Option<Callback<bool>>,
     log_lines_dropped: Option<Callback<u64>>,
     requests_in_flight: Option<Callback<u64>>,
     connections_open: Option<Callback<u64>>,
@@ -139,6 +142,11 @@ impl ScrapeCallbacks {
         self.circuit_open.push((kind, name.clone(), Box::new(read)));
     }
 
+    /// Whether the shared store is used, if there is one.
+    pub fn shared_up(&mut self, read: impl Fn() -> bool + Send + Sync + 'static) {
+        self.shared_up = Some(Box::new(read));
+    }
+
     /// The number of log lines dropped since the start.
     pub fn log_lines_dropped(&mut self, read: impl Fn() -> u64 + Send + Sync + 'static) {
         self.log_lines_dropped = Some(Box::new(read));
@@ -180,6 +188,9 @@ impl Metrics {
         self.series
             .store(Arc::new(Series::new(names, &self.families)));
         self.families.retain_configured(names);
+        if callbacks.shared_up.is_none() {
+            self.families.shared_requests.clear();
+        }
         *self
             .callbacks
             .lock()
@@ -268,6 +279,11 @@ impl Metrics {
         })))
     }
 
+    /// An observer that counts the operations of the shared store.
+    pub fn store_observer(&self) -> Arc<SharedStoreMetrics> {
+        Arc::new(SharedStoreMetrics::new(&self.families))
+    }
+
     /// An observer that counts introspection requests to `issuer`.
     pub fn introspection_observer(&self, issuer: &str) -> IntrospectionObserver {
         let child = |result| self.families.introspections.child([issuer, result]);
@@ -342,6 +358,10 @@ impl Metrics {
         for (kind, name, read) in &callbacks.circuit_open {
             let open = families.circuit_open.child([kind, name]);
             open.set(i64::from(read()));
+        }
+        families.shared_up.clear();
+        if let Some(read) = &callbacks.shared_up {
+            families.shared_up.child([]).set(i64::from(read()));
         }
         if let Some(read) = &callbacks.requests_in_flight {
             let in_flight = i64::try_from(read()).unwrap_or(i64::MAX);

@@ -8,7 +8,7 @@
 //! - Providers of sessions: [`oidc_provider`], [`taskcluster_provider`]
 //! - Commands: [`registration`], [`auth0_tenant`], [`signin`], [`callback_server`],
 //!   [`token_socket`], [`taskcluster_queue`]
-//! - The proxy itself: [`dns`], [`otlp`]
+//! - The proxy itself: [`dns`], [`otlp`], [`shared_store`]
 
 pub mod auth0_identity;
 pub mod auth0_tenant;
@@ -33,6 +33,7 @@ pub mod provider_metadata;
 pub mod registration;
 mod retry;
 pub mod settings;
+pub mod shared_store;
 pub mod signin;
 pub mod taskcluster_exchange;
 pub mod taskcluster_login;

@@ -249,7 +249,8 @@ pub trait SharedStore: Send + Sync + fmt::Debug {
     /// If the store fails.
     async fn remove(&self, key: StoreKey) -> Result<bool, StoreError>;
 
-    /// Takes up to `wanted` tokens from the bucket `key`, which is full at first.
+    /// Takes up to `wanted` tokens from the bucket `key`, which is full at first. With 0 it takes none:
+    /// then [`Taken::retry_after`] is zero if there is one.
     ///
     /// # Errors
     /// If the store fails.

@@ -1,31 +1,60 @@
-//! What a shared store is worth to a fleet, and what it costs: `cargo bench --bench fleet -- --help`.
-// Benchmarks print, measure real time, and may panic.
+//! The figures of a fleet: real hawkgate processes that share a real Valkey or Redis, in front of an
+//! exchange and an upstream that count. Everything runs on loopback, for a bounded time. Larger fleets are
+//! simulated.
+//!
+//! `cargo bench --bench fleet` builds the release binary that it measures. It needs `redis-server`
+//! (Debian's package of that name) or `valkey-server` on the path. `-- --help` lists the options.
+
 #![allow(
-    clippy::disallowed_methods,
     clippy::expect_used,
+    clippy::panic,
     clippy::print_stdout,
-    clippy::panic
+    clippy::print_stderr,
+    clippy::disallowed_methods,
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a benchmark measures real time, prints, and panics on any failure"
 )]
 
+mod client;
+mod figures;
+mod lab;
+mod load;
+mod options;
+mod provider;
+mod report;
 mod simulation;
+mod store;
+#[allow(dead_code, reason = "each benchmark uses a part of it")]
+#[path = "../support/mod.rs"]
+mod support;
 
-use std::time::Duration;
+use clap::Parser as _;
 
-use simulation::Scenario;
+use lab::Lab;
+use options::Options;
+use report::Report;
 
 fn main() {
-    for (replicas, revocation) in [(1, false), (100, false), (1, true), (100, true)] {
-        let scenario = Scenario {
-            replicas,
-            users: std::env::var("USERS").map_or(1000, |users| users.parse().expect("a number")),
-            pause: Duration::from_secs(10),
-            revocation,
-        };
-        let begun = std::time::Instant::now();
-        println!(
-            "{scenario:?}: {:?} in {:?}",
-            simulation::run(scenario),
-            begun.elapsed()
-        );
-    }
+    let options = Options::parse();
+    support::raise_descriptor_limit();
+    let hawkgate = options
+        .hawkgate
+        .clone()
+        .unwrap_or_else(|| support::build(&["--release"]));
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    runtime.block_on(async {
+        let lab = Lab::new(hawkgate, &options);
+        let mut report = Report::default();
+        for figure in options.figures() {
+            eprintln!("{}", figure.name());
+            lab.provider.reset();
+            figure.measure(&lab, &options, &mut report).await;
+        }
+        report.print();
+    });
 }

@@ -47,6 +47,7 @@ pub(crate) struct Identity {
     pub(crate) cookie_key: PathBuf,
     /// An RS256 token that is valid for an hour.
     pub(crate) token: String,
+    signing_key: EncodingKey,
     root: CertificateDer<'static>,
 }
 
@@ -64,6 +65,7 @@ impl Identity {
         let name = vec!["localhost".to_owned()];
         let tls = rcgen::generate_simple_self_signed(name).expect("a certificate");
         let (certificate, private_key) = (tls.cert.pem(), tls.signing_key.serialize_pem());
+        let signing_key = signing_key(&pair);
         let write = |name: &str, contents: &str| {
             let path = dir.join(name);
             fs::write(&path, contents).expect("a file");
@@ -77,9 +79,15 @@ impl Identity {
             certificate: write("cert.pem", &certificate),
             private_key: write("key.pem", &private_key),
             certificate_and_key: write("both.pem", &format!("{certificate}{private_key}")),
-            token: token(&pair),
+            token: token(&signing_key, "alice"),
+            signing_key,
             root: tls.cert.der().clone(),
         }
+    }
+
+    /// Returns a token of `subject`.
+    pub(crate) fn token_of(&self, subject: &str) -> String {
+        token(&self.signing_key, subject)
     }
 
     /// Returns the field with the token.
@@ -109,21 +117,25 @@ impl Identity {
     }
 }
 
-fn token(pair: &KeyPair) -> String {
+fn signing_key(pair: &KeyPair) -> EncodingKey {
+    let der: aws_lc_rs::encoding::Pkcs8V1Der<'_> = pair.as_der().expect("a private key");
+    let key = EncodingKey::from_rsa_pem(pem("PRIVATE KEY", der.as_ref()).as_bytes());
+    key.expect("a signing key")
+}
+
+fn token(key: &EncodingKey, subject: &str) -> String {
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .expect("a clock")
         .as_secs();
     let claims = json!({
-        "iss": ISSUER, "aud": AUDIENCE, "sub": "alice", "client_id": "bench",
+        "iss": ISSUER, "aud": AUDIENCE, "sub": subject, "client_id": "bench",
         "iat": now, "exp": now + 3600, "scope": "openid",
     });
     let mut header = Header::new(Algorithm::RS256);
     header.typ = Some("at+jwt".into());
     header.kid = Some("k".into());
-    let der: aws_lc_rs::encoding::Pkcs8V1Der<'_> = pair.as_der().expect("a private key");
-    let key = EncodingKey::from_rsa_pem(pem("PRIVATE KEY", der.as_ref()).as_bytes());
-    jsonwebtoken::encode(&header, &claims, &key.expect("a signing key")).expect("a token")
+    jsonwebtoken::encode(&header, &claims, key).expect("a token")
 }
 
 fn pem(label: &str, der: &[u8]) -> String {

@@ -1,4 +1,5 @@
-//! Background tasks: resolving names, keeping keys fresh, and re-reading workload tokens.
+//! Background tasks: resolving names, keeping keys fresh, passing on the events of the shared store, and
+//! re-reading workload tokens.
 
 use std::any::Any;
 use std::io;
@@ -43,8 +44,11 @@ pub(super) struct Resolution {
     pub(super) clock: SharedClock,
 }
 
-/// Prepares what needs no network: files.
+/// Prepares what takes little time: files, and a connection to the shared store.
 pub(super) async fn prepare(components: &Components) {
+    if let Some(shared) = components.new_shared() {
+        shared.warm_up().await;
+    }
     for token in &components.workload_tokens {
         read(token, &mut None).await;
     }
@@ -116,6 +120,9 @@ impl Background {
         }
         for token in &components.workload_tokens {
             keep_or_start(token.clone(), &|| tokio::spawn(reread(token.clone())));
+        }
+        if let Some(shared) = components.shared() {
+            keep_or_start(shared.clone(), &|| tokio::spawn(shared.clone().run()));
         }
         for issuer in components.issuers() {
             keep_or_start(issuer.clone(), &|| {

@@ -1,6 +1,7 @@
 //! Builds the gateway from the configuration: its issuers, sources, rules and routes.
 
 mod route;
+mod shared_store;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use super::StartError;
 use super::components::{Component, Components, IssuerBasis, SourceBasis, reuse_or_build, share};
 use super::local_sources::{self, Updatable};
 use super::observe::observe;
+use super::shared_store::{UsedStore, section};
 use route::{build_route, callers, isolation, upstream, upstream_basis};
 
 use crate::clock::SharedClock;
@@ -43,6 +45,7 @@ use crate::remote::settings::{IntrospectionEndpoint, OauthClient};
 use crate::remote::taskcluster_login::LoginSource;
 use crate::remote::taskcluster_oauth::OauthSource;
 use crate::remote::token_exchange::{TokenExchangeSettings, TokenExchangeSource};
+use crate::shared_store::Fleet;
 use crate::token::Issuer;
 
 /// The maximum size of a response from an exchange, in bytes.
@@ -88,11 +91,12 @@ impl Builder<'_> {
     ) -> Result<Built, StartError> {
         reject_exposed_password_routes(config)?;
         let mut components = Components {
+            shared: self.shared(config, fingerprints, previous)?,
             issuers: self.issuers(config, fingerprints, previous)?,
             updatable: local_sources::updatable(&config.sources)?,
             ..Components::default()
         };
-        components.sources = self.sources(config, fingerprints, previous, &components.updatable)?;
+        components.sources = self.sources(config, fingerprints, previous, &components)?;
         components.carry_over_updates(previous);
         let issuers: Vec<_> = components.issuers().cloned().collect();
         let sources: Vec<_> = components.sources().cloned().collect();
@@ -107,8 +111,9 @@ impl Builder<'_> {
             Some(rate) => Some(components.rate(None, *rate, previous, self.clock)?),
             None => None,
         };
-        components.sessions = self.sessions(config, fingerprints, previous, &issuers)?;
-        let sessions = self.gateway_sessions(config, &mut components, previous, common.as_ref());
+        let store = components.used_store();
+        components.sessions = self.sessions(config, fingerprints, previous, &issuers, &store)?;
+        let sessions = self.gateway_sessions(config, &mut components, previous, common.as_ref())?;
         let login = match &config.login {
             Some(login) => {
                 let rules = rules_where(&|rule| rule.login);
@@ -198,14 +203,29 @@ impl Builder<'_> {
         config: &Config,
         fingerprints: &Fingerprints,
         previous: &Components,
-        updatable: &[Updatable],
+        components: &Components,
     ) -> Result<Vec<Component<SourceBasis, CachedSource>>, StartError> {
         let component = |source: &config::Source| {
             let files = config.files_of("source", &source.name);
             let files = fingerprints.only(files.chain(config.network_files()));
-            let basis = (source.clone(), config.cache.clone(), config.network.clone());
+            let section = section(source);
+            let counts_attempts = matches!(source.kind, SourceKind::Password(_));
+            // Others are kept when the store is replaced.
+            let store = if section.is_some() || counts_attempts {
+                components.used_store()
+            } else {
+                UsedStore(None)
+            };
+            let (cache, network) = (config.cache.clone(), config.network.clone());
+            let basis = (source.clone(), cache, network, store.clone());
             reuse_or_build(&previous.sources, basis, files, || {
-                self.source(source, config, updatable)
+                let built = self.source(source, config, &components.updatable, store.fleet())?;
+                match store.fleet().zip(section) {
+                    Some((fleet, section)) => built
+                        .sharing(fleet, &section)
+                        .map_err(|e| StartError::unusable("source", &source.name, &e)),
+                    None => Ok(built),
+                }
             })
         };
         config.sources.iter().map(component).collect()
@@ -300,12 +320,13 @@ impl Builder<'_> {
         source: &config::Source,
         config: &Config,
         updatable: &[Updatable],
+        fleet: Option<&Fleet>,
     ) -> Result<CachedSource, StartError> {
         let failed = |e: &dyn std::error::Error| StartError::unusable("source", &source.name, e);
         let inner = match updatable.iter().find(|(name, _)| *name == source.name) {
             Some((_, updatable)) => Arc::clone(updatable) as Arc<dyn CredentialSource>,
             None => self
-                .credential_source(source, &config.network)
+                .credential_source(source, &config.network, fleet)
                 .map_err(|e| failed(&*e))?,
         };
         let metered = self.metrics.meter(&source.name, inner, self.clock.clone());
@@ -323,6 +344,7 @@ impl Builder<'_> {
         &self,
         source: &config::Source,
         network: &Network,
+        fleet: Option<&Fleet>,
     ) -> Result<Arc<dyn CredentialSource>, Box<dyn std::error::Error>> {
         let clock = self.clock.clone();
         let client = || client(source, network);
@@ -380,7 +402,11 @@ impl Builder<'_> {
                 Arc::new(IdentitySource::new(settings, client()?, timeout, clock)?)
             }
             SourceKind::Password(settings) => {
-                Arc::new(PasswordSource::new(settings, client()?, clock)?)
+                let source = PasswordSource::new(settings, client()?, clock)?;
+                Arc::new(match fleet {
+                    Some(fleet) => source.sharing(fleet)?,
+                    None => source,
+                })
             }
             SourceKind::Static(settings) => Arc::new(StaticSecretSource::new(settings.clone())),
         })

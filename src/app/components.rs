@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::StartError;
 use super::local_sources::Updatable;
+use super::shared_store::{Recipients, Shared, UsedStore};
 use crate::bounded_cache::CacheBounds;
 use crate::clock::SharedClock;
 use crate::config;
@@ -16,15 +17,18 @@ use crate::credential::{CacheLimits, CachedSource};
 use crate::gateway::rate_limit::Rate;
 use crate::gateway::rate_limit::RateLimiter;
 use crate::gateway::route::Upstream;
+use crate::gateway::session::Session;
 use crate::network::{Network, OutgoingProxy};
 use crate::reload::Fingerprints;
 use crate::session::Sessions;
 use crate::token::{Issuer, WorkloadToken};
 
+/// Everything that the shared store is built from, except files: also the additional CAs.
+pub(super) type SharedBasis = (config::Shared, Option<PathBuf>);
 /// Everything that an issuer is built from, except files; the number is the size of its cache.
 pub(super) type IssuerBasis = (config::Issuer, CacheBounds, Network);
 /// Everything that a source is built from, except files.
-pub(super) type SourceBasis = (config::Source, CacheLimits, Network);
+pub(super) type SourceBasis = (config::Source, CacheLimits, Network, UsedStore);
 
 /// Everything that an upstream is built from, except files: also the proxy through which it is reached,
 /// and the additional CAs.
@@ -36,10 +40,16 @@ pub(super) type SessionBasis = (
     Option<config::Issuer>,
     CacheBounds,
     Network,
+    UsedStore,
 );
 
+/// What replicas call the limit that all routes share. No route can have this name.
+const COMMON_RATE: &str = "[limits]";
+/// What replicas call the limit on sign-ins. No route can have this name.
+const SIGN_INS: &str = "[[session]]";
+
 /// Everything that a rate limit is built from: its route, if any, and the rate.
-pub(super) type RateBasis = (Option<Arc<str>>, Rate);
+pub(super) type RateBasis = (Option<Arc<str>>, Rate, UsedStore);
 
 /// A component, together with everything that it was built from.
 pub(super) struct Component<B, T> {
@@ -59,6 +69,8 @@ impl<B, T> Component<B, T> {
 /// Every component of one configuration.
 #[derive(Default)]
 pub(super) struct Components {
+    /// The store that is shared with other replicas, if there is one.
+    pub(super) shared: Option<Component<SharedBasis, Shared>>,
     pub(super) issuers: Vec<Component<IssuerBasis, Issuer>>,
     pub(super) sources: Vec<Component<SourceBasis, CachedSource>>,
     /// The sources whose credentials may be replaced at run time.
@@ -67,7 +79,7 @@ pub(super) struct Components {
     pub(super) workload_tokens: Vec<Arc<WorkloadToken>>,
     pub(super) sessions: Vec<Component<SessionBasis, Sessions>>,
     /// The limit on sign-ins of one address, if there are sessions.
-    pub(super) sign_ins: Option<Arc<RateLimiter>>,
+    pub(super) sign_ins: Option<Component<UsedStore, RateLimiter>>,
     /// By route name; the limit that all routes share has no name.
     pub(super) rates: Vec<Component<RateBasis, RateLimiter>>,
 }
@@ -122,6 +134,32 @@ impl Components {
         self.upstreams.iter().map(|component| &component.value)
     }
 
+    /// The shared store.
+    pub(super) fn shared(&self) -> Option<&Arc<Shared>> {
+        self.shared.as_ref().map(|component| &component.value)
+    }
+
+    /// The shared store, if it was built for this configuration.
+    pub(super) fn new_shared(&self) -> Option<&Arc<Shared>> {
+        let new = self.shared.as_ref().filter(|component| component.new);
+        new.map(|component| &component.value)
+    }
+
+    /// Passes the events of the shared store on to these components from now on.
+    pub(super) fn pass_on_events(&self) {
+        if let Some(shared) = self.shared() {
+            shared.pass_on_to(Recipients {
+                sources: self.sources().cloned().collect(),
+                sessions: self.sessions.iter().map(Component::value).cloned().collect(),
+            });
+        }
+    }
+
+    /// The shared store, for those that use it.
+    pub(super) fn used_store(&self) -> UsedStore {
+        UsedStore(self.shared().cloned())
+    }
+
     /// The session called `name`.
     pub(super) fn session(&self, name: &str) -> Option<&Sessions> {
         let mut all = self.sessions.iter().map(|component| &*component.value);
@@ -149,7 +187,10 @@ impl Components {
         });
         let sessions = self.sessions.iter().filter(|component| component.new);
         let sessions = sessions.map(|component| format!("session {}", component.value.name));
-        issuers
+        let shared = self.new_shared().map(|_| "the shared store".to_owned());
+        let shared = shared.into_iter();
+        shared
+            .chain(issuers)
             .chain(sources)
             .chain(sessions)
             .chain(upstreams)
@@ -187,12 +228,30 @@ impl Components {
         previous: &Self,
         clock: &SharedClock,
     ) -> Result<Arc<RateLimiter>, StartError> {
-        let basis = (route.cloned(), rate);
+        let store = self.used_store();
+        let basis = (route.cloned(), rate, store.clone());
         let component = reuse_or_build(&previous.rates, basis, Fingerprints::default(), || {
-            Ok(RateLimiter::new(&rate, clock.clone()))
+            let name = route.map_or(COMMON_RATE, |name| name);
+            store.count_together(RateLimiter::new(&rate, clock.clone()), name)
         })?;
         let limit = Arc::clone(&component.value);
         self.rates.push(component);
+        Ok(limit)
+    }
+
+    /// The limit on sign-ins of one address.
+    pub(super) fn sign_ins(
+        &mut self,
+        previous: &Self,
+        clock: &SharedClock,
+    ) -> Result<Arc<RateLimiter>, StartError> {
+        let store = self.used_store();
+        let files = Fingerprints::default();
+        let component = reuse_or_build(previous.sign_ins.as_slice(), store.clone(), files, || {
+            store.count_together(Session::sign_in_limit(clock.clone()), SIGN_INS)
+        })?;
+        let limit = Arc::clone(&component.value);
+        self.sign_ins = Some(component);
         Ok(limit)
     }
 

@@ -115,6 +115,7 @@ impl Target for Live {
             self.scrape_callbacks(&components),
             self.clock.now(),
         );
+        components.pass_on_events();
         self.gateway.store(Arc::new(gateway));
         self.in_flight.set_limits(&config.limits);
         self.limits.store(Arc::new(config.limits));
@@ -141,6 +142,7 @@ impl Target for Live {
 impl Live {
     /// Starts the background tasks.
     pub(super) async fn begin(&self, components: Components, tls: Fingerprints) {
+        components.pass_on_events();
         background::prepare(&components).await;
         let names = names(&self.started);
         self.metrics
@@ -167,6 +169,10 @@ impl Live {
         for issuer in components.issuers().filter(|i| !i.is_delegated()) {
             let read = Arc::clone(issuer);
             callbacks.jwks_age(issuer.name(), move || read.keys_age());
+        }
+        if let Some(shared) = components.shared() {
+            let read = Arc::clone(shared);
+            callbacks.shared_up(move || read.is_up());
         }
         let log = self.access_log.clone();
         callbacks.log_lines_dropped(move || log.dropped());

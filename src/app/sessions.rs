@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use super::StartError;
 use super::build::{Builder, Purpose};
 use super::components::{Component, Components, SessionBasis, reuse_or_build};
+use super::shared_store::UsedStore;
 use crate::config::{self, Config, SessionProvider};
 use crate::gateway::rate_limit::{RateLimiter, RateLimiters};
 use crate::gateway::session::Session;
@@ -32,6 +33,7 @@ impl Builder<'_> {
         fingerprints: &Fingerprints,
         previous: &Components,
         issuers: &[Arc<Issuer>],
+        store: &UsedStore,
     ) -> Result<Vec<Component<SessionBasis, Sessions>>, StartError> {
         let component = |session: &config::Session| {
             let name = &session.settings.name;
@@ -45,6 +47,7 @@ impl Builder<'_> {
                 issuer.cloned(),
                 config.cache.bounds(),
                 config.network.clone(),
+                store.clone(),
             );
             reuse_or_build(&previous.sessions, basis, files, || {
                 let failed = |e: &dyn std::error::Error| StartError::unusable("session", name, e);
@@ -62,7 +65,10 @@ impl Builder<'_> {
                     {
                         Sessions::without_keys(settings, provider, observer, clock)
                     }
-                    _ => Sessions::new(settings, provider, observer, clock, predecessor, None),
+                    _ => {
+                        let fleet = store.fleet();
+                        Sessions::new(settings, provider, observer, clock, predecessor, fleet)
+                    }
                 };
                 made.map_err(|error| failed(&error))
             })
@@ -105,21 +111,19 @@ impl Builder<'_> {
         components: &mut Components,
         previous: &Components,
         common: Option<&Arc<RateLimiter>>,
-    ) -> Vec<Arc<Session>> {
+    ) -> Result<Vec<Arc<Session>>, StartError> {
         if config.sessions.is_empty() {
-            return Vec::new();
+            return Ok(Vec::new());
         }
-        let sign_ins = previous.sign_ins.clone();
-        let sign_ins = sign_ins.unwrap_or_else(|| Session::sign_in_limit(self.clock.clone()));
-        components.sign_ins = Some(Arc::clone(&sign_ins));
+        let sign_ins = components.sign_ins(previous, self.clock)?;
         let issuers: Vec<_> = components.issuers().cloned().collect();
         let pairs = config.sessions.iter().zip(&components.sessions);
-        pairs
+        Ok(pairs
             .map(|(session, component)| {
                 let rates = (common, &sign_ins);
                 Arc::new(self.gateway_session(session, component.value(), &issuers, rates))
             })
-            .collect()
+            .collect())
     }
 
     fn gateway_session(

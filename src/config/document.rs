@@ -11,8 +11,8 @@ use super::reader::{Reader, Section, Table};
 use super::references::{Declaration, refuse_duplicates};
 use super::resolved::{Config, Issuer, IssuerKind, Login, Route, Session, Source, SourceKind};
 use super::{
-    cache, forward_auth, issuer, limits, log, login, network, route, rule, server, session, source,
-    trace, units,
+    cache, forward_auth, issuer, limits, log, login, network, route, rule, server, session, shared,
+    source, trace, units,
 };
 use crate::suggest::nearest;
 
@@ -26,6 +26,14 @@ pub(super) fn read(reader: &mut Reader<'_>, document: &DeTable<'_>) -> Option<Co
     let network = single(reader, document, "network", network::Network::resolve);
     let trace = if document.contains_key("trace") {
         single(reader, document, "trace", trace::Trace::resolve).map(Some)
+    } else {
+        Some(None)
+    };
+
+    let shared = if document.contains_key("shared") {
+        let resolve =
+            |shared: shared::Shared, reader: &mut Reader<'_>| shared.resolve(reader, document);
+        single(reader, document, "shared", resolve).map(Some)
     } else {
         Some(None)
     };
@@ -54,6 +62,10 @@ pub(super) fn read(reader: &mut Reader<'_>, document: &DeTable<'_>) -> Option<Co
         forward_auth::read(reader, table, &routes, &sources)
     });
     forward_auth::check_listeners(reader, &asked, server.as_ref());
+
+    if !document.contains_key("shared") {
+        session::refuse_shared(reader, &sessions);
+    }
 
     refuse_duplicates(reader, "issuer", &issuers);
     refuse_duplicates(reader, "source", &sources);
@@ -103,6 +115,7 @@ pub(super) fn read(reader: &mut Reader<'_>, document: &DeTable<'_>) -> Option<Co
         cache: cache?,
         log: log?,
         network: network?,
+        shared: shared?,
         trace: trace?,
         files: std::mem::take(&mut reader.files),
     };

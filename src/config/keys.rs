@@ -3,7 +3,7 @@
 use super::reader::{Key, Section};
 use super::{
     cache, forward_auth, issuer, limits, log, login, network, oauth_client, route, rule, server,
-    session, source, trace,
+    session, shared, source, trace,
 };
 
 /// A table of the file.
@@ -57,6 +57,7 @@ pub const TABLES: &[KeyTable] = &[
     table::<cache::Cache>("cache", false, None),
     table::<log::Log>("log", false, None),
     table::<network::Network>("network", false, None),
+    table::<shared::Shared>("shared", false, None),
     table::<trace::Trace>("trace", false, None),
 ];
 

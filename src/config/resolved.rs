@@ -21,6 +21,7 @@ use crate::remote::settings::{
     Auth0Identity, IntrospectionEndpoint, OauthClient, OidcProviderSettings, PasswordGrant,
     TaskclusterProviderSettings,
 };
+use crate::remote::shared_store::settings::SharedStoreSettings;
 use crate::token::settings::{IntrospectionIssuer, OidcIssuer, SharedSecretIssuer};
 use crate::trace::settings::Trace;
 
@@ -66,6 +67,8 @@ pub struct Config {
     pub log: Log,
     /// `[network]`, with what the environment says about outgoing proxies.
     pub network: Network,
+    /// `[shared]`, if present.
+    pub shared: Option<Shared>,
     /// `[trace]`, if present.
     pub trace: Option<Trace>,
     /// Every referenced file, except those that are reread whenever they are used.
@@ -84,6 +87,12 @@ impl Config {
     /// The files that `[network]` references, on which every connection to another machine depends.
     pub fn network_files(&self) -> impl Iterator<Item = &Path> {
         let files = self.files.iter().filter(|file| file.table == "[network]");
+        files.map(|file| file.path.as_path())
+    }
+
+    /// The files that `[shared]` references.
+    pub fn shared_files(&self) -> impl Iterator<Item = &Path> {
+        let files = self.files.iter().filter(|file| file.table == "[shared]");
         files.map(|file| file.path.as_path())
     }
 
@@ -394,6 +403,19 @@ pub struct Login {
     pub allowed_origins: Option<AllowedOrigins>,
     /// The longest validity of the credentials; 1 minute to 30 days.
     pub lifetime: Duration,
+}
+
+/// `[shared]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Shared {
+    /// The store.
+    pub store: SharedStoreSettings,
+    /// The key of the fleet.
+    pub key: SecretRef,
+    /// The key that is accepted as well while keys are rotated.
+    pub previous_key: Option<SecretRef>,
+    /// Time limit for each operation; 5 ms to 1 s.
+    pub timeout: Duration,
 }
 
 /// `[[forward_auth]]`

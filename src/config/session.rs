@@ -413,3 +413,16 @@ fn find_issuer(
     }
     Some((index, url))
 }
+
+/// Refuses sessions in a store that the file does not name.
+pub(super) fn refuse_shared(reader: &mut Reader<'_>, sessions: &[Declaration<resolved::Session>]) {
+    for declaration in sessions {
+        let session = declaration.value.as_ref();
+        if session.is_some_and(|session| session.settings.store == SessionStore::Shared) {
+            let at = declaration.table.key("store", declaration.table.span());
+            let problem = "is \"shared\", but there is no [shared]";
+            let remedy = "add [shared] with url and key, or write store = \"cookie\"";
+            reader.error(&at, problem, remedy);
+        }
+    }
+}

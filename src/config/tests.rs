@@ -8,6 +8,7 @@ mod hostile;
 mod network;
 mod refused;
 mod sessions;
+mod shared;
 
 /// Parses `text` without checking the files that it references.
 fn parse_text(text: &str) -> Result<(Config, Vec<Warning>), ConfigErrors> {

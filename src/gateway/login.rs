@@ -167,17 +167,23 @@ impl Login {
             return Err(Reason::LoginUnknownProvider.into());
         };
         let client = request.head.client();
-        self.rates.check_address(client)?;
+        if let Some(wait) = self.rates.check_address(client)? {
+            wait.await?;
+        }
         let token = match verify(issuer, request.head, self.max_token_bytes, details).await {
             Ok(token) => token,
             Err(rejection) => {
-                self.rates.check_unverified(client)?;
+                if let Some(wait) = self.rates.check_unverified(client)? {
+                    wait.await?;
+                }
                 return Err(rejection);
             }
         };
         let caller = Caller::Verified(Arc::clone(&token));
         details.caller = Some(caller.clone());
-        self.rates.check_identity(&caller, client)?;
+        if let Some(wait) = self.rates.check_identity(&caller, client)? {
+            wait.await?;
+        }
         if !self
             .require_scopes
             .iter()

@@ -26,7 +26,7 @@ impl Gateway {
     ///
     /// # Errors
     /// If it is refused: on a local route by its `Host` or its sender, or by a limit for its address.
-    pub fn preflight(
+    pub async fn preflight(
         &self,
         head: Head<'_>,
         has_body: bool,
@@ -40,20 +40,20 @@ impl Gateway {
             .as_ref()
             .and_then(|method| self.match_for(head, method));
         let Some(found) = matched else {
-            return self.refuse_method(head, now);
+            return self.refuse_method(head, now).await;
         };
         let Some(cors) = &found.route.cors else {
             return Ok(None);
         };
         match cors.grant(head.headers) {
             Some(grant) => {
-                self.admit_preflight(found.route, head, now)?;
+                self.admit_preflight(found.route, head, now).await?;
                 let answer = grant.answer_preflight(requested.as_ref(), head.headers);
                 Ok(Some(answered(answer, found.route)))
             }
             None if has_body => Ok(None),
             None => {
-                let mut admission = self.admit_preflight(found.route, head, now)?;
+                let mut admission = self.admit_preflight(found.route, head, now).await?;
                 admission.target = found.into_target();
                 Ok(Some(Preflight::Forward(Box::new(admission))))
             }
@@ -62,7 +62,7 @@ impl Gateway {
 
     /// Answers a preflight for a method that no route takes, without permission, if the route for
     /// its path has `cors`. A 401 or 404 would say less.
-    fn refuse_method(
+    async fn refuse_method(
         &self,
         head: Head<'_>,
         now: Now,
@@ -77,23 +77,29 @@ impl Gateway {
         let Some(grant) = grant else {
             return Ok(None);
         };
-        self.admit_preflight(route, head, now)?;
+        self.admit_preflight(route, head, now).await?;
         let answer = grant.answer_preflight(None, head.headers);
         Ok(Some(answered(answer, route)))
     }
 
     /// Applies what holds for callers that are not known: who may call a local route, and the limits
     /// by address. Neither rules nor the limits of callers do: a preflight is no request of its own.
-    fn admit_preflight(
+    async fn admit_preflight(
         &self,
         route: &Arc<Route>,
         head: Head<'_>,
         now: Now,
     ) -> Result<Admission, Box<AdmissionError>> {
         let admission = Admission::new(Arc::clone(route), now);
-        let admitted = self
-            .check_isolation(route, head)
-            .and_then(|()| route.rates.check_address(head.client()));
+        let admitted = match self.check_isolation(route, head) {
+            Ok(()) => route.rates.check_address(head.client()),
+            Err(rejection) => Err(rejection),
+        };
+        let admitted = match admitted {
+            Ok(Some(wait)) => wait.await,
+            Ok(None) => Ok(()),
+            Err(rejection) => Err(rejection),
+        };
         match admitted {
             Ok(()) => Ok(admission),
             Err(rejection) => Err(Box::new(admission.refused(rejection))),

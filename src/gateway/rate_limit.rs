@@ -3,11 +3,15 @@
 //! Each client has a token bucket, implemented by the generic cell rate algorithm: its state is
 //! one number, the time at which it will be full. The number of buckets is bounded; the least
 //! recently used is evicted first.
+//!
+//! The replicas of a fleet count together (`docs/design/fleet/limits.md`).
 
+mod fleet;
 #[cfg(test)]
 mod tests;
 
 use std::net::{IpAddr, Ipv6Addr};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -20,7 +24,9 @@ use super::client_certificate::ClientCertificate;
 use super::rejection::Rejection;
 use crate::clock::SharedClock;
 use crate::gateway::reason::Reason;
+use crate::shared_store::{Fleet, FleetKeyError};
 use crate::token::Caller;
+use fleet::{Allowance, FleetLimit, Pending, Take, Verdict};
 
 /// A rate limit, as configured by `limits.rate` or a route's `rate`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,9 +69,22 @@ pub struct RateLimiter {
     interval: u64,
     /// How far a bucket's time may be ahead of the clock, in nanoseconds: `burst - 1` intervals.
     tolerance: u64,
-    buckets: Cache<Key, Arc<AtomicU64>>,
+    buckets: Cache<Key, Arc<Bucket>>,
     clock: SharedClock,
+    fleet: Option<Arc<FleetLimit>>,
 }
+
+/// What is known about one client.
+#[derive(Debug, Default)]
+struct Bucket {
+    /// When it will be full, in nanoseconds of the monotonic clock.
+    full_at: AtomicU64,
+    /// The tokens that this replica has of the fleet's bucket, if there is one.
+    allowance: Option<Box<Allowance>>,
+}
+
+/// A check that the shared store has to decide. It takes no longer than two operations may.
+pub type Wait<'a> = Pin<Box<dyn Future<Output = Result<(), Rejection>> + Send + 'a>>;
 
 /// The key of a bucket. Its size is fixed, so that long names take no more memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -82,8 +101,7 @@ enum Key {
 impl RateLimiter {
     /// A limiter with full buckets.
     pub fn new(rate: &Rate, clock: SharedClock) -> Self {
-        let per = u64::try_from(rate.per.as_nanos()).unwrap_or(u64::MAX);
-        let interval = (per / rate.requests.max(1)).max(1);
+        let interval = (nanoseconds(rate.per) / rate.requests.max(1)).max(1);
         let tolerance = interval.saturating_mul(rate.burst.max(1) - 1);
         // A bucket idle for this long is full, so evicting it changes nothing.
         let refilled = Duration::from_nanos(tolerance.saturating_add(interval));
@@ -99,29 +117,120 @@ impl RateLimiter {
                 .eviction_policy(EvictionPolicy::lru())
                 .build(),
             clock,
+            fleet: None,
         }
     }
 
-    /// Takes one token from the bucket of `key`.
-    fn take(&self, key: Key) -> Result<(), Rejection> {
-        let now = u64::try_from(self.clock.monotonic().as_nanos()).unwrap_or(u64::MAX);
-        let bucket = self.buckets.get_with(key, Arc::default);
-        let taken = bucket.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |full_at| {
-            let from = full_at.max(now);
-            (from - now <= self.tolerance).then(|| from.saturating_add(self.interval))
-        });
-        taken.map(|_| ()).map_err(|full_at| {
-            let wait = full_at.saturating_sub(now).saturating_sub(self.tolerance);
-            Rejection {
-                retry_after: Some(whole_seconds(wait)),
-                ..Reason::RateLimited.into()
-            }
-            .with_cause(match self.by {
-                RateBy::Address => "too many requests from this address",
-                RateBy::Client => "too many requests from this client",
-            })
+    /// Counts together with the limiters of `name` of the other replicas, if they have the same rate.
+    /// Clients that only this machine can tell apart are counted here alone.
+    ///
+    /// # Errors
+    /// If the keys of the fleet cannot be used.
+    pub fn sharing(self, fleet: &Fleet, name: &str) -> Result<Self, FleetKeyError> {
+        let fleet = FleetLimit::new(&self, fleet, name)?;
+        Ok(Self {
+            fleet: Some(Arc::new(fleet)),
+            ..self
         })
     }
+
+    /// Takes one token from the bucket of `key`, or says how to learn whether there is one.
+    fn take(&self, key: Key) -> Result<Option<(Arc<Bucket>, Pending)>, Rejection> {
+        let now = self.now();
+        let fleet = self.fleet.as_ref().filter(|_| !key.is_of_this_machine());
+        let bucket = self
+            .buckets
+            .get_with(key, || Arc::new(Bucket::new(fleet.is_some())));
+        let (Some(fleet), Some(allowance)) = (fleet, &bucket.allowance) else {
+            return self.take_here(&bucket, now).map(|()| None);
+        };
+        match fleet.take(&bucket, allowance, key, now) {
+            Take::Decided(verdict) => self.apply(verdict, &bucket, now).map(|()| None),
+            Take::Pending(pending) => Ok(Some((bucket, pending))),
+        }
+    }
+
+    fn apply(&self, verdict: Verdict, bucket: &Bucket, now: u64) -> Result<(), Rejection> {
+        match verdict {
+            Verdict::Granted => {
+                self.charge(bucket, now);
+                Ok(())
+            }
+            Verdict::Refused { until } => Err(self.refusal(until.saturating_sub(now))),
+            Verdict::Undecided => self.take_here(bucket, now),
+        }
+    }
+
+    /// Takes one token from this replica's own bucket.
+    fn take_here(&self, bucket: &Bucket, now: u64) -> Result<(), Rejection> {
+        let update = |full_at: u64| {
+            let from = full_at.max(now);
+            (from - now <= self.tolerance).then(|| from.saturating_add(self.interval))
+        };
+        let taken = bucket
+            .full_at
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, update);
+        taken.map(|_| ()).map_err(|full_at| {
+            let wait = full_at.saturating_sub(now).saturating_sub(self.tolerance);
+            self.refusal(wait)
+        })
+    }
+
+    /// Counts a request that the fleet's bucket admitted, for the time when the store is down.
+    fn charge(&self, bucket: &Bucket, now: u64) {
+        let empty = now
+            .saturating_add(self.tolerance)
+            .saturating_add(self.interval);
+        let update = |full_at: u64| Some(full_at.max(now).saturating_add(self.interval).min(empty));
+        // Never fails: the closure always returns a value.
+        let _ = bucket
+            .full_at
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, update);
+    }
+
+    fn refusal(&self, wait: u64) -> Rejection {
+        Rejection {
+            retry_after: Some(whole_seconds(wait)),
+            ..Reason::RateLimited.into()
+        }
+        .with_cause(match self.by {
+            RateBy::Address => "too many requests from this address",
+            RateBy::Client => "too many requests from this client",
+        })
+    }
+
+    fn now(&self) -> u64 {
+        nanoseconds(self.clock.monotonic())
+    }
+}
+
+impl Bucket {
+    fn new(shared: bool) -> Self {
+        Self {
+            full_at: AtomicU64::default(),
+            allowance: shared.then(Box::default),
+        }
+    }
+}
+
+impl Key {
+    /// Whether clients of other replicas that have this key are different clients: those on Unix sockets,
+    /// loopback and link-local addresses.
+    fn is_of_this_machine(&self) -> bool {
+        match self {
+            Self::NoAddress => true,
+            Self::Address(IpAddr::V4(address)) => address.is_loopback() || address.is_link_local(),
+            Self::Address(IpAddr::V6(network)) => {
+                // Its last 64 bits are zero: ::1 is in ::/64.
+                network.is_unspecified() || network.is_unicast_link_local()
+            }
+            Self::Identity(_) => false,
+        }
+    }
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// Rounds up, so that a client that waits this long is admitted.
@@ -139,13 +248,13 @@ impl RateLimiters {
         Self(limits)
     }
 
-    /// Counts a request by address, before anything is verified.
+    /// Counts a request by address, before anything is verified. `Some` if the shared store has to be
+    /// asked: then the request is admitted if the future says so.
     ///
     /// # Errors
     /// [`Reason::RateLimited`] with the time to wait.
-    pub fn check_address(&self, client: Client<'_>) -> Result<(), Rejection> {
-        self.limits_by(RateBy::Address)
-            .try_for_each(|limit| limit.take(address_key(client.address)))
+    pub fn check_address(&self, client: Client<'_>) -> Result<Option<Wait<'_>>, Rejection> {
+        self.take(RateBy::Address, || address_key(client.address))
     }
 
     /// Counts a request by identity, once the caller is known. Callers that are not verified here
@@ -154,13 +263,14 @@ impl RateLimiters {
     ///
     /// # Errors
     /// As [`RateLimiters::check_address`].
-    pub fn check_identity(&self, caller: &Caller, client: Client<'_>) -> Result<(), Rejection> {
-        if self.0.is_empty() {
-            return Ok(());
-        }
-        let key = identity_key(caller).unwrap_or_else(|| unverified_key(client));
-        self.limits_by(RateBy::Client)
-            .try_for_each(|limit| limit.take(key))
+    pub fn check_identity(
+        &self,
+        caller: &Caller,
+        client: Client<'_>,
+    ) -> Result<Option<Wait<'_>>, Rejection> {
+        self.take(RateBy::Client, || {
+            identity_key(caller).unwrap_or_else(|| unverified_key(client))
+        })
     }
 
     /// Counts a request whose verification failed as [`RateLimiters::check_identity`] counts one
@@ -168,13 +278,42 @@ impl RateLimiters {
     ///
     /// # Errors
     /// As [`RateLimiters::check_address`].
-    pub fn check_unverified(&self, client: Client<'_>) -> Result<(), Rejection> {
+    pub fn check_unverified(&self, client: Client<'_>) -> Result<Option<Wait<'_>>, Rejection> {
         self.check_identity(&Caller::Anonymous, client)
     }
 
-    fn limits_by(&self, by: RateBy) -> impl Iterator<Item = &Arc<RateLimiter>> {
-        self.0.iter().filter(move |limit| limit.by == by)
+    fn take(&self, by: RateBy, key: impl FnOnce() -> Key) -> Result<Option<Wait<'_>>, Rejection> {
+        if self.0.is_empty() {
+            return Ok(None);
+        }
+        take_all(&self.0, by, key())
     }
+}
+
+/// Takes one token from each of `limits` that distinguishes clients as `by` says, in order.
+fn take_all(
+    limits: &[Arc<RateLimiter>],
+    by: RateBy,
+    key: Key,
+) -> Result<Option<Wait<'_>>, Rejection> {
+    let mut rest = limits;
+    while let Some((limit, after)) = rest.split_first() {
+        rest = after;
+        if limit.by != by {
+            continue;
+        }
+        if let Some((bucket, pending)) = limit.take(key)? {
+            return Ok(Some(Box::pin(async move {
+                let verdict = pending.verdict().await;
+                limit.apply(verdict, &bucket, limit.now())?;
+                match take_all(after, by, key)? {
+                    Some(wait) => wait.await,
+                    None => Ok(()),
+                }
+            })));
+        }
+    }
+    Ok(None)
 }
 
 fn identity_key(caller: &Caller) -> Option<Key> {

@@ -71,8 +71,8 @@ impl Session {
     }
 
     /// The limit on sign-ins of one address, which may be shared by all sessions.
-    pub fn sign_in_limit(clock: SharedClock) -> Arc<RateLimiter> {
-        Arc::new(RateLimiter::new(&SIGN_INS, clock))
+    pub fn sign_in_limit(clock: SharedClock) -> RateLimiter {
+        RateLimiter::new(&SIGN_INS, clock)
     }
 
     /// The path of an endpoint.

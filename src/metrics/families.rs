@@ -77,6 +77,10 @@ families! {
         "Sign-ins with a browser, by result.";
     session_refreshes: CounterVec<2> = "hawkgate_session_refreshes_total", ["session", "result"],
         "Renewals of sessions, by result.";
+    shared_requests: CounterVec<2> = "hawkgate_shared_requests_total", ["operation", "result"],
+        "Operations of the shared store, by result.";
+    shared_up: GaugeVec<0> = "hawkgate_shared_up", [],
+        "1 while the shared store is used, 0 while it counts as down; absent without one.";
     forward_auth: CounterVec<2> = "hawkgate_forward_auth_total", ["forward_auth", "result"],
         "Requests of other proxies for a credential, by result.";
     config_reloads: CounterVec<1> = "hawkgate_config_reloads_total", ["result"],

@@ -91,6 +91,11 @@ impl<const N: usize> CounterVec<N> {
     pub(super) fn retain(&self, label: &str, names: &[Arc<str>]) {
         retain(&self.0, label, names);
     }
+
+    /// Removes every child.
+    pub(super) fn clear(&self) {
+        self.0.reset();
+    }
 }
 
 /// A vector of gauges with `N` labels.

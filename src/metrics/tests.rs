@@ -12,6 +12,7 @@ use crate::gateway::outcome::{
 use crate::gateway::reason::Reason;
 use crate::gateway::upstream_retry::{RetryCounts, RetryReason};
 use crate::label::Label as _;
+use crate::shared_store::{Operation, OperationResult, StoreObserver as _};
 use crate::token::Caller;
 use crate::trace::TraceId;
 
@@ -191,6 +192,7 @@ fn metrics() -> Metrics {
     callbacks.log_lines_dropped(|| 3);
     callbacks.circuit_open("source", &"login".into(), || true);
     callbacks.circuit_open("issuer", &"opaque".into(), || false);
+    callbacks.shared_up(|| true);
     callbacks.connections_limited("connections", "refused", || 1);
     callbacks.replay_memory(|| 5, || 256);
     callbacks.certificate("0.0.0.0:8443", || Some([1_000, 2_000]));
@@ -252,6 +254,7 @@ fn all_series_at_zero() -> Metrics {
     let _ = metrics.key_observer("auth0");
     let _ = metrics.introspection_observer("auth0");
     let _ = metrics.session_observer("web");
+    let _ = metrics.store_observer();
     let _ = metrics.span_observer();
     metrics
 }
@@ -316,6 +319,8 @@ fn the_families_are_those_of_the_published_interface() {
         ("hawkgate_circuit_open", &["kind", "name"]),
         ("hawkgate_sign_ins_total", &["session", "result"]),
         ("hawkgate_session_refreshes_total", &["session", "result"]),
+        ("hawkgate_shared_requests_total", &["operation", "result"]),
+        ("hawkgate_shared_up", &[]),
         ("hawkgate_forward_auth_total", &["forward_auth", "result"]),
         ("hawkgate_config_reloads_total", &["result"]),
         ("hawkgate_config_last_reload_success_timestamp_seconds", &[]),
@@ -345,6 +350,7 @@ fn series_that_alerts_watch_exist_before_the_first_request() {
         r#"hawkgate_introspections_total{issuer="auth0",result="failed"}"#,
         r#"hawkgate_sign_ins_total{result="unavailable",session="web"}"#,
         r#"hawkgate_session_refreshes_total{result="unavailable",session="web"}"#,
+        r#"hawkgate_shared_requests_total{operation="acquire",result="timeout"}"#,
         r#"hawkgate_config_reloads_total{result="invalid"}"#,
     ] {
         assert!(value(&metrics, series).abs() < 1e-9, "{series}");
@@ -356,6 +362,39 @@ fn series_that_alerts_watch_exist_before_the_first_request() {
     }
     // Combinations that never occur are not exported.
     assert!(!text.contains(r#"action="replayed",reason="not_signed""#));
+}
+
+#[test]
+fn a_shared_store_has_series_only_while_it_is_configured() {
+    let metrics = Metrics::new("1", "r").unwrap();
+    assert!(!metrics.render().unwrap().contains("hawkgate_shared"));
+    let store = metrics.store_observer();
+    let configure = |store: Option<Arc<SharedStoreMetrics>>| {
+        let mut callbacks = ScrapeCallbacks::default();
+        if let Some(store) = store {
+            callbacks.shared_up(move || store.is_up());
+        }
+        metrics.configure(&names(), callbacks, UnixMillis(0));
+    };
+    configure(Some(Arc::clone(&store)));
+    store.operation(Operation::Take, OperationResult::Held);
+    let is = |series, expected: f64| {
+        let value = value(&metrics, series);
+        assert!((value - expected).abs() < 1e-9, "{series} {value}");
+    };
+    is(
+        r#"hawkgate_shared_requests_total{operation="take",result="held"}"#,
+        1.0,
+    );
+    is(
+        r#"hawkgate_shared_requests_total{operation="read",result="held"}"#,
+        0.0,
+    );
+    is("hawkgate_shared_up", 1.0);
+    store.up(false);
+    is("hawkgate_shared_up", 0.0);
+    configure(None);
+    assert!(!metrics.render().unwrap().contains("hawkgate_shared"));
 }
 
 #[test]

@@ -23,6 +23,7 @@ pub fn restart_needed(running: &Config, new: &Config) -> Vec<&'static str> {
         forward_auth: _,
         cache: _,
         network: _,
+        shared: _,
         trace: _,
         files: _,
     } = running;

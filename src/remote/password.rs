@@ -25,6 +25,7 @@ use crate::credential::{
     SignInProblem, SwapRequest,
 };
 use crate::secret::SecretString;
+use crate::shared_store::{Fleet, FleetKeyError};
 use crate::token::{BasicCredentials, Caller};
 use attempt_limiter::AttemptLimiter;
 use error::SignInError;
@@ -88,6 +89,23 @@ impl PasswordSource {
         })
     }
 
+    /// Counts failed sign-ins together with the other replicas. What else is kept between requests
+    /// ([`LoginStore`]) is not shared: refresh tokens are used once each, and stand for a password.
+    ///
+    /// # Errors
+    /// If the keys of the fleet cannot be used.
+    pub fn sharing(self, fleet: &Fleet) -> Result<Self, FleetKeyError> {
+        let accounts: [&[u8]; 3] = [
+            self.tokens.url().as_str().as_bytes(),
+            self.tokens.client_id().as_bytes(),
+            self.realm.as_deref().unwrap_or_default().as_bytes(),
+        ];
+        Ok(Self {
+            attempts: self.attempts.sharing(fleet, &accounts)?,
+            ..self
+        })
+    }
+
     /// The key of this login: a keyed hash over length-prefixed parts. It includes the scopes,
     /// because a refresh token granted for one set of scopes is not valid for another.
     fn login_key(&self, credentials: &BasicCredentials, request: &SwapRequest) -> LoginKey {
@@ -101,10 +119,13 @@ impl PasswordSource {
 
     /// The key that the user's attempts are counted under.
     fn user_key(&self, credentials: &BasicCredentials) -> attempt_limiter::UserKey {
-        let mut hasher = self.key.hasher();
-        hasher.part(b"user");
-        hasher.part(credentials.username().trim().to_lowercase().as_bytes());
-        hasher.finish()
+        let name = credentials.username().trim().to_lowercase();
+        self.attempts.fleet_user_key(&name).unwrap_or_else(|| {
+            let mut hasher = self.key.hasher();
+            hasher.part(b"user");
+            hasher.part(name.as_bytes());
+            hasher.finish()
+        })
     }
 
     fn issued(&self, response: TokenResponse) -> Issued {
@@ -160,7 +181,7 @@ impl CredentialSource for PasswordSource {
         };
         match self.sign_in(&sign_in).await {
             Ok(mut response) => {
-                attempt.succeeded();
+                attempt.succeeded().await;
                 if let Some(token) = response.refresh_token.take() {
                     self.logins.insert_refresh_token(login, token);
                 }
@@ -171,7 +192,7 @@ impl CredentialSource for PasswordSource {
                 Ok(self.issued(response))
             }
             Err(SignInError::WrongCredentials(error)) => {
-                attempt.failed();
+                attempt.failed().await;
                 Err(error)
             }
             Err(SignInError::Other(error)) => Err(error),

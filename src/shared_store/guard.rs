@@ -222,8 +222,10 @@ impl SharedStore for Guard {
 
     async fn take(&self, key: StoreKey, quota: Quota, wanted: u64) -> Result<Taken, StoreError> {
         let call = self.0.store.take(key, quota, wanted);
-        self.call(Operation::Take, call, |taken| ok_or_held(taken.granted > 0))
-            .await
+        self.call(Operation::Take, call, |taken| {
+            ok_or_held(taken.granted > 0 || taken.retry_after.is_zero())
+        })
+        .await
     }
 
     async fn probe(&self) -> Result<(), StoreError> {

@@ -66,6 +66,8 @@ const NETWORK: &str = r"^[0-9A-Fa-f.:]+/([1-9]|[1-9][0-9]|1[0-2][0-9])$";
 /// A network that containers of one machine can have.
 const LOCAL_NETWORK: &str =
     r"^([0-9.]+/([89]|[1-3][0-9])|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*/(3[2-9]|[4-9][0-9]|1[0-2][0-9]))$";
+/// The URL of a store, without user info.
+const STORE: &str = r"^([Rr][Ee][Dd][Ii][Ss]|[Vv][Aa][Ll][Kk][Ee][Yy])[Ss]?(-[Ss][Ee][Nn][Tt][Ii][Nn][Ee][Ll]|-[Cc][Ll][Uu][Ss][Tt][Ee][Rr])?://[^@#/?,:][^@#]*$";
 /// Something without a wildcard.
 const LITERAL: &str = r"^[^*]*\S[^*]*$";
 
@@ -134,6 +136,7 @@ fn keywords(path: &str) -> Vec<(&'static str, Value)> {
         "source.inject.header" => pattern(FIELD_NAME),
         "source.inject.format" => pattern(FORMAT),
         "log.level" => pattern(LEVELS),
+        "shared.url" => pattern(STORE),
         "issuer.subjects[]" => pattern(r"[^*\s]"),
         "source.concurrency" => range(1, 10_000),
         "limits.connections_per_address" | "limits.requests_in_flight_per_address" => {
@@ -228,6 +231,7 @@ pub(super) fn relations(definition: &str) -> Vec<Value> {
         "source-taskcluster-static" => vec![without("inject")],
         "source-static" => static_secret(),
         "session-taskcluster" => vec![secure("root_url"), some("scopes")],
+        "shared" => vec![json!({ "dependentRequired": { "username": ["password"] } })],
         "rule" => vec![json!({
             "if": given("effect", &json!({ "const": "deny" })),
             "then": { "not": { "anyOf": [{ "required": ["scopes"] }, { "required": ["headers"] }] } },

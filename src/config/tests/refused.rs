@@ -12,7 +12,8 @@ const CASES: &str = concat!(
     include_str!("refused_forward_auth.txt"),
     include_str!("refused_network.txt"),
     include_str!("refused_tcproxy.txt"),
-    include_str!("refused_idp.txt")
+    include_str!("refused_idp.txt"),
+    include_str!("refused_shared.txt")
 );
 
 /// The title, file and errors of each case. `tests/it` validates the same files with the schema.

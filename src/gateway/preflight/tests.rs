@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use http::{HeaderMap, HeaderValue};
 
 use super::*;
@@ -146,7 +147,8 @@ impl Fixture {
             ..Head::for_test(target, &headers)
         };
         let now = Now::read(&*self.clock);
-        match self.gateway.preflight(head, has_body, now) {
+        let preflight = self.gateway.preflight(head, has_body, now);
+        match preflight.now_or_never().unwrap() {
             Ok(None) => Got::None,
             Ok(Some(Preflight::Answer(answer))) => {
                 assert_eq!(answer.status, 204);

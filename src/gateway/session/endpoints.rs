@@ -108,7 +108,7 @@ impl Session {
                 .refuse(Reason::MethodRefused.into(), request, record)
                 .header("allow", endpoint.methods());
         }
-        if let Err(rejection) = self.check_rate(endpoint, head) {
+        if let Err(rejection) = self.check_rate(endpoint, head).await {
             return self.refuse(rejection, request, record);
         }
         let now = Now::read(&*self.clock);
@@ -131,21 +131,29 @@ impl Session {
     /// Who is signed in costs nothing but opening a cookie. Logout tokens count if they are refused: the
     /// provider sends many from one address when it signs many users out. Everything else can be done by
     /// anyone, and may cost a request to the provider.
-    fn check_rate(&self, endpoint: Endpoint, head: Head<'_>) -> Result<(), Rejection> {
+    async fn check_rate(&self, endpoint: Endpoint, head: Head<'_>) -> Result<(), Rejection> {
         let client = head.client();
-        self.rates.check_address(client)?;
+        if let Some(wait) = self.rates.check_address(client)? {
+            wait.await?;
+        }
         match endpoint {
             Endpoint::Session | Endpoint::BackChannelLogout => Ok(()),
-            Endpoint::Login | Endpoint::Callback | Endpoint::Logout => self.check_unverified(head),
+            Endpoint::Login | Endpoint::Callback | Endpoint::Logout => {
+                self.check_unverified(head).await
+            }
         }
     }
 
-    fn check_unverified(&self, head: Head<'_>) -> Result<(), Rejection> {
+    async fn check_unverified(&self, head: Head<'_>) -> Result<(), Rejection> {
         let client = head.client();
-        self.rates.check_unverified(client)?;
+        if let Some(wait) = self.rates.check_unverified(client)? {
+            wait.await?;
+        }
         // Callers on a Unix socket are all behind the same local proxy.
         if client.address.is_some() {
-            self.sign_ins.check_address(client)?;
+            if let Some(wait) = self.sign_ins.check_address(client)? {
+                wait.await?;
+            }
         }
         Ok(())
     }
@@ -396,7 +404,7 @@ impl Session {
             Err(cause) => Err(LogoutTokenError::Invalid(cause.to_owned())),
         };
         if ended.is_err() {
-            self.check_unverified(request.head)?;
+            self.check_unverified(request.head).await?;
         }
         record.event = Some(SessionEvent::BackChannelLogout {
             accepted: ended.is_ok(),

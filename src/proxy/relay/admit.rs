@@ -77,7 +77,7 @@ impl Transaction<'_> {
             return Ok(Admitted::Answer(Box::new(served)));
         }
         if self.head.method == Method::OPTIONS
-            && let Some(admitted) = self.preflight()?
+            && let Some(admitted) = Box::pin(self.preflight()).await?
         {
             return Ok(admitted);
         }
@@ -124,10 +124,11 @@ impl Transaction<'_> {
 
     /// Serves a preflight of a route with `cors`, for which nobody has to be authenticated. `None` if
     /// the request is none.
-    fn preflight(&mut self) -> Result<Option<Admitted>, Rejection> {
+    async fn preflight(&mut self) -> Result<Option<Admitted>, Rejection> {
         let head = gateway_head(&self.peer, &self.head)?;
         let has_body = !self.caller.downstream.is_body_done();
-        let served = self.context.gateway.preflight(head, has_body, self.began);
+        let preflight = self.context.gateway.preflight(head, has_body, self.began);
+        let served = preflight.await;
         let admission = match served {
             Ok(None) => return Ok(None),
             Ok(Some(Preflight::Answer(response))) => {

@@ -26,6 +26,16 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
+    /// Its URL.
+    pub fn url(&self) -> &Url {
+        &self.url
+    }
+
+    /// hawkgate's client there.
+    pub fn client_id(&self) -> &str {
+        &self.config.id
+    }
+
     /// `config` is hawkgate's client registration at the server of `url`. `client` must accept
     /// responses of [`super::MAX_RESPONSE_BYTES`].
     pub fn new(url: Url, config: OauthClient, client: HttpClient, clock: SharedClock) -> Self {

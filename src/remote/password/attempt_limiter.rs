@@ -3,6 +3,12 @@
 //! user and by address, both with an exemption for users who have signed in from that origin before
 //! (compare the device cookies of OWASP's "Slow Down Online Guessing Attacks"). After the limit,
 //! delays grow. Attempts in flight count as failures, so that concurrent guessing gains nothing.
+//!
+//! The replicas of a fleet also count together ([`fleet`]).
+
+mod fleet;
+#[cfg(test)]
+mod fleet_tests;
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
@@ -14,6 +20,8 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use crate::clock::SharedClock;
+use crate::shared_store::{Fleet, FleetKeyError};
+use fleet::{FleetAttempts, FleetDecision};
 
 /// Failures of one user from one origin within [`WINDOW`] before delays start.
 pub(super) const PAIR_FAILURES: usize = 5;
@@ -32,6 +40,9 @@ const LONGEST_DELAY: Duration = Duration::from_mins(15);
 const RESET_AFTER: Duration = Duration::from_hours(1);
 /// How long a successful sign-in exempts its user and origin from the loose limits.
 const KNOWN_FOR: Duration = Duration::from_hours(24 * 7);
+/// How long after it was told of a sign-in the fleet is told of another: often enough that it forgets no
+/// origin that is in use.
+const TOLD_FOR: Duration = Duration::from_hours(24);
 /// The most records per table.
 const MAX_RECORDS: usize = 10_000;
 
@@ -82,6 +93,7 @@ pub(super) struct AttemptLimiter {
     tables: Mutex<AttemptTables>,
     finished: Notify,
     clock: SharedClock,
+    fleet: Option<FleetAttempts>,
 }
 
 #[derive(Debug)]
@@ -91,6 +103,8 @@ struct AttemptTables {
     peers: AttemptTable<PeerKey>,
     /// The monotonic times of the last successful sign-ins.
     known: HashMap<Pair, Duration>,
+    /// Those when the fleet was last told of one; only for pairs in `known`.
+    told: HashMap<Pair, Duration>,
 }
 
 impl AttemptTables {
@@ -109,8 +123,19 @@ impl AttemptTables {
             {
                 self.known.remove(&oldest);
             }
+            self.told.retain(|pair, _| self.known.contains_key(pair));
         }
         self.known.insert(pair, now);
+    }
+
+    /// Whether the fleet should be told of a sign-in now. Assumes that it will be.
+    fn tell(&mut self, pair: Pair, now: Duration) -> bool {
+        let last = self.told.get(&pair);
+        let due = last.is_none_or(|last| last.saturating_add(TOLD_FOR) <= now);
+        if due {
+            self.told.insert(pair, now);
+        }
+        due
     }
 
     /// The decisions of the limits that apply to `attempt`.
@@ -297,12 +322,31 @@ impl AttemptLimiter {
             users: AttemptTable::new(USER_FAILURES),
             peers: AttemptTable::new(ADDRESS_FAILURES),
             known: HashMap::new(),
+            told: HashMap::new(),
         };
         Self {
             tables: Mutex::new(tables),
             finished: Notify::new(),
             clock,
+            fleet: None,
         }
+    }
+
+    /// Counts together with the other replicas' limiters of the same `source`, of which the parts say
+    /// whose accounts they are.
+    ///
+    /// # Errors
+    /// If the keys of the fleet cannot be used.
+    pub(super) fn sharing(self, fleet: &Fleet, source: &[&[u8]]) -> Result<Self, FleetKeyError> {
+        Ok(Self {
+            fleet: Some(FleetAttempts::new(fleet, source)?),
+            ..self
+        })
+    }
+
+    /// The key of the user `name`, if it is the same at all replicas.
+    pub(super) fn fleet_user_key(&self, name: &str) -> Option<UserKey> {
+        Some(self.fleet.as_ref()?.user_key(name))
     }
 
     /// Starts an attempt. Waits while only attempts in flight prevent it; the caller must bound
@@ -311,6 +355,27 @@ impl AttemptLimiter {
     /// # Errors
     /// After too many failures: how long to wait.
     pub(super) async fn acquire(
+        &self,
+        user: UserKey,
+        peer: PeerKey,
+    ) -> Result<AttemptPermit<'_>, Duration> {
+        let permit = self.acquire_here(user, peer).await?;
+        let Some(fleet) = &self.fleet else {
+            return Ok(permit);
+        };
+        match fleet.decide(permit.keys).await {
+            FleetDecision::Allow => Ok(permit),
+            FleetDecision::Block(remaining) => Err(remaining),
+            FleetDecision::Known => {
+                drop(permit);
+                let now = self.clock.monotonic();
+                self.tables().remember((user, peer), now);
+                self.acquire_here(user, peer).await
+            }
+        }
+    }
+
+    async fn acquire_here(
         &self,
         user: UserKey,
         peer: PeerKey,
@@ -367,13 +432,25 @@ pub(super) struct AttemptPermit<'a> {
 
 impl AttemptPermit<'_> {
     /// The provider rejected the password or code.
-    pub(super) fn failed(mut self) {
+    pub(super) async fn failed(mut self) {
         self.result = AttemptResult::Failed;
+        if let Some(fleet) = &self.limiter.fleet {
+            fleet.failed(self.keys).await;
+        }
     }
 
-    /// The provider accepted the credentials. Resets the user's failures from this origin only.
-    pub(super) fn succeeded(mut self) {
+    /// The provider accepted the credentials. Resets the user's failures from this origin only, and
+    /// only at this replica.
+    pub(super) async fn succeeded(mut self) {
         self.result = AttemptResult::Succeeded;
+        let (limiter, pair) = (self.limiter, self.keys.pair);
+        drop(self);
+        let Some(fleet) = &limiter.fleet else { return };
+        let now = limiter.clock.monotonic();
+        let due = limiter.tables().tell(pair, now);
+        if due {
+            fleet.remember(pair).await;
+        }
     }
 }
 
@@ -431,7 +508,7 @@ mod tests {
         number: usize,
         peer: PeerKey,
     ) -> Result<(), Duration> {
-        limiter.acquire(user(number), peer).await?.failed();
+        limiter.acquire(user(number), peer).await?.failed().await;
         Ok(())
     }
 
@@ -440,7 +517,7 @@ mod tests {
         number: usize,
         peer: PeerKey,
     ) -> Result<(), Duration> {
-        limiter.acquire(user(number), peer).await?.succeeded();
+        limiter.acquire(user(number), peer).await?.succeeded().await;
         Ok(())
     }
 
@@ -609,7 +686,9 @@ mod tests {
         };
         tokio::task::yield_now().await;
         assert!(!waiting.is_finished());
-        in_flight.into_iter().for_each(AttemptPermit::failed);
+        for attempt in in_flight {
+            attempt.failed().await;
+        }
         assert_eq!(waiting.await.unwrap(), Err(FIRST_DELAY));
     }
 
@@ -625,7 +704,7 @@ mod tests {
             tokio::spawn(async move { limiter.acquire(user(1), LOOPBACK).await.map(drop) })
         };
         tokio::task::yield_now().await;
-        in_flight.pop().unwrap().succeeded();
+        in_flight.pop().unwrap().succeeded().await;
         assert_eq!(waiting.await.unwrap(), Ok(()));
     }
 

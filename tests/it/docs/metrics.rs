@@ -50,6 +50,7 @@ fn exposition() -> String {
     callbacks.jwks_age(&"i".into(), || Some(Duration::ZERO));
     callbacks.certificate("127.0.0.1:8443", || Some([0, 1]));
     callbacks.circuit_open("source", &"s".into(), || false);
+    callbacks.shared_up(|| true);
     callbacks.circuit_open("issuer", &"i".into(), || false);
     for limit in labels(LimitLabel::ALL) {
         for action in labels(LimitAction::ALL) {
@@ -60,6 +61,7 @@ fn exposition() -> String {
     let _keys = metrics.key_observer("i");
     let _introspection = metrics.introspection_observer("i");
     let _session = metrics.session_observer("w");
+    let _store = metrics.store_observer();
     let _spans = metrics.span_observer();
     let _source = metrics.meter("s", Arc::new(Unreachable), SystemClock::shared());
     metrics.render().unwrap()
