@@ -23,10 +23,11 @@ pub use origin::Origin;
 use std::fmt;
 use std::future::Future;
 use std::hash::Hash;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use crate::clock::SharedClock;
+use crate::sync::{self, Mutex, MutexGuard};
 use capacity::{Capacity, Permit, Permits};
 use policy::{Admission, Policy, Probe};
 
@@ -214,7 +215,7 @@ impl<K: Clone + Hash + Eq> Call<K> {
         outcome: impl Fn(&T) -> Outcome,
     ) -> Result<T, Rejected> {
         let timeout = self.breaker.limits.timeout;
-        let admitted = tokio::time::timeout(timeout, self.admitted()).await;
+        let admitted = sync::timeout(timeout, self.admitted()).await;
         let _permit = admitted.unwrap_or(Err(Rejected::Overloaded))?;
         let begun = self.breaker.clock.monotonic();
         let mut failed = 0;
@@ -227,7 +228,7 @@ impl<K: Clone + Hash + Eq> Call<K> {
                 self.record(end);
                 return Ok(result);
             };
-            tokio::time::sleep(delay).await;
+            sync::sleep(delay).await;
         }
     }
 

@@ -67,6 +67,7 @@ pub mod shared_store;
 pub mod signin;
 pub mod singleflight;
 pub mod suggest;
+pub(crate) mod sync;
 pub mod token;
 pub mod trace;
 

@@ -209,13 +209,10 @@ impl Builder<'_> {
             let files = config.files_of("source", &source.name);
             let files = fingerprints.only(files.chain(config.network_files()));
             let section = section(source);
-            let counts_attempts = matches!(source.kind, SourceKind::Password(_));
-            // Others are kept when the store is replaced.
-            let store = if section.is_some() || counts_attempts {
-                components.used_store()
-            } else {
-                UsedStore(None)
-            };
+            // Those that share nothing are kept when the store is replaced. Password sources share counts of
+            // failures.
+            let shares = section.is_some() || matches!(source.kind, SourceKind::Password(_));
+            let store = UsedStore(components.shared().filter(|_| shares).cloned());
             let (cache, network) = (config.cache.clone(), config.network.clone());
             let basis = (source.clone(), cache, network, store.clone());
             reuse_or_build(&previous.sources, basis, files, || {
@@ -403,10 +400,10 @@ impl Builder<'_> {
             }
             SourceKind::Password(settings) => {
                 let source = PasswordSource::new(settings, client()?, clock)?;
-                Arc::new(match fleet {
-                    Some(fleet) => source.sharing(fleet)?,
-                    None => source,
-                })
+                match fleet {
+                    Some(fleet) => Arc::new(source.sharing(fleet)?),
+                    None => Arc::new(source),
+                }
             }
             SourceKind::Static(settings) => Arc::new(StaticSecretSource::new(settings.clone())),
         })

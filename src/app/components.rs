@@ -43,11 +43,6 @@ pub(super) type SessionBasis = (
     UsedStore,
 );
 
-/// What replicas call the limit that all routes share. No route can have this name.
-const COMMON_RATE: &str = "[limits]";
-/// What replicas call the limit on sign-ins. No route can have this name.
-const SIGN_INS: &str = "[[session]]";
-
 /// Everything that a rate limit is built from: its route, if any, and the rate.
 pub(super) type RateBasis = (Option<Arc<str>>, Rate, UsedStore);
 
@@ -104,6 +99,20 @@ pub(super) fn reuse_or_build<B: PartialEq, T>(
         basis,
         files,
     })
+}
+
+/// The limiter, counting together with those of the other replicas if there is a store.
+fn shared_limiter(
+    limiter: RateLimiter,
+    store: &UsedStore,
+    name: &str,
+) -> Result<RateLimiter, StartError> {
+    match store.fleet() {
+        Some(fleet) => limiter
+            .sharing(fleet, name)
+            .map_err(|e| StartError::unusable("rate limit", name, &e)),
+        None => Ok(limiter),
+    }
 }
 
 /// The token in `own` or `previous` that reads the same file as `token`, else `token` itself.
@@ -231,28 +240,27 @@ impl Components {
         let store = self.used_store();
         let basis = (route.cloned(), rate, store.clone());
         let component = reuse_or_build(&previous.rates, basis, Fingerprints::default(), || {
-            let name = route.map_or(COMMON_RATE, |name| name);
-            store.count_together(RateLimiter::new(&rate, clock.clone()), name)
+            let name = route.map_or("limits.rate".to_owned(), |route| format!("route {route}"));
+            let limiter = RateLimiter::new(&rate, clock.clone());
+            shared_limiter(limiter, &store, &name)
         })?;
         let limit = Arc::clone(&component.value);
         self.rates.push(component);
         Ok(limit)
     }
 
-    /// The limit on sign-ins of one address.
-    pub(super) fn sign_ins(
+    /// The limit on sign-ins of all sessions, which is kept like [`Self::rate`].
+    pub(super) fn sign_in_limit(
         &mut self,
         previous: &Self,
         clock: &SharedClock,
     ) -> Result<Arc<RateLimiter>, StartError> {
         let store = self.used_store();
-        let files = Fingerprints::default();
-        let component = reuse_or_build(previous.sign_ins.as_slice(), store.clone(), files, || {
-            store.count_together(Session::sign_in_limit(clock.clone()), SIGN_INS)
+        let kept = previous.sign_ins.as_slice();
+        let component = reuse_or_build(kept, store.clone(), Fingerprints::default(), || {
+            shared_limiter(Session::sign_in_limit(clock.clone()), &store, "sign-ins")
         })?;
-        let limit = Arc::clone(&component.value);
-        self.sign_ins = Some(component);
-        Ok(limit)
+        Ok(Arc::clone(&self.sign_ins.insert(component).value))
     }
 
     /// Carries over credentials that were replaced at run time, for the sources that were kept.

@@ -115,15 +115,14 @@ impl Builder<'_> {
         if config.sessions.is_empty() {
             return Ok(Vec::new());
         }
-        let sign_ins = components.sign_ins(previous, self.clock)?;
+        let sign_ins = components.sign_in_limit(previous, self.clock)?;
         let issuers: Vec<_> = components.issuers().cloned().collect();
         let pairs = config.sessions.iter().zip(&components.sessions);
-        Ok(pairs
-            .map(|(session, component)| {
-                let rates = (common, &sign_ins);
-                Arc::new(self.gateway_session(session, component.value(), &issuers, rates))
-            })
-            .collect())
+        let sessions = pairs.map(|(session, component)| {
+            let rates = (common, &sign_ins);
+            Arc::new(self.gateway_session(session, component.value(), &issuers, rates))
+        });
+        Ok(sessions.collect())
     }
 
     fn gateway_session(

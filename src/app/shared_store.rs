@@ -11,10 +11,8 @@ use arc_swap::ArcSwap;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::broadcast::{self, Receiver};
 
-use super::StartError;
 use crate::config;
 use crate::credential::CachedSource;
-use crate::gateway::rate_limit::RateLimiter;
 use crate::metrics::SharedStoreMetrics;
 use crate::network::Network;
 use crate::remote::shared_store::RedisStore;
@@ -60,20 +58,6 @@ impl UsedStore {
     /// What the component needs to use it.
     pub(super) fn fleet(&self) -> Option<&Fleet> {
         self.0.as_ref().map(|shared| &shared.fleet)
-    }
-
-    /// Lets `limiter` count together with those of the same name of other replicas.
-    pub(super) fn count_together(
-        &self,
-        limiter: RateLimiter,
-        name: &str,
-    ) -> Result<RateLimiter, StartError> {
-        match self.fleet() {
-            Some(fleet) => limiter
-                .sharing(fleet, name)
-                .map_err(|error| StartError::Unusable(format!("[shared]: key {error}"))),
-            None => Ok(limiter),
-        }
     }
 }
 

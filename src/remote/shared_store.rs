@@ -86,12 +86,12 @@ impl RedisStore {
         run_in(&session, script, key, arguments, read).await
     }
 
-    fn changed(&self, key: StoreKey) -> Vec<u8> {
-        self.message(StoreEvent::Changed(key))
+    fn changed(&self, key: StoreKey, generation: Option<GenerationId>) -> Vec<u8> {
+        self.message(StoreEvent::Changed { key, generation })
     }
 
-    fn rejected(&self, generation: GenerationId) -> Vec<u8> {
-        self.message(StoreEvent::Rejected(generation))
+    fn rejected(&self, key: StoreKey, generation: GenerationId) -> Vec<u8> {
+        self.message(StoreEvent::Rejected { key, generation })
     }
 
     /// The message that announces `event`. One that is empty means nothing to its receivers.
@@ -125,7 +125,7 @@ impl SharedStore for RedisStore {
     ) -> Result<Acquired, StoreError> {
         let generation = unwanted.as_ref().map(|unwanted| unwanted.generation.0);
         let rejected = unwanted.filter(|unwanted| unwanted.reject);
-        let message = rejected.map(|unwanted| self.rejected(unwanted.generation));
+        let message = rejected.map(|unwanted| self.rejected(key, unwanted.generation));
         let length = millis(LEASE);
         let arguments: [&[u8]; 5] = [
             &lease.0,
@@ -152,7 +152,7 @@ impl SharedStore for RedisStore {
         sealed: Vec<u8>,
         ttl: Duration,
     ) -> Result<bool, StoreError> {
-        let (ttl, message) = (millis(ttl), self.changed(key));
+        let (ttl, message) = (millis(ttl), self.changed(key, Some(lease)));
         let arguments: [&[u8]; 5] = [
             &lease.0,
             &sealed,
@@ -165,7 +165,7 @@ impl SharedStore for RedisStore {
     }
 
     async fn release(&self, key: StoreKey, lease: GenerationId) -> Result<(), StoreError> {
-        let message = self.changed(key);
+        let message = self.changed(key, None);
         let arguments: [&[u8]; 3] = [&lease.0, CHANNEL.as_bytes(), &message];
         self.run(&script::RELEASE, &entry(key), &arguments, flag)
             .await
@@ -173,7 +173,7 @@ impl SharedStore for RedisStore {
     }
 
     async fn reject(&self, key: StoreKey, generation: GenerationId) -> Result<(), StoreError> {
-        let message = self.rejected(generation);
+        let message = self.rejected(key, generation);
         let arguments: [&[u8]; 3] = [&generation.0, CHANNEL.as_bytes(), &message];
         self.run(&script::REJECT, &entry(key), &arguments, flag)
             .await
@@ -191,7 +191,7 @@ impl SharedStore for RedisStore {
         sealed: Vec<u8>,
         ttl: Duration,
     ) -> Result<(), StoreError> {
-        let (ttl, message) = (millis(ttl), self.changed(key));
+        let (ttl, message) = (millis(ttl), self.changed(key, Some(generation)));
         let arguments: [&[u8]; 5] = [
             &generation.0,
             &sealed,
@@ -205,7 +205,7 @@ impl SharedStore for RedisStore {
     }
 
     async fn remove(&self, key: StoreKey) -> Result<bool, StoreError> {
-        let message = self.changed(key);
+        let message = self.changed(key, None);
         let arguments: [&[u8]; 2] = [CHANNEL.as_bytes(), &message];
         self.run(&script::REMOVE, &entry(key), &arguments, flag)
             .await

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::future::pending;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -14,6 +14,7 @@ use super::{
     StoredValue, Taken, Unwanted,
 };
 use crate::clock::SharedClock;
+use crate::sync::{Mutex, MutexGuard};
 
 /// The events that a receiver may lag behind.
 const EVENTS: usize = 1024;

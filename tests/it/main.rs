@@ -51,6 +51,7 @@ mod reload;
 mod rules;
 mod schema;
 mod sessions;
+mod shared_store;
 mod shutdown;
 mod sign_in;
 mod support;

@@ -10,6 +10,7 @@ pub(crate) mod client;
 pub(crate) mod gateway;
 pub(crate) mod peers;
 pub(crate) mod program;
+pub(crate) mod redis;
 pub(crate) mod secrets;
 pub(crate) mod sessions;
 pub(crate) mod standard;

@@ -5,6 +5,9 @@
  * gives one out after that; a holder that lost its lease does not overwrite what its successor wrote; and
  * nobody waits for ever, whatever messages are lost and whichever replica dies.
  *
+ * A generation that was renewed is superseded: replicas that have the older one look for the newer one before
+ * they use it again, and go on with theirs if there is none.
+ *
  * The leases of the store have random names, which are numbers in order here: a greater number is a later
  * lease. A generation has the name of the lease under which it was fetched. Leases may end at any moment, which
  * stands for a slow holder, and for a holder that is gone.
@@ -54,6 +57,7 @@ inline tell(kind, generation) {
 active [REPLICAS] proctype Replica() {
     byte cached = 0;              /* the generation in this replica's cache */
     bool knows_rejected[LEASES]; /* what it has learnt of: its tombstones */
+    bool superseded = false;      /* another replica has a newer generation than the cached one */
     byte reply, mine, fetched_in, told;
     byte requests = 0;
 
@@ -75,11 +79,26 @@ ready:
             :: else
             fi
         }
-    :: push[_pid] ? filled(told)
+    :: push[_pid] ? filled(told) ->
+        if
+        :: cached != 0 && told > cached -> superseded = true
+        :: else
+        fi
     :: break
     od;
     if
-    :: cached != 0 -> goto use
+    :: cached != 0 && !superseded -> goto use
+    :: cached != 0 && superseded ->
+        /* Script `read`: what is there, if it is another generation. Never a lease. */
+        atomic {
+            superseded = false;
+            reply = stored;
+            if
+            :: reply == cached -> reply = 0
+            :: else
+            fi
+        }
+        goto answer
     :: else
     fi;
 
@@ -100,11 +119,19 @@ ask:
         :: else
         fi
     }
+answer:
     if
     :: reply != 0 ->
         /* The reply is on its way; a push that was sent later may be read first. */
         do
-        :: push[_pid] ? rejected(told) -> knows_rejected[told] = true
+        :: push[_pid] ? rejected(told) ->
+            atomic {
+                knows_rejected[told] = true;
+                if
+                :: cached == told -> cached = 0
+                :: else
+                fi
+            }
         :: push[_pid] ? filled(told)
         :: break
         od;
@@ -117,6 +144,7 @@ ask:
             fi
         }
         goto ready
+    :: reply == 0 && cached != 0 -> goto use
     :: mine != 0 -> goto exchange
     :: else -> goto wait
     fi;
@@ -153,7 +181,7 @@ exchange:
             :: lease == mine -> lease = 0
             :: else
             fi;
-            tell(filled, 0)
+            tell(filled, mine)
         :: else  /* it is of use to this replica all the same */
         fi;
         cached = mine;

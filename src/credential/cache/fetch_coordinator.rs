@@ -4,8 +4,7 @@
 mod exchange;
 
 use std::collections::HashMap;
-use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock, PoisonError};
 use std::time::Duration;
 
 use moka::policy::EvictionPolicy;
@@ -29,6 +28,8 @@ use crate::credential::identity::{Identity, IdentityKey};
 use crate::credential::{CredentialSource, FetchError, SwapRequest};
 use crate::shared_store::{GenerationId, StoreEvent, Unwanted};
 use crate::singleflight::Flight;
+use crate::sync::atomic::AtomicU64;
+use crate::sync::{Mutex, MutexGuard};
 
 /// The most exchanges per source, running or waiting for a permit.
 pub(super) const MAX_FLIGHTS: usize = 4096;

@@ -1,6 +1,5 @@
 //! One credential of one identity: how long it may be used, and when to renew it.
 
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::CacheLimits;
@@ -8,6 +7,7 @@ use super::shared::SharedName;
 use crate::clock::{Now, UnixMillis};
 use crate::credential::{Credential, Issued};
 use crate::shared_store::{GenerationId, Unwanted};
+use crate::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 /// A credential is retired this long before it expires, so that a request signed with it
 /// still arrives in time; a tenth of its lifetime if that is shorter.

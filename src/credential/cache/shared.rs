@@ -8,12 +8,11 @@ mod record;
 
 use std::collections::HashMap;
 use std::future::{Future, pending};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
 
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
-use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use zeroize::Zeroizing;
 
@@ -25,6 +24,7 @@ use crate::shared_store::{
     Acquired, Fleet, FleetKeyError, GenerationId, LEASE_RENEWAL, Namespace, POLL, SharedStore,
     StoreError, StoreKey, StoredValue, Unwanted,
 };
+use crate::sync::{self, Mutex, MutexGuard};
 
 /// How long the rejection of a generation is remembered: longer than an answer of the store that still
 /// contains it may take. A rejection may arrive before such an answer.
@@ -137,7 +137,7 @@ impl SharedCredentials {
         }
         let waiter = Waiter::new(self, entry.key);
         let obtaining = self.obtain_by(&waiter, lease, unwanted, &now);
-        let obtained = match tokio::time::timeout(patience, obtaining).await {
+        let obtained = match sync::timeout(patience, obtaining).await {
             Ok(Ok(obtained)) => obtained,
             // The lease may have been granted all the same.
             Ok(Err(StoreError::Timeout(_))) | Err(_) => {
@@ -166,7 +166,7 @@ impl SharedCredentials {
                 Acquired::Granted => return Ok(Obtained::Lease(self.held(waiter.key, lease))),
                 Acquired::Held => {
                     // The event may be lost, and a lease ends without one.
-                    let _ = tokio::time::timeout(POLL, waiter.notify.notified()).await;
+                    let _ = sync::timeout(POLL, waiter.notify.notified()).await;
                 }
                 Acquired::Value(stored) => {
                     let generation = stored.generation;
@@ -276,7 +276,7 @@ impl SharedCredentials {
         let SharedName { key, generation } = lease.name;
         let renewing = async {
             loop {
-                tokio::time::sleep(LEASE_RENEWAL).await;
+                sync::sleep(LEASE_RENEWAL).await;
                 if let Ok(false) = self.store.renew(key, generation).await {
                     // Lost: what this exchange issues is of use to this replica only.
                     return pending::<T>().await;
@@ -300,11 +300,17 @@ impl SharedCredentials {
     pub(super) fn reject(&self, name: SharedName) {
         self.rejected.insert(name.generation, ());
         let store = Arc::clone(&self.store);
-        // The previous key's entry has another name for the same credential.
-        let Ok(runtime) = Handle::try_current() else {
-            return;
-        };
-        runtime.spawn(async move { store.reject(name.key, name.generation).await });
+        sync::spawn_if_running(async move {
+            // Should it fail, the other replicas find out by themselves.
+            let _ = store.reject(name.key, name.generation).await;
+        });
+    }
+
+    /// Takes `generation` away from every replica, because the source would no longer issue it. Does not
+    /// wait.
+    pub(super) fn withdraw(&self, entry: Entry, generation: GenerationId) {
+        let key = entry.key;
+        self.reject(SharedName { key, generation });
     }
 
     /// Notes that another replica has rejected `generation`, and returns it if it is here.
@@ -382,13 +388,13 @@ impl Drop for Waiter<'_> {
 
 impl Drop for HeldLease {
     fn drop(&mut self) {
-        let Ok(runtime) = Handle::try_current() else {
-            return;
-        };
         if !self.ended {
             let SharedName { key, generation } = self.name;
             let store = Arc::clone(&self.store);
-            runtime.spawn(async move { store.release(key, generation).await });
+            sync::spawn_if_running(async move {
+                // Should it fail, the lease ends by itself.
+                let _ = store.release(key, generation).await;
+            });
         }
     }
 }

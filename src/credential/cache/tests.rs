@@ -1,4 +1,6 @@
 mod fleet;
+#[cfg(shuttle)]
+mod interleavings;
 mod lasting_lease;
 mod lease_memo;
 mod receipt;

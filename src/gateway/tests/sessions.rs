@@ -302,7 +302,9 @@ fn session(clock: &Arc<ManualClock>) -> Session {
         issuers: vec![],
         provider: "https://tc.example".into(),
         rates: rate_limit::RateLimiters::default(),
-        sign_ins: rate_limit::RateLimiters::new(vec![Session::sign_in_limit(clock.clone())]),
+        sign_ins: rate_limit::RateLimiters::new(vec![Arc::new(Session::sign_in_limit(
+            clock.clone(),
+        ))]),
         clock: clock.clone(),
     }
 }

@@ -74,9 +74,12 @@ struct Credentials {
 impl Connector {
     /// Reads the CAs.
     pub(super) fn new(settings: &SharedStoreSettings, network: &Network) -> Result<Self, PemError> {
-        let certificates = match settings.url.tls {
-            true => Some(trusted(settings.ca.as_deref(), network)?),
-            false => None,
+        let certificates = if settings.url.tls {
+            // The crate takes the process's provider. An error means that there is one.
+            let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+            Some(trusted(settings.ca.as_deref(), network)?)
+        } else {
+            None
         };
         Ok(Self {
             settings: settings.clone(),

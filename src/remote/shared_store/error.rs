@@ -130,6 +130,12 @@ fn problem(error: &RedisError) -> String {
         }
         _ => {}
     }
+    if error
+        .detail()
+        .is_some_and(|detail| detail.starts_with("DB index is out of range"))
+    {
+        return "has no database of that number: see its option databases".to_owned();
+    }
     match code(error) {
         Some("NOPERM") => {
             format!("refuses the user something (NOPERM): the ACL user needs the rules {ACL_RULES}")

@@ -140,7 +140,18 @@ async fn settled(state: &mut watch::Receiver<State>) -> Result<Session, StoreErr
     }
 }
 
+/// Says that there is no connection once the task has ended, however it did: nobody may wait for it then.
+struct Ended(Arc<Shared>);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let error = StoreError::Unreachable("not connected".to_owned());
+        self.0.state.send_replace(State::Failed(error));
+    }
+}
+
 async fn keep_connected(shared: Arc<Shared>) {
+    let _ended = Ended(shared.clone());
     let mut attempts = 0;
     let mut pause = Duration::ZERO;
     loop {

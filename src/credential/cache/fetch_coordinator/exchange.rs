@@ -1,8 +1,7 @@
 //! One exchange, from starting it to recording its result.
 
 use std::future::Future;
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use super::super::generation::usable_life;
@@ -19,6 +18,8 @@ use crate::credential::{FetchError, Issued, SwapRequest};
 use crate::label::Label;
 use crate::shared_store::Unwanted;
 use crate::singleflight::Flight;
+use crate::sync::atomic::Ordering;
+use crate::sync::{self, MutexGuard};
 use crate::trace::{self, Attribute, SpanKind};
 
 /// How long to wait after a renewal that did not improve on the current credential.
@@ -88,7 +89,7 @@ impl FetchCoordinator {
         });
         in_flight.insert(identity, flight.clone());
         drop(in_flight);
-        tokio::spawn(task);
+        sync::spawn(task);
         flight
     }
 
@@ -146,8 +147,15 @@ impl FetchCoordinator {
             shared::Obtained::Lease(lease) => {
                 let exchange = self.exchange_alone(call, request);
                 let exchange = shared.while_held(&lease, exchange).await;
-                let Exchange::Ended(Ok(issued), _) = exchange else {
-                    return exchange;
+                let issued = match exchange {
+                    Exchange::Ended(Ok(issued), _) => issued,
+                    Exchange::Ended(Err(error), _) => {
+                        if let Some(unwanted) = unwanted.filter(|_| ends_use(&error)) {
+                            shared.withdraw(entry, unwanted.generation);
+                        }
+                        return Exchange::Ended(Err(error), None);
+                    }
+                    other => return other,
                 };
                 let max_age = self.options.limits.max_age;
                 let life = usable_life(issued.expires_at, self.now().wall, max_age);
@@ -199,7 +207,7 @@ impl FetchCoordinator {
     }
 
     async fn fetch(&self, request: &SwapRequest, left: Duration) -> Result<Issued, FetchError> {
-        let fetching = tokio::time::timeout(left, self.inner.fetch(request));
+        let fetching = sync::timeout(left, self.inner.fetch(request));
         let kind = if self.inner.is_local() {
             SpanKind::Internal
         } else {
@@ -342,15 +350,12 @@ impl FetchCoordinator {
         let limits = &self.options.limits;
         let backoff = self.breaker.backoff_left(&identity);
         let entry = NegativeEntry::after(error.clone(), now.monotonic, limits, backoff);
-        match error {
-            // A caller that is refused a new credential must not continue with the old one:
-            // its token was revoked, or the user was removed.
-            FetchError::Refused(_) | FetchError::NotEntitled(_) | FetchError::SignIn { .. } => {
-                if let Some(current) = self.current.get(&identity) {
-                    self.forget(identity, &current);
-                }
+        if ends_use(error) {
+            if let Some(current) = self.current.get(&identity) {
+                self.forget(identity, &current);
             }
-            _ => self.postpone_renewal(identity, entry.until),
+        } else {
+            self.postpone_renewal(identity, entry.until);
         }
         self.negatives.insert(identity, entry);
     }
@@ -364,6 +369,15 @@ impl FetchCoordinator {
             generation.renew_later(at);
         }
     }
+}
+
+/// Whether a caller that gets this error instead of a new credential must not continue with the old
+/// one: its token was revoked, or the user was removed.
+fn ends_use(error: &FetchError) -> bool {
+    matches!(
+        error,
+        FetchError::Refused(_) | FetchError::NotEntitled(_) | FetchError::SignIn { .. }
+    )
 }
 
 /// What an exchange says about the source's health.

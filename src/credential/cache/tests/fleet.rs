@@ -421,3 +421,26 @@ async fn with_an_open_circuit_what_other_replicas_fetched_is_used() {
     assert_eq!((text(&leased), leased.lookup), ("a", Lookup::Shared));
     fleet.assert_no_exchange();
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_user_who_is_refused_a_renewal_loses_the_credential_everywhere() {
+    let mut fleet = FleetFixture::new(2);
+    let ann = user("ann");
+    let first = fleet.replicas[0].fetched(&ann, issued("a", 900));
+    first.await.unwrap();
+    fleet.replicas[1].lease(&ann).await.unwrap().unwrap();
+    fleet.deliver().await;
+    fleet.clock.advance(Duration::from_secs(840));
+    fleet.replicas[0].lease(&ann).await.unwrap().unwrap();
+    let call = fleet.replicas[0].call().await;
+    call.respond(Err(FetchError::Refused("revoked".into())));
+    fleet.deliver().await;
+    assert_eq!(fleet.store.values(), 0);
+    // The other replica asks for itself, because a refusal is not shared.
+    let second = fleet.replicas[1].lease(&ann);
+    let call = fleet.replicas[1].call().await;
+    call.respond(Err(FetchError::Refused("revoked".into())));
+    assert!(second.await.unwrap().is_err());
+    assert!(fleet.replicas[0].lease(&ann).await.unwrap().is_err());
+    fleet.assert_no_exchange();
+}
