@@ -13,7 +13,7 @@ use hawkgate::network::Network;
 use hawkgate::remote::shared_store::RedisStore;
 use hawkgate::remote::shared_store::settings::SharedStoreSettings;
 use hawkgate::secret::SecretString;
-use hawkgate::shared_store::{FleetKeys, GenerationId, StoreKey};
+use hawkgate::shared_store::{FleetKeys, GenerationId, StoreEvent, StoreKey};
 
 const KEY: StoreKey = StoreKey([1; 32]);
 const OTHER_KEY: StoreKey = StoreKey([2; 32]);
@@ -24,6 +24,30 @@ const BUCKET: &str = "hawkgate:b:AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE";
 
 fn id(byte: u8) -> GenerationId {
     GenerationId([byte; 16])
+}
+
+/// The event of a value of `key` that was written.
+fn written(key: StoreKey, generation: GenerationId) -> StoreEvent {
+    StoreEvent::Changed {
+        key,
+        generation: Some(generation),
+    }
+}
+
+/// The event of a lease or value of `key` that ended.
+fn released(key: StoreKey) -> StoreEvent {
+    StoreEvent::Changed {
+        key,
+        generation: None,
+    }
+}
+
+/// The event of a rejection of a value of [`KEY`].
+fn rejected(generation: GenerationId) -> StoreEvent {
+    StoreEvent::Rejected {
+        key: KEY,
+        generation,
+    }
 }
 
 fn fleet_keys(byte: u8) -> FleetKeys {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use hawkgate::shared_store::{Acquired, SharedStore, StoreError, StoreEvent, StoreKey};
 
 use super::connections::until_up;
-use super::{KEY, id, store};
+use super::{KEY, id, store, written};
 use crate::support::redis::RedisServer;
 use crate::support::wait::{until, within};
 
@@ -122,7 +122,7 @@ async fn after_a_failover_the_new_master_is_used() {
     assert_eq!(event, StoreEvent::Interrupted);
     store.write(KEY, id(2), vec![2], MINUTE).await.unwrap();
     let event = within("the event", events.recv()).await.unwrap();
-    assert_eq!(event, StoreEvent::Changed(KEY));
+    assert_eq!(event, written(KEY, id(2)));
 }
 
 /// Nobody closes connections to the old master.
@@ -186,7 +186,7 @@ async fn a_cluster_is_one_store() {
         let done = one.complete(*key, id(1), vec![1], MINUTE).await;
         assert!(done.unwrap());
         let event = within("the event", events.recv()).await.unwrap();
-        assert_eq!(event, StoreEvent::Changed(*key));
+        assert_eq!(event, written(*key, id(1)));
         assert_eq!(two.read(*key).await.unwrap().unwrap().generation, id(1));
     }
     for node in &nodes {
