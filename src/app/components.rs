@@ -143,10 +143,6 @@ impl Components {
         self.upstreams.iter().map(|component| &component.value)
     }
 
-    fn sessions(&self) -> impl Iterator<Item = &Arc<Sessions>> {
-        self.sessions.iter().map(|component| &component.value)
-    }
-
     /// The shared store.
     pub(super) fn shared(&self) -> Option<&Arc<Shared>> {
         self.shared.as_ref().map(|component| &component.value)
@@ -163,12 +159,7 @@ impl Components {
         if let Some(shared) = self.shared() {
             shared.pass_on_to(Recipients {
                 sources: self.sources().cloned().collect(),
-                sessions: self
-                    .sessions
-                    .iter()
-                    .map(Component::value)
-                    .cloned()
-                    .collect(),
+                sessions: self.sessions().cloned().collect(),
             });
         }
     }

@@ -69,6 +69,8 @@ impl FromStr for Levels {
             (CRATE.to_owned(), general),
             (ACCESS.to_owned(), general),
             (AUDIT.to_owned(), LevelFilter::OFF),
+            // Each loss of a node of a Cluster, whose effect hawkgate logs itself, once.
+            ("redis".to_owned(), LevelFilter::OFF),
         ];
         let named = named.into_iter().map(|(target, level)| {
             let level = if is_own_target(&target) {

@@ -23,6 +23,7 @@ mod diagnostics;
 mod differences;
 mod docs;
 mod explain;
+mod fleet;
 mod fleet_limits;
 mod forward_auth;
 mod grpc;

@@ -26,27 +26,16 @@ fn id(byte: u8) -> GenerationId {
     GenerationId([byte; 16])
 }
 
-/// The event of a value of `key` that was written.
-fn written(key: StoreKey, generation: GenerationId) -> StoreEvent {
-    StoreEvent::Changed {
-        key,
-        generation: Some(generation),
-    }
+fn changed(key: StoreKey, generation: Option<u8>) -> StoreEvent {
+    let generation = generation.map(id);
+    StoreEvent::Changed { key, generation }
 }
 
-/// The event of a lease or value of `key` that ended.
-fn released(key: StoreKey) -> StoreEvent {
-    StoreEvent::Changed {
-        key,
-        generation: None,
-    }
-}
-
-/// The event of a rejection of a value of [`KEY`].
-fn rejected(generation: GenerationId) -> StoreEvent {
+/// The rejection of a value of [`KEY`].
+fn rejected(generation: u8) -> StoreEvent {
     StoreEvent::Rejected {
         key: KEY,
-        generation,
+        generation: id(generation),
     }
 }
 

@@ -59,16 +59,42 @@ enum State {
 #[derive(Clone)]
 pub(super) struct Session {
     pub connected: Connected,
-    lost: Arc<Notify>,
+    lost: Arc<Lost>,
+}
+
+/// Whether a connection is lost or to be replaced, and why.
+#[derive(Default)]
+struct Lost {
+    notify: Notify,
+    reason: Mutex<Option<StoreError>>,
+}
+
+impl Lost {
+    fn because(&self, reason: StoreError) {
+        let mut first = self.reason.lock().unwrap_or_else(PoisonError::into_inner);
+        first.get_or_insert(reason);
+        self.notify.notify_one();
+    }
+
+    async fn reason(&self) -> StoreError {
+        self.notify.notified().await;
+        let reason = self.reason.lock().unwrap_or_else(PoisonError::into_inner);
+        reason.clone().unwrap_or_else(not_connected)
+    }
+}
+
+fn not_connected() -> StoreError {
+    StoreError::Unreachable("not connected".to_owned())
 }
 
 impl Session {
     /// The error that stands for `error`. Has the connection replaced if another one may do better.
     pub(super) fn failed(&self, error: &RedisError) -> StoreError {
+        let reason = store_error(&self.connected.name, error);
         if calls_for_reconnection(error) {
-            self.lost.notify_one();
+            self.lost.because(reason.clone());
         }
-        store_error(&self.connected.name, error)
+        reason
     }
 }
 
@@ -136,7 +162,7 @@ async fn settled(state: &mut watch::Receiver<State>) -> Result<Session, StoreErr
     match settled.as_deref() {
         Ok(State::Connected(session)) => Ok(session.clone()),
         Ok(State::Failed(error)) => Err(error.clone()),
-        Ok(State::Connecting) | Err(_) => Err(StoreError::Unreachable("not connected".to_owned())),
+        Ok(State::Connecting) | Err(_) => Err(not_connected()),
     }
 }
 
@@ -145,8 +171,7 @@ struct Ended(Arc<Shared>);
 
 impl Drop for Ended {
     fn drop(&mut self) {
-        let error = StoreError::Unreachable("not connected".to_owned());
-        self.0.state.send_replace(State::Failed(error));
+        self.0.state.send_replace(State::Failed(not_connected()));
     }
 }
 
@@ -155,7 +180,7 @@ async fn keep_connected(shared: Arc<Shared>) {
     let mut attempts = 0;
     let mut pause = Duration::ZERO;
     loop {
-        let lost = Arc::new(Notify::new());
+        let lost = Arc::new(Lost::default());
         let connected = shared.connect(&lost).await;
         attempts += 1;
         match connected {
@@ -165,36 +190,35 @@ async fn keep_connected(shared: Arc<Shared>) {
                     shared.tell(StoreEvent::Interrupted);
                 }
                 let since = Instant::now();
-                let events = connected.events.clone();
-                let session = Session {
-                    connected,
-                    lost: lost.clone(),
-                };
-                shared.state.send_replace(State::Connected(session));
-                until_lost(events, &lost).await;
-                shared.state.send_replace(State::Connecting);
+                let reason = shared.use_until_lost(connected, lost).await;
                 if since.elapsed() >= STABLE {
                     pause = Duration::ZERO;
-                    continue;
                 }
+                // Operations wait for the attempt that follows at once, but for no pause.
+                shared.state.send_replace(match pause {
+                    Duration::ZERO => State::Connecting,
+                    _ => State::Failed(reason),
+                });
             }
             Err(error) => {
                 shared.state.send_replace(State::Failed(error));
+                pause = pause.max(FIRST_PAUSE);
             }
         }
-        let waiting = tokio::time::timeout(pause, shared.retry.notified());
-        // Either ends the pause.
-        let _ = waiting.await;
+        if !pause.is_zero() {
+            // Either ends the pause.
+            let _ = tokio::time::timeout(pause, shared.retry.notified()).await;
+        }
         pause = (pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE);
     }
 }
 
 impl Shared {
-    async fn connect(self: &Arc<Self>, lost: &Arc<Notify>) -> Result<Connected, StoreError> {
+    async fn connect(self: &Arc<Self>, lost: &Arc<Lost>) -> Result<Connected, StoreError> {
         let (shared, lost) = (Arc::downgrade(self), lost.clone());
         let pushes = move |push: PushInfo| {
             if push.kind == PushKind::Disconnection {
-                lost.notify_one();
+                lost.because(not_connected());
             } else if let Some(shared) = shared.upgrade() {
                 shared.received(push);
             }
@@ -207,6 +231,29 @@ impl Shared {
             StoreError::Unreachable(format!("no connection within {seconds} s"))
         };
         connected.map_err(|_| late())?
+    }
+
+    /// Lets operations use a connection until it is closed or to be replaced, or the server no longer
+    /// answers. Returns why.
+    async fn use_until_lost(&self, connected: Connected, lost: Arc<Lost>) -> StoreError {
+        let mut events = connected.events.clone();
+        let session = Session { connected, lost };
+        self.state.send_replace(State::Connected(session.clone()));
+        let heartbeats = async {
+            loop {
+                tokio::time::sleep(HEARTBEAT).await;
+                let mut ping = Cmd::new();
+                ping.arg("PING");
+                // Limited by the connection's timeout for answers. A refusal is an answer.
+                if let Err(error) = ping.query_async::<Value>(&mut events).await {
+                    session.failed(&error);
+                }
+            }
+        };
+        tokio::select! {
+            reason = session.lost.reason() => reason,
+            reason = heartbeats => reason,
+        }
     }
 
     /// Passes an event on. What no replica of this fleet sent is ignored.
@@ -230,25 +277,5 @@ impl Shared {
     fn tell(&self, event: StoreEvent) {
         // An error means that nobody listens.
         let _ = self.events.send(event);
-    }
-}
-
-/// Returns when the connection is closed or to be replaced, or the server no longer answers.
-async fn until_lost(mut events: redis::aio::MultiplexedConnection, lost: &Notify) {
-    let heartbeats = async {
-        loop {
-            tokio::time::sleep(HEARTBEAT).await;
-            let mut ping = Cmd::new();
-            ping.arg("PING");
-            // Limited by the connection's timeout for answers. A refusal is an answer.
-            let answer = ping.query_async::<Value>(&mut events).await;
-            if answer.is_err_and(|error| calls_for_reconnection(&error)) {
-                return;
-            }
-        }
-    };
-    tokio::select! {
-        () = lost.notified() => {}
-        () = heartbeats => {}
     }
 }

@@ -11,7 +11,7 @@ use hawkgate::shared_store::{
 };
 use tokio::sync::broadcast;
 
-use super::{KEY, OTHER_KEY, id, rejected, released, store, written};
+use super::{KEY, OTHER_KEY, changed, id, rejected, store};
 use crate::support::redis::RedisServer;
 use crate::support::wait::within;
 
@@ -230,15 +230,15 @@ async fn one_who_wants_a_newer_value_takes_it_from_nobody(subject: Subject) {
 async fn a_rejected_value_is_removed_by_who_asks_for_another(subject: Subject) {
     let mut events = subject.store().events();
     subject.put(1).await;
-    assert_eq!(next(&mut events).await, written(KEY, id(1)));
+    assert_eq!(next(&mut events).await, changed(KEY, Some(1)));
     // Another replica knows of a generation that is gone.
     assert!(found(subject.acquire_but(2, 9, true).await).is_some());
-    assert_eq!(next(&mut events).await, rejected(id(9)));
+    assert_eq!(next(&mut events).await, rejected(9));
     assert!(granted(&subject.acquire_but(2, 1, true).await));
-    assert_eq!(next(&mut events).await, rejected(id(1)));
+    assert_eq!(next(&mut events).await, rejected(1));
     assert_eq!(subject.value().await, None);
     assert!(held(&subject.acquire_but(3, 1, true).await));
-    assert_eq!(next(&mut events).await, rejected(id(1)));
+    assert_eq!(next(&mut events).await, rejected(1));
     assert!(subject.complete(2, b"newer").await);
     let value = found(subject.acquire_but(3, 1, true).await).unwrap();
     assert_eq!(value.generation, id(2));
@@ -247,14 +247,14 @@ async fn a_rejected_value_is_removed_by_who_asks_for_another(subject: Subject) {
 async fn rejecting_removes_that_generation_only(subject: Subject) {
     let mut events = subject.store().events();
     subject.put(1).await;
-    assert_eq!(next(&mut events).await, written(KEY, id(1)));
+    assert_eq!(next(&mut events).await, changed(KEY, Some(1)));
     subject.store().reject(KEY, id(2)).await.unwrap();
-    assert_eq!(next(&mut events).await, rejected(id(2)));
+    assert_eq!(next(&mut events).await, rejected(2));
     assert!(subject.value().await.is_some());
     // Somebody fetches a newer one already.
     assert!(granted(&subject.acquire_but(3, 1, false).await));
     subject.store().reject(KEY, id(1)).await.unwrap();
-    assert_eq!(next(&mut events).await, rejected(id(1)));
+    assert_eq!(next(&mut events).await, rejected(1));
     assert_eq!(subject.value().await, None);
     assert!(held(&subject.acquire(4).await));
     assert!(subject.complete(3, b"newer").await);
@@ -269,7 +269,7 @@ async fn a_released_lease_is_free_at_once(subject: Subject) {
     assert!(held(&subject.acquire(2).await));
     subject.store().release(KEY, id(1)).await.unwrap();
     // The first release was none, so this is the second one's.
-    assert_eq!(next(&mut events).await, released(KEY));
+    assert_eq!(next(&mut events).await, changed(KEY, None));
     assert!(events.is_empty());
     assert!(granted(&subject.acquire(2).await));
     subject.store().release(KEY, id(2)).await.unwrap();
@@ -352,9 +352,9 @@ async fn changes_are_announced_to_all(subject: Subject) {
     subject.store().remove(OTHER_KEY).await.unwrap();
     subject.store().reject(KEY, id(1)).await.unwrap();
     for events in &mut receivers {
-        assert_eq!(next(events).await, written(KEY, id(1)));
-        assert_eq!(next(events).await, released(OTHER_KEY));
-        assert_eq!(next(events).await, rejected(id(1)));
+        assert_eq!(next(events).await, changed(KEY, Some(1)));
+        assert_eq!(next(events).await, changed(OTHER_KEY, None));
+        assert_eq!(next(events).await, rejected(1));
         assert!(events.is_empty());
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use hawkgate::shared_store::{Acquired, GenerationId, SharedStore, StoreError, StoreEvent};
 use tokio::sync::broadcast;
 
-use super::{KEY, id, rejected, store, store_with, written};
+use super::{KEY, changed, id, rejected, store, store_with};
 use crate::support::redis::RedisServer;
 use crate::support::wait::{until, within};
 
@@ -48,7 +48,7 @@ async fn replicas_hear_of_each_others_events_and_not_of_other_fleets() {
     server.command_bytes(garbage).await;
     one.reject(KEY, id(2)).await.unwrap();
     let event = within("the event", events.recv()).await.unwrap();
-    assert_eq!(event, rejected(id(2)));
+    assert_eq!(event, rejected(2));
     assert!(events.is_empty());
 }
 
@@ -69,7 +69,7 @@ async fn a_store_that_is_not_there_fails_at_once_and_is_found_when_it_comes() {
     })
     .await;
     receive(&mut events, StoreEvent::Interrupted).await;
-    receive(&mut events, written(KEY, id(1))).await;
+    receive(&mut events, changed(KEY, Some(1))).await;
 }
 
 #[tokio::test]
@@ -97,7 +97,7 @@ async fn a_loss_fails_what_is_under_way_and_interrupts_events() {
     // The new server has none of the scripts cached.
     put(&*store, id(2)).await.unwrap();
     assert_eq!(store.read(KEY).await.unwrap().unwrap().generation, id(2));
-    receive(&mut events, written(KEY, id(2))).await;
+    receive(&mut events, changed(KEY, Some(2))).await;
 }
 
 #[tokio::test]
@@ -114,7 +114,7 @@ async fn connections_that_are_closed_are_opened_again() {
         put(&*store, id(1)).await.is_ok()
     })
     .await;
-    receive(&mut events, written(KEY, id(1))).await;
+    receive(&mut events, changed(KEY, Some(1))).await;
 }
 
 /// A connection that no longer carries anything is noticed, though nobody closes it.

@@ -5,8 +5,8 @@ use std::time::Duration;
 use hawkgate::shared_store::{Acquired, SharedStore, StoreError, StoreEvent, StoreKey};
 
 use super::connections::until_up;
-use super::{KEY, id, store, written};
-use crate::support::redis::RedisServer;
+use super::{KEY, changed, id, store};
+use crate::support::redis::{RedisServer, Replicated};
 use crate::support::wait::{until, within};
 
 const MINUTE: Duration = Duration::from_mins(1);
@@ -54,46 +54,14 @@ async fn a_replica_counts_as_down() {
         error.contains("is a replica and accepts no writes (READONLY)"),
         "{error}"
     );
+    for _ in 0..5 {
+        let error = store.remove(KEY).await.unwrap_err().to_string();
+        assert!(error.contains("(READONLY)"), "{error}");
+    }
     // It becomes the master.
     replica.command(&["REPLICAOF", "NO", "ONE"]).await;
     until_up(&*store).await;
     store.write(KEY, id(1), vec![1], MINUTE).await.unwrap();
-}
-
-struct Replicated {
-    master: RedisServer,
-    replica: RedisServer,
-    sentinel: RedisServer,
-}
-
-impl Replicated {
-    async fn start() -> Self {
-        let master = RedisServer::start(&["--repl-diskless-sync-delay", "0"]).await;
-        let port = master.port().to_string();
-        let replica = RedisServer::start(&["--replicaof", "127.0.0.1", &port]).await;
-        until("the replica to be in step", async || {
-            replica.info("master_link_status").await == "up"
-        })
-        .await;
-        let sentinel = RedisServer::start_sentinel(&master).await;
-        let known = format!("127.0.0.1:{}", replica.port());
-        until("the Sentinel to know the replica", async || {
-            let replicas = sentinel.command(&["SENTINEL", "REPLICAS", "main"]).await;
-            format!("{replicas:?}").contains(&known)
-        })
-        .await;
-        Self {
-            master,
-            replica,
-            sentinel,
-        }
-    }
-
-    fn url(&self, name: &str) -> String {
-        let dead = crate::support::redis::free_port();
-        let sentinel = self.sentinel.port();
-        format!("redis-sentinel://127.0.0.1:{dead},127.0.0.1:{sentinel}?sentinelServiceName={name}")
-    }
 }
 
 #[tokio::test]
@@ -122,7 +90,7 @@ async fn after_a_failover_the_new_master_is_used() {
     assert_eq!(event, StoreEvent::Interrupted);
     store.write(KEY, id(2), vec![2], MINUTE).await.unwrap();
     let event = within("the event", events.recv()).await.unwrap();
-    assert_eq!(event, written(KEY, id(2)));
+    assert_eq!(event, changed(KEY, Some(2)));
 }
 
 /// Nobody closes connections to the old master.
@@ -186,7 +154,7 @@ async fn a_cluster_is_one_store() {
         let done = one.complete(*key, id(1), vec![1], MINUTE).await;
         assert!(done.unwrap());
         let event = within("the event", events.recv()).await.unwrap();
-        assert_eq!(event, written(*key, id(1)));
+        assert_eq!(event, changed(*key, Some(1)));
         assert_eq!(two.read(*key).await.unwrap().unwrap().generation, id(1));
     }
     for node in &nodes {

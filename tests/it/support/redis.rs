@@ -190,3 +190,41 @@ impl RedisServer {
         kill_process(pid, signal).unwrap();
     }
 }
+
+/// A master and its replica, watched by a Sentinel, which calls the master `main`.
+pub(crate) struct Replicated {
+    pub(crate) master: RedisServer,
+    pub(crate) replica: RedisServer,
+    sentinel: RedisServer,
+}
+
+impl Replicated {
+    pub(crate) async fn start() -> Self {
+        let master = RedisServer::start(&["--repl-diskless-sync-delay", "0"]).await;
+        let port = master.port().to_string();
+        let replica = RedisServer::start(&["--replicaof", "127.0.0.1", &port]).await;
+        until("the replica to be in step", async || {
+            replica.info("master_link_status").await == "up"
+        })
+        .await;
+        let sentinel = RedisServer::start_sentinel(&master).await;
+        let known = format!("127.0.0.1:{}", replica.port());
+        until("the Sentinel to know the replica", async || {
+            let replicas = sentinel.command(&["SENTINEL", "REPLICAS", "main"]).await;
+            format!("{replicas:?}").contains(&known)
+        })
+        .await;
+        Self {
+            master,
+            replica,
+            sentinel,
+        }
+    }
+
+    /// The URL of the master `name`; the first of its Sentinels is not there.
+    pub(crate) fn url(&self, name: &str) -> String {
+        let dead = free_port();
+        let sentinel = self.sentinel.port();
+        format!("redis-sentinel://127.0.0.1:{dead},127.0.0.1:{sentinel}?sentinelServiceName={name}")
+    }
+}
