@@ -260,6 +260,10 @@ fn millis(time: Duration) -> String {
     time.min(LONGEST).as_millis().to_string()
 }
 
+#[allow(
+    clippy::needless_pass_by_value,
+    reason = "what reads an answer takes it"
+)]
 fn flag(answer: Value) -> Option<bool> {
     reply::flag(&answer)
 }

@@ -62,8 +62,8 @@ pub(in crate::app) fn section(source: &Source) -> Option<Vec<u8>> {
         SourceKind::TaskclusterMint { .. }
         | SourceKind::TaskclusterStatic { .. }
         | SourceKind::Static(_) => return None,
-        // The name of an entry depends on what the caller presents. By one made of a password, whoever
-        // had both the store and the fleet's key could try passwords without asking the provider.
+        // The name of an entry depends on what the caller presents. With one made of a password, an
+        // attacker with the store and the fleet's key could try passwords without asking the provider.
         SourceKind::Password(_) => return None,
     }
     Some(section.0)
