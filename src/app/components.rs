@@ -159,12 +159,7 @@ impl Components {
         if let Some(shared) = self.shared() {
             shared.pass_on_to(Recipients {
                 sources: self.sources().cloned().collect(),
-                sessions: self
-                    .sessions
-                    .iter()
-                    .map(Component::value)
-                    .cloned()
-                    .collect(),
+                sessions: self.sessions().cloned().collect(),
             });
         }
     }

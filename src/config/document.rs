@@ -38,7 +38,7 @@ pub(super) fn read(reader: &mut Reader<'_>, document: &DeTable<'_>) -> Option<Co
         .as_ref()
         .map(|server| reader.all_listeners(&server.listen));
     let sessions = repeated(reader, document, "session", |reader, table| {
-        session::read(reader, table, &issuers)
+        session::read(reader, table, &issuers, document.contains_key("shared"))
     });
     let context = route::Context {
         issuers: &issuers,
@@ -56,10 +56,6 @@ pub(super) fn read(reader: &mut Reader<'_>, document: &DeTable<'_>) -> Option<Co
         forward_auth::read(reader, table, &routes, &sources)
     });
     forward_auth::check_listeners(reader, &asked, server.as_ref());
-
-    if !document.contains_key("shared") {
-        session::refuse_shared(reader, &sessions);
-    }
 
     refuse_duplicates(reader, "issuer", &issuers);
     refuse_duplicates(reader, "source", &sources);

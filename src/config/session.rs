@@ -146,8 +146,14 @@ pub(super) fn read(
     reader: &mut Reader<'_>,
     table: &Table<'_>,
     issuers: &[Declaration<IssuerKind>],
+    has_shared_store: bool,
 ) -> Declaration<resolved::Session> {
     let session = Session::read(reader, table);
+    if session.store.value == Some(SessionStore::Shared) && !has_shared_store {
+        let problem = "is \"shared\", but there is no [shared]";
+        let remedy = "add [shared] with url and key, or write store = \"cookie\"";
+        reader.error(&session.store.at, problem, remedy);
+    }
     let mut declaration = Declaration::new(&table.at, &session.name, None);
     declaration.value = session.resolve(reader, table, issuers);
     declaration
@@ -412,17 +418,4 @@ fn find_issuer(
         return None;
     }
     Some((index, url))
-}
-
-/// Refuses sessions in a store that the file does not name.
-pub(super) fn refuse_shared(reader: &mut Reader<'_>, sessions: &[Declaration<resolved::Session>]) {
-    for declaration in sessions {
-        let session = declaration.value.as_ref();
-        if session.is_some_and(|session| session.settings.store == SessionStore::Shared) {
-            let at = declaration.table.key("store", declaration.table.span());
-            let problem = "is \"shared\", but there is no [shared]";
-            let remedy = "add [shared] with url and key, or write store = \"cookie\"";
-            reader.error(&at, problem, remedy);
-        }
-    }
 }
