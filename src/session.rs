@@ -1,5 +1,5 @@
 //! Sessions of users who sign in with a browser (`[[session]]`; `docs/design/sessions.md`): signing
-//! in, the sealed cookie that holds the session, its renewal, and its end. No HTTP and no network
+//! in, the sealed cookie that holds the session or finds it in the shared store, its renewal, and its end. No HTTP and no network
 //! here: [`crate::gateway::session`] turns requests into calls and results into answers, and
 //! [`IdentityProvider`] is implemented by `remote`.
 //!
@@ -9,9 +9,11 @@
 
 mod attempt;
 mod cookie;
+mod error;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod memo;
+mod opening;
 mod provider;
 mod record;
 mod refresh;
@@ -21,6 +23,7 @@ mod return_to;
 mod revocation;
 mod seal;
 pub mod settings;
+mod shared;
 mod sign_in;
 mod sign_out;
 #[cfg(test)]
@@ -30,6 +33,7 @@ mod tests;
 mod user_session;
 
 pub use cookie::is_own_cookie;
+pub use error::{RenewError, SessionError, SignInError};
 pub use memo::SessionMemo;
 pub use provider::{
     IdentityProvider, LogoutToken, LogoutTokenError, ProviderEndpoints, ProviderError,
@@ -48,14 +52,15 @@ use url::Url;
 use crate::circuit_breaker::{CircuitBreaker, Jitter, Limits};
 use crate::clock::{Now, SharedClock};
 use crate::header_fields::HeaderFields;
-use crate::secret::SecretError;
+use crate::shared_store::{Fleet, StoreEvent};
 use crate::signin::AuthorizationRequest;
 use cookie::{Found, Names};
 use renewals::Renewals;
 use replay::Replays;
 use revocation::Revocations;
-use seal::{Purpose, Sealer};
-use settings::{SessionKind, SessionSettings};
+use seal::Sealer;
+use settings::{SessionKind, SessionSettings, SessionStore};
+use shared::Shared;
 
 /// The origin at which browsers reach hawkgate, and what it means for cookies.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,12 +90,21 @@ pub enum Presented {
     Ended(Ended),
     /// A session.
     Open(Arc<UserSession>),
+    /// A cookie that may be a session, but the shared store cannot be asked. 503: the user is not signed
+    /// out.
+    Unavailable {
+        /// For the operator's log.
+        cause: String,
+        /// When to try again.
+        retry_after: Duration,
+    },
 }
 
 /// Why a cookie is not a session. For metrics and logs; callers do not learn it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
-    /// Not sealed by one of the keys, truncated, or several cookies of the name.
+    /// Not sealed by one of the keys, truncated, or several cookies of the name. Or not in the shared
+    /// store, or no longer.
     Invalid,
     /// `idle` is over.
     Idle,
@@ -155,73 +169,6 @@ pub struct Renewed {
     pub refreshed: bool,
 }
 
-/// Why a session could not be renewed.
-#[derive(Clone, Debug)]
-pub enum RenewError {
-    /// It has ended: the user has to sign in again.
-    Ended(Ended),
-    /// The provider does not answer and the access token has expired. 503.
-    Unavailable {
-        /// For the operator's log, without secrets.
-        cause: String,
-        /// When to try again.
-        retry_after: Option<Duration>,
-    },
-    /// The provider refuses hawkgate's own client, and the access token has expired: the operator's to
-    /// fix. 503. The cause is for the operator's log, without secrets.
-    Misconfigured(String),
-}
-
-/// Why a sign-in failed. Each has a text for the page that the user sees, and a label for metrics
-/// (`hawkgate_sign_ins_total`).
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum SignInError {
-    /// The callback belongs to no attempt of this browser: expired, already completed, or foreign.
-    #[error("the callback belongs to no sign-in of this browser")]
-    UnknownAttempt,
-    /// The attempt is older than ten minutes.
-    #[error("the sign-in took longer than 10 minutes")]
-    Expired,
-    /// The callback comes from another provider (RFC 9207).
-    #[error("the callback comes from another issuer")]
-    IssuerMismatch,
-    /// The provider or the user refused. The code is one of a closed set.
-    #[error("the provider refused: {0}")]
-    Denied(&'static str),
-    /// The callback's parameters are malformed.
-    #[error("the callback is malformed")]
-    Malformed,
-    /// The provider refused the code, or answered with something that cannot be used. The cause is for
-    /// the operator's log.
-    #[error("{0}")]
-    Provider(String),
-    /// The provider does not answer.
-    #[error("{0}")]
-    Unavailable(String),
-    /// The ID token or the access token is not valid here. The cause is for the operator's log.
-    #[error("{0}")]
-    Token(String),
-    /// The session does not fit into a cookie.
-    #[error(
-        "the session takes {0} bytes, but browsers keep cookies of at most 4096: ask the provider for fewer scopes, or let it put fewer claims into tokens"
-    )]
-    TooLarge(usize),
-    /// The system's random number generator failed.
-    #[error("the system's random number generator failed")]
-    Randomness,
-}
-
-/// Why a `[[session]]` cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum SessionError {
-    /// A cookie key could not be read.
-    #[error(transparent)]
-    Secret(#[from] SecretError),
-    /// A cookie key is not one.
-    #[error("the cookie key {0}")]
-    Key(&'static str),
-}
-
 /// How far in the future a cookie's times may be: clocks of replicas differ.
 const MAX_CLOCK_SKEW: Duration = Duration::from_mins(5);
 
@@ -253,6 +200,8 @@ struct Inner {
     observer: Arc<dyn RefreshObserver>,
     clock: SharedClock,
     state: Arc<State>,
+    /// What the replicas of the fleet share, if this is one.
+    shared: Option<Arc<Shared>>,
     /// Judges failing refreshes (`docs/design/failures.md`).
     breaker: Arc<CircuitBreaker<SessionId>>,
     /// Tells [`SessionMemo`] which sessions opened a cookie.
@@ -279,18 +228,25 @@ struct State {
 impl Sessions {
     /// Reads the cookie keys. Keeps what `predecessor`, the same `[[session]]` before a reload, remembers
     /// about sessions that ended and tokens that were renewed, if users still sign in with the same
-    /// client at the same provider.
+    /// client at the same provider. `fleet` is what this replica shares with others, if it is one.
     ///
     /// # Errors
-    /// If a key cannot be read or is not 32 bytes in base64.
+    /// If a key cannot be read or is not 32 bytes in base64, or if sessions are in the shared store and
+    /// there is none.
     pub fn new(
         settings: SessionSettings,
         provider: Arc<dyn IdentityProvider>,
         observer: Arc<dyn RefreshObserver>,
         clock: SharedClock,
         predecessor: Option<&Self>,
+        fleet: Option<&Fleet>,
     ) -> Result<Self, SessionError> {
         let sealer = Sealer::new(&settings)?;
+        let shared = fleet.map(|fleet| Shared::new(&settings, fleet, Arc::clone(&clock)));
+        let shared = shared.transpose()?.map(Arc::new);
+        if shared.is_none() && settings.store == SessionStore::Shared {
+            return Err(SessionError::NoSharedStore);
+        }
         let same = |other: &&SessionSettings| {
             let of =
                 |s: &SessionSettings| (s.name.clone(), s.provider.clone(), s.client_id.clone());
@@ -299,9 +255,9 @@ impl Sessions {
         let kept = predecessor
             .filter(|predecessor| same(&&predecessor.inner.settings))
             .map(|predecessor| Arc::clone(&predecessor.inner.state));
-        let state = kept.unwrap_or_default();
+        let known = (kept.unwrap_or_default(), shared);
         Ok(Self::with(
-            settings, sealer, state, provider, observer, clock,
+            settings, sealer, known, provider, observer, clock,
         ))
     }
 
@@ -316,16 +272,16 @@ impl Sessions {
         observer: Arc<dyn RefreshObserver>,
         clock: SharedClock,
     ) -> Result<Self, SessionError> {
-        let (sealer, state) = (Sealer::with_random_key(&settings)?, Arc::default());
+        let (sealer, known) = (Sealer::with_random_key(&settings)?, (Arc::default(), None));
         Ok(Self::with(
-            settings, sealer, state, provider, observer, clock,
+            settings, sealer, known, provider, observer, clock,
         ))
     }
 
     fn with(
         settings: SessionSettings,
         sealer: Sealer,
-        state: Arc<State>,
+        (state, shared): (Arc<State>, Option<Arc<Shared>>),
         provider: Arc<dyn IdentityProvider>,
         observer: Arc<dyn RefreshObserver>,
         clock: SharedClock,
@@ -345,6 +301,7 @@ impl Sessions {
             breaker: breaker(&settings, &clock),
             clock,
             state,
+            shared,
             instance: INSTANCES.fetch_add(1, Ordering::Relaxed),
             warned_of_http: AtomicBool::new(false),
             settings,
@@ -365,9 +322,10 @@ impl Sessions {
         &self.inner.settings
     }
 
-    /// Opens the session in the request's cookies. Takes no lock and awaits nothing. A cookie that the
-    /// memo remembers costs a comparison.
-    pub fn open(
+    /// Opens the session in the request's cookies. Takes no lock; awaits nothing but the shared store, if
+    /// there is one and it was not asked a moment ago. A sealed session that the memo remembers costs a
+    /// comparison.
+    pub async fn open(
         &self,
         headers: &dyn HeaderFields,
         site: SiteSecurity,
@@ -379,6 +337,9 @@ impl Sessions {
             Found::Several => return Presented::Ended(Ended::Invalid),
             Found::One(value) => value,
         };
+        if let Some(records) = self.inner.records() {
+            return Box::pin(self.inner.open_shared(records, value, now)).await;
+        }
         let known = memo.recall(self.inner.instance, value);
         let unseal = || self.inner.unseal(value, now).map(Arc::new);
         let Some(session) = known.or_else(unseal) else {
@@ -388,7 +349,10 @@ impl Sessions {
             return Presented::Ended(ended);
         }
         memo.remember(self.inner.instance, value, &session);
-        Presented::Open(session)
+        match &self.inner.shared {
+            Some(shared) => Box::pin(self.inner.check(shared, session, now)).await,
+            None => Presented::Open(session),
+        }
     }
 
     /// Makes sure that the session can be used: renews its tokens before they expire (single flight for
@@ -405,7 +369,7 @@ impl Sessions {
         if session.is_renewal_due(now) {
             return refresh::renew(&self.inner, session, site, now, refresh::Cause::Due).await;
         }
-        Ok(self.inner.keep_alive(session, site, now))
+        Ok(self.inner.keep_alive(session, site, now).await)
     }
 
     /// Renews the tokens of a session whose access token its issuer has just refused, at most once in 30
@@ -487,7 +451,15 @@ impl Sessions {
     pub fn reject_credentials(&self, session: &UserSession, now: Now) -> bool {
         let revocations = &self.inner.state.revocations;
         let rejected = revocations.end_session(session, Ended::Credentials, now);
+        self.inner.tell_rejected(session, now);
         rejected >= MAX_REJECTED && session.signed_in_at.until(now.wall) < JUST_SIGNED_IN
+    }
+
+    /// Handles news from the shared store: what the other replicas did, and this one.
+    pub fn on_event(&self, event: &StoreEvent) {
+        if let Some(shared) = &self.inner.shared {
+            shared.on_event(event);
+        }
     }
 
     /// The removal of the session cookie.
@@ -505,93 +477,4 @@ fn breaker(settings: &SessionSettings, clock: &SharedClock) -> Arc<CircuitBreake
     };
     let (name, clock) = (Arc::clone(&settings.name), Arc::clone(clock));
     CircuitBreaker::new("session", name, limits, clock, Jitter::Random)
-}
-
-impl Inner {
-    /// The session in a cookie's value; `None` if it was not sealed as one, or in the future.
-    fn unseal(&self, value: &[u8], now: Now) -> Option<UserSession> {
-        if value.len() > cookie::MAX_COOKIE_BYTES {
-            return None;
-        }
-        let plain = self.sealer.open(Purpose::Session, value)?;
-        let (mut session, active_at) = record::decode(&plain, now)?;
-        let latest = now.wall.plus(MAX_CLOCK_SKEW);
-        if session.signed_in_at > latest || active_at > latest {
-            return None;
-        }
-        // The limits may be shorter now than when the cookie was sealed.
-        let longest = session.signed_in_at.plus(self.settings.lifetime);
-        session.expires_at = session.expires_at.min(longest);
-        session.idle_expires_at = active_at.plus(self.settings.idle);
-        Some(session)
-    }
-
-    /// Why `session` has ended, if it has.
-    fn ended(&self, session: &UserSession, now: Now) -> Option<Ended> {
-        if now.wall >= session.expires_at {
-            return Some(Ended::Lifetime);
-        }
-        if now.wall >= session.idle_expires_at {
-            return Some(Ended::Idle);
-        }
-        if let SessionGrant::Taskcluster { lease, .. } = &session.grant
-            && !lease.is_usable(now)
-        {
-            return Some(Ended::Credentials);
-        }
-        self.state.revocations.ended(session)
-    }
-
-    /// The session's cookie. The ID token, which only the provider's logout uses, is left out if the
-    /// cookie would be too large.
-    fn cookie(
-        &self,
-        session: &UserSession,
-        security: SiteSecurity,
-        now: Now,
-    ) -> Result<SetCookie, SignInError> {
-        let end = session.expires_at.min(session.idle_expires_at);
-        let active_at = session.idle_expires_at.minus(self.settings.idle);
-        let mut size = 0;
-        for with_id_token in [true, false] {
-            let plain = record::encode(session, active_at, with_id_token);
-            let value = self.sealer.seal(Purpose::Session, plain);
-            let value = value.map_err(|_| SignInError::Randomness)?;
-            let name = self.names.session(security);
-            let cookie = cookie::set(name, &value, security, now.wall.until(end));
-            size = cookie.as_str().len();
-            if size <= cookie::MAX_COOKIE_BYTES {
-                return Ok(cookie);
-            }
-        }
-        Err(SignInError::TooLarge(size))
-    }
-
-    /// Moves the idle limit, but not with every request.
-    fn keep_alive(&self, session: Arc<UserSession>, security: SiteSecurity, now: Now) -> Renewed {
-        let moved = now.wall.plus(self.settings.idle);
-        let step = (self.settings.idle / IDLE_SHARE).max(Duration::from_mins(1));
-        let step = step.min(self.settings.idle / 2);
-        let unchanged = Renewed {
-            session,
-            cookie: None,
-            refreshed: false,
-        };
-        let idle_expires_at = unchanged.session.idle_expires_at;
-        let ends_before = unchanged.session.expires_at <= idle_expires_at;
-        if ends_before || idle_expires_at.until(moved) < step {
-            return unchanged;
-        }
-        let mut session = UserSession::clone(&unchanged.session);
-        session.idle_expires_at = moved;
-        match self.cookie(&session, security, now) {
-            Ok(cookie) => Renewed {
-                session: Arc::new(session),
-                cookie: Some(cookie),
-                refreshed: false,
-            },
-            // The old cookie is good until the idle limit.
-            Err(_) => unchanged,
-        }
-    }
 }

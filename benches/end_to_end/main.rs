@@ -31,6 +31,7 @@ mod memory;
 mod options;
 mod peers;
 mod report;
+#[allow(dead_code, reason = "each benchmark uses a part of it")]
 #[path = "../support/mod.rs"]
 mod support;
 

@@ -143,10 +143,6 @@ impl Components {
         self.upstreams.iter().map(|component| &component.value)
     }
 
-    pub(super) fn sessions(&self) -> impl Iterator<Item = &Arc<Sessions>> {
-        self.sessions.iter().map(|component| &component.value)
-    }
-
     /// The shared store.
     pub(super) fn shared(&self) -> Option<&Arc<Shared>> {
         self.shared.as_ref().map(|component| &component.value)

@@ -16,6 +16,7 @@ use crate::reload::Fingerprints;
 use crate::remote::oidc_provider::OidcProvider;
 use crate::remote::taskcluster_provider::TaskclusterProvider;
 use crate::secret::SecretString;
+use crate::session::settings::SessionStore;
 use crate::session::{
     IdentityProvider, LogoutToken, LogoutTokenError, ProviderEndpoints, ProviderError,
     ProviderGrant, Sessions, Site, SiteSecurity,
@@ -58,10 +59,16 @@ impl Builder<'_> {
                 );
                 let clock = self.clock.clone();
                 let made = match self.purpose {
-                    Purpose::Explain if settings.cookie_key.read().is_err() => {
+                    Purpose::Explain
+                        if settings.cookie_key.read().is_err()
+                            || settings.store == SessionStore::Shared =>
+                    {
                         Sessions::without_keys(settings, provider, observer, clock)
                     }
-                    _ => Sessions::new(settings, provider, observer, clock, predecessor),
+                    _ => {
+                        let fleet = store.fleet();
+                        Sessions::new(settings, provider, observer, clock, predecessor, fleet)
+                    }
                 };
                 made.map_err(|error| failed(&error))
             })

@@ -133,6 +133,9 @@ impl Recipients {
         for source in &self.sources {
             source.on_event(event);
         }
+        for sessions in &self.sessions {
+            sessions.on_event(event);
+        }
     }
 }
 

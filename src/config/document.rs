@@ -44,7 +44,7 @@ pub(super) fn read(reader: &mut Reader<'_>, document: &DeTable<'_>) -> Option<Co
         .as_ref()
         .map(|server| reader.all_listeners(&server.listen));
     let sessions = repeated(reader, document, "session", |reader, table| {
-        session::read(reader, table, &issuers)
+        session::read(reader, table, &issuers, document.contains_key("shared"))
     });
     let context = route::Context {
         issuers: &issuers,

@@ -20,7 +20,7 @@ use super::value::{Choice, Item, List};
 use crate::remote::settings::{OidcProviderSettings, TaskclusterProviderSettings};
 use crate::secret::SecretRef;
 use crate::secret::{is_same_key, key_problem};
-use crate::session::settings::{SessionKind, SessionSettings, Unauthenticated};
+use crate::session::settings::{SessionKind, SessionSettings, SessionStore, Unauthenticated};
 
 pub(super) use site::{Origin, refuse_collisions};
 
@@ -43,8 +43,9 @@ section! {
         idle: Duration = [default "'8h'"],
         /// How long a session lasts at most, from the sign-in; 1m to 365d.
         lifetime: Duration = [default "'7d'"],
-        /// Where sessions are stored: `cookie`, encrypted in the browser's cookie.
-        store: Store = [default "'cookie'"],
+        /// Where sessions are stored: `cookie`, encrypted in the browser's cookie; `shared`, encrypted in the
+        /// shared store, which needs `[shared]`. The cookie then has only what finds and opens them.
+        store: SessionStore = [default "'cookie'"],
         /// The path of the endpoints `login`, `callback`, `session`, `logout` and `backchannel-logout`. They
         /// take precedence over routes.
         prefix: String = [default "'/oauth2/'"],
@@ -89,24 +90,15 @@ section! {
     }
 }
 
-/// `session.store`
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Store {
-    Cookie,
-}
-
-impl Choice for Store {
-    const NAMES: &'static [&'static str] = &["cookie"];
+impl Choice for SessionStore {
+    const NAMES: &'static [&'static str] = &["cookie", "shared"];
 
     fn from_name(name: &str) -> Option<Self> {
-        (name == "cookie").then_some(Self::Cookie)
-    }
-
-    fn explain_refusal(name: &str) -> Option<(String, String)> {
-        (name == "shared").then(|| {
-            let problem = "shared is not available yet".to_owned();
-            (problem, "write \"cookie\", or leave the key out".to_owned())
-        })
+        match name {
+            "cookie" => Some(Self::Cookie),
+            "shared" => Some(Self::Shared),
+            _ => None,
+        }
     }
 }
 
@@ -154,8 +146,14 @@ pub(super) fn read(
     reader: &mut Reader<'_>,
     table: &Table<'_>,
     issuers: &[Declaration<IssuerKind>],
+    has_shared_store: bool,
 ) -> Declaration<resolved::Session> {
     let session = Session::read(reader, table);
+    if session.store.value == Some(SessionStore::Shared) && !has_shared_store {
+        let problem = "is \"shared\", but there is no [shared]";
+        let remedy = "add [shared] with url and key, or write store = \"cookie\"";
+        reader.error(&session.store.at, problem, remedy);
+    }
     let mut declaration = Declaration::new(&table.at, &session.name, None);
     declaration.value = session.resolve(reader, table, issuers);
     declaration
@@ -205,7 +203,6 @@ impl Session {
                 TaskclusterSession::read(reader, table).resolve(reader, network)
             }
         }?;
-        self.store.value?;
         Some(resolved::Session {
             settings: SessionSettings {
                 name: self.name.value?,
@@ -215,6 +212,7 @@ impl Session {
                 scopes: resolved.scopes,
                 audience: resolved.audience,
                 resource: resolved.resource,
+                store: self.store.value?,
                 cookie_key: self.cookie_key.value?,
                 previous_cookie_key: self.previous_cookie_key.optional()?,
                 idle: self.idle.value?.min(lifetime?),

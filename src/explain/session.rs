@@ -14,7 +14,7 @@ use crate::gateway::reason::Reason;
 use crate::gateway::rejection::Rejection;
 use crate::gateway::route::Route;
 use crate::gateway::session::{Endpoint, LABEL, Session};
-use crate::session::settings::Unauthenticated;
+use crate::session::settings::{SessionStore, Unauthenticated};
 use crate::session::{Ended, Presented, SessionGrant, SessionMemo, SiteSecurity, UserSession};
 use crate::token::{BearerToken, Caller, SignedInClient};
 
@@ -58,10 +58,16 @@ impl Explainer<'_> {
             self.report.failed(Stage::Token, "cookie_key", &why);
             return Verdict::Unknown { why };
         }
+        if session.sessions.settings().store == SessionStore::Shared {
+            let why = "the session is in the shared store, which is not asked to explain a request";
+            self.report.failed(Stage::Token, "a session", why);
+            return Verdict::Unknown { why: why.into() };
+        }
         let now = Now::read(&**self.clock);
         let mut memo = SessionMemo::default();
-        let found = session.sessions.open(&headers, security, now, &mut memo);
-        match found {
+        let opening = session.sessions.open(&headers, security, now, &mut memo);
+        match opening.await {
+            Presented::Unavailable { cause, .. } => Verdict::Unknown { why: cause },
             Presented::None => {
                 let name = session.sessions.cookie_name(security);
                 let why = format!("there is no cookie called {name}{}", other_site(security));

@@ -40,7 +40,7 @@ labels! {
         SignInRequired = "sign_in_required",
         /// `[[session]]`: the sign-in could not be completed. The cause is only logged.
         SignInFailed = "sign_in_failed",
-        /// The provider of the session cannot be reached to renew it.
+        /// The provider cannot be reached to renew the session, or the shared store to read it.
         SessionUnavailable = "session_unavailable",
         /// `[[session]]`: the logout token is not valid.
         LogoutTokenRefused = "logout_token_refused",
@@ -183,7 +183,7 @@ impl Reason {
             Self::InsecureOrigin => row(403, "InsecureOrigin", None, "Sessions need https. Use the https address of this site; if a proxy in front of this gateway provides it, list the proxy in `trusted_proxies` and let it send X-Forwarded-Proto, or set `origin` of the session."),
             Self::SignInRequired => row(401, "AuthenticationFailed", Plain, "Sign in with a browser at the `login_url`."),
             Self::SignInFailed => row(400, "SignInFailed", None, "The sign-in could not be completed. Try again."),
-            Self::SessionUnavailable => row(503, "ServiceUnavailable", None, "The session cannot be renewed at the moment. Try again later."),
+            Self::SessionUnavailable => row(503, "ServiceUnavailable", None, "The session cannot be read or renewed at the moment. Try again later."),
             Self::LogoutTokenRefused => row(400, "InvalidRequest", None, "The logout token is not valid."),
             Self::MethodRefused => row(405, "MethodNotAllowed", None, "This method is not proxied."),
             Self::HeaderTooLarge => row(431, "HeaderTooLarge", None, "The request's header is larger than this gateway accepts."),

@@ -159,6 +159,15 @@ impl Session {
     }
 }
 
+/// The refusal of a request whose session cannot be read or renewed for now.
+fn unavailable(cause: String, retry_after: Option<Duration>) -> Rejection {
+    let rejection = Rejection::from(Reason::SessionUnavailable).with_cause(cause);
+    Rejection {
+        retry_after: retry_after.or(rejection.retry_after),
+        ..rejection
+    }
+}
+
 /// Tells sessions apart in logs, without revealing their ids.
 fn digest(id: SessionId) -> String {
     let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &id.0);

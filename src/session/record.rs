@@ -1,8 +1,10 @@
-//! What a session's cookie contains.
+//! What a session's cookie contains, or its record in the shared store.
+
+use std::time::Duration;
 
 use zeroize::Zeroizing;
 
-use super::{SessionGrant, SessionId, UserSession};
+use super::{MAX_CLOCK_SKEW, SessionGrant, SessionId, UserSession};
 use crate::clock::{Now, UnixMillis};
 use crate::codec::{Reader, Writer};
 use crate::credential::{Credential, Lease};
@@ -83,6 +85,25 @@ fn write_time(writer: &mut Writer, time: UnixMillis) {
     writer.number(u64::try_from(time.0).unwrap_or(0));
 }
 
+/// The session that [`encode`] wrote, with the limits of now: they may be shorter than they were then.
+/// `None` for anything else, and for what is in the future.
+pub(super) fn read(
+    bytes: &[u8],
+    idle: Duration,
+    lifetime: Duration,
+    now: Now,
+) -> Option<UserSession> {
+    let (mut session, active_at) = decode(bytes, now)?;
+    let latest = now.wall.plus(MAX_CLOCK_SKEW);
+    if session.signed_in_at > latest || active_at > latest {
+        return None;
+    }
+    let longest = session.signed_in_at.plus(lifetime);
+    session.expires_at = session.expires_at.min(longest);
+    session.idle_expires_at = active_at.plus(idle);
+    Some(session)
+}
+
 /// Decodes what [`encode`] wrote, into the session, without its idle limit, and when it was last used;
 /// `None` for anything else.
 pub(super) fn decode(bytes: &[u8], now: Now) -> Option<(UserSession, UnixMillis)> {
@@ -116,6 +137,7 @@ pub(super) fn decode(bytes: &[u8], now: Now) -> Option<(UserSession, UnixMillis)
         expires_at,
         idle_expires_at: active_at,
         renew_at,
+        entry: None,
     };
     reader.is_at_end().then_some((session, active_at))
 }

@@ -4,19 +4,24 @@
 //! cookie. It runs in a task of its own and is completed even if that request goes away. Meanwhile,
 //! requests whose access token is still valid go on with it, and others wait for the result, which also
 //! stands in for the old cookie until the new access token expires.
+//!
+//! Of sessions in the shared store, one replica at a time refreshes the tokens ([`super::shared`]).
 
 use std::fmt;
 use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
-use super::renewals::{Refreshed, Table};
+use super::opening::RETRY_AFTER;
+use super::renewals::{Newer, Refreshed, Table};
+use super::shared::{Claim, Claimed, Saved, Shared};
 use super::{
     Ended, Inner, ProviderError, ProviderGrant, RenewError, Renewed, SessionGrant, SessionId,
-    SiteSecurity, UserSession,
+    SignInError, SiteSecurity, UserSession,
 };
 use crate::circuit_breaker::{Attempt, Call, Origin, Outcome};
 use crate::clock::{Now, UnixMillis};
 use crate::secret::SecretString;
+use crate::shared_store::StoreError;
 use crate::singleflight::Flight;
 use crate::trace::{self, SpanContext};
 
@@ -103,10 +108,10 @@ pub(super) async fn renew(
             leads,
         } => (current, flight, leads),
     };
-    let refreshed = flight.wait().await.unwrap_or_else(abandoned);
+    let refreshed = flight.wait().await.unwrap_or_else(|| Err(abandoned()));
     let now = Now::read(&*inner.clock);
     match refreshed {
-        Ok(newer) => hand_out(newer, now, leads),
+        Ok(newer) => hand_out(newer.session, now, leads && newer.here),
         Err(_) if cause == Cause::Due && current.has_valid_token(now) => {
             hand_out(current, now, false)
         }
@@ -114,11 +119,11 @@ pub(super) async fn renew(
     }
 }
 
-fn abandoned() -> Refreshed {
-    Err(RenewError::Unavailable {
+fn abandoned() -> RenewError {
+    RenewError::Unavailable {
         cause: "the refresh was abandoned".to_owned(),
         retry_after: None,
-    })
+    }
 }
 
 /// Decides under the lock that guards refreshes, and starts one if need be.
@@ -230,21 +235,133 @@ fn origin(subject: &str) -> [u8; 32] {
     hash.as_ref().try_into().unwrap_or_default()
 }
 
-/// One call to the provider. It is not repeated: the refresh token may be spent without the answer
-/// having arrived.
+/// What a refresh results in, and whether the provider was asked.
+struct Answer {
+    result: Result<Arc<UserSession>, RenewError>,
+    asked: bool,
+}
+
+impl Answer {
+    fn asked(result: Result<Arc<UserSession>, RenewError>) -> Self {
+        let asked = true;
+        Self { result, asked }
+    }
+
+    fn not_asked(result: Result<Arc<UserSession>, RenewError>) -> Self {
+        let asked = false;
+        Self { result, asked }
+    }
+}
+
+/// Refreshes the tokens of `session`.
 async fn refresh(
     inner: Arc<Inner>,
     call: Call<SessionId>,
     session: Arc<UserSession>,
     refresh_token: SecretString,
+) -> Answer {
+    if let Some(records) = inner.records() {
+        return refresh_shared(&inner, records, call, &session, &refresh_token).await;
+    }
+    let answer = ask(&inner, call, &session, &refresh_token, || true).await;
+    // Signed out meanwhile: sign-out could not know these tokens.
+    if let Ok(grant) = &answer
+        && let SessionGrant::Oidc {
+            refresh_token: Some(token),
+            ..
+        } = &grant.grant
+        && inner.state.revocations.ended(&session).is_some()
+    {
+        let _ = inner.provider.revoke(token).await;
+    }
+    Answer::asked(renewed(&inner, &session, answer).map(Arc::new))
+}
+
+/// Refreshes the tokens of a session in the shared store, unless another replica does.
+async fn refresh_shared(
+    inner: &Arc<Inner>,
+    records: &Arc<Shared>,
+    call: Call<SessionId>,
+    session: &Arc<UserSession>,
+    refresh_token: &SecretString,
+) -> Answer {
+    let claimed = match records.claim(session).await {
+        Ok(Claim::Granted(claimed)) => claimed,
+        Ok(Claim::Newer(newer)) => return Answer::not_asked(Ok(newer)),
+        Ok(Claim::Ended(ended)) => return Answer::not_asked(Err(RenewError::Ended(ended))),
+        Err(error) => return Answer::not_asked(Err(store_error(&error))),
+    };
+    let session = &claimed.session;
+    let asking = ask(inner, call, session, refresh_token, || !claimed.is_lost());
+    let answer = claimed.keep(asking).await;
+    Answer::asked(match renewed(inner, session, answer) {
+        Ok(newer) => save(inner, &claimed, newer).await,
+        Err(RenewError::Ended(ended)) => {
+            // For every replica: the token is not presented again.
+            let _ = claimed.save(session.without_refresh_token()).await;
+            Err(RenewError::Ended(ended))
+        }
+        Err(error) => {
+            claimed.abandon().await;
+            Err(error)
+        }
+    })
+}
+
+/// Stores the session with its new tokens.
+async fn save(
+    inner: &Inner,
+    claimed: &Claimed,
+    newer: UserSession,
+) -> Result<Arc<UserSession>, RenewError> {
+    let refresh_token = newer.refresh_token().cloned();
+    match claimed.save(newer).await {
+        Saved::Written(newer) | Saved::Newer(newer) => Ok(newer),
+        Saved::Gone => {
+            // Signed out meanwhile: sign-out could not know these tokens.
+            if let Some(token) = &refresh_token {
+                let _ = inner.provider.revoke(token).await;
+            }
+            Err(RenewError::Ended(Ended::SignedOut))
+        }
+        Saved::TooLarge(size) => {
+            let session = &*inner.settings.name;
+            let error = SignInError::TooLargeToShare(size);
+            tracing::warn!(session, %error, "a session ends");
+            let _ = claimed.save(claimed.session.without_refresh_token()).await;
+            Err(RenewError::Ended(Ended::Refused))
+        }
+    }
+}
+
+fn store_error(error: &StoreError) -> RenewError {
+    RenewError::Unavailable {
+        cause: format!("the shared store: {error}"),
+        retry_after: Some(RETRY_AFTER),
+    }
+}
+
+/// One call to the provider. It is not repeated: the refresh token may be spent without the answer
+/// having arrived. Nor is it made if, when its turn comes, it `may` not be made any more.
+async fn ask(
+    inner: &Inner,
+    call: Call<SessionId>,
+    session: &UserSession,
+    refresh_token: &SecretString,
+    may: impl Fn() -> bool,
 ) -> Result<ProviderGrant, ProviderError> {
+    let unavailable = |cause: &str| ProviderError::Unavailable {
+        cause: cause.to_owned(),
+        retry_after: None,
+    };
     let send = |limit| {
-        let call = inner.provider.refresh(&refresh_token, &session.subject);
+        let call = inner.provider.refresh(refresh_token, &session.subject);
+        let may = may();
         async move {
-            let timed_out = |_| ProviderError::Unavailable {
-                cause: "the provider did not answer in time".to_owned(),
-                retry_after: None,
-            };
+            if !may {
+                return Err(unavailable("another replica renews the session"));
+            }
+            let timed_out = |_| unavailable("the provider did not answer in time");
             let answer = tokio::time::timeout(limit, call).await;
             answer.map_err(timed_out).and_then(|answer| answer)
         }
@@ -259,51 +376,35 @@ async fn refresh(
         Err(ProviderError::Misconfigured(_)) => Outcome::Failed { retry_after: None },
     };
     let answered = call.run(false, send, outcome).await;
-    let result = answered.unwrap_or_else(|rejected| {
+    answered.unwrap_or_else(|rejected| {
         Err(ProviderError::Unavailable {
             cause: rejected.to_string(),
             retry_after: Some(rejected.retry_after()),
         })
-    });
-    // Signed out meanwhile: sign-out could not know these tokens.
-    if let Ok(grant) = &result
-        && let SessionGrant::Oidc {
-            refresh_token: Some(token),
-            ..
-        } = &grant.grant
-        && inner.state.revocations.ended(&session).is_some()
-    {
-        let _ = inner.provider.revoke(token).await;
-    }
-    result
+    })
+}
+
+/// The session with what the provider issued.
+fn renewed(
+    inner: &Inner,
+    before: &UserSession,
+    answer: Result<ProviderGrant, ProviderError>,
+) -> Result<UserSession, RenewError> {
+    let grant = answer.map_err(|error| renew_error(inner, error))?;
+    let now = Now::read(&*inner.clock);
+    before.after(grant, now).map_err(|cause| {
+        tracing::warn!(session = &*inner.settings.name, cause, "a session ends");
+        RenewError::Ended(Ended::Refused)
+    })
 }
 
 /// Records the result; `None` if the task was dropped.
-fn complete(
-    inner: &Inner,
-    before: &Arc<UserSession>,
-    result: Option<Result<ProviderGrant, ProviderError>>,
-) -> Refreshed {
+fn complete(inner: &Inner, before: &Arc<UserSession>, answer: Option<Answer>) -> Refreshed {
     let now = Now::read(&*inner.clock);
-    let refreshed = match result {
-        Some(Ok(grant)) => before.after(grant, now).map_err(|cause| {
-            tracing::warn!(session = &*inner.settings.name, cause, "a session ends");
-            RenewError::Ended(Ended::Refused)
-        }),
-        Some(Err(error)) => Err(renew_error(inner, error)),
-        None => abandoned().map(|session| UserSession::clone(&session)),
-    };
-    let refreshed = refreshed.map(Arc::new);
-    let result = match &refreshed {
-        Ok(_) => RefreshResult::Refreshed,
-        Err(RenewError::Ended(_)) => RefreshResult::Refused,
-        Err(RenewError::Unavailable { .. } | RenewError::Misconfigured(_)) => {
-            RefreshResult::Unavailable
-        }
-    };
+    let Answer { result, asked } = answer.unwrap_or_else(|| Answer::asked(Err(abandoned())));
     let mut table = inner.state.renewals.lock();
     if let Some(entry) = table.get_mut(before.id) {
-        match &refreshed {
+        match &result {
             Ok(session) => {
                 let rotated = session.refresh_token() != before.refresh_token();
                 entry.record(session, rotated, now);
@@ -313,8 +414,19 @@ fn complete(
         }
     }
     drop(table);
-    inner.observer.refreshed(result);
-    refreshed
+    if asked {
+        inner.observer.refreshed(match &result {
+            Ok(_) => RefreshResult::Refreshed,
+            Err(RenewError::Ended(_)) => RefreshResult::Refused,
+            Err(RenewError::Unavailable { .. } | RenewError::Misconfigured(_)) => {
+                RefreshResult::Unavailable
+            }
+        });
+    }
+    result.map(|session| Newer {
+        session,
+        here: asked,
+    })
 }
 
 fn renew_error(inner: &Inner, error: ProviderError) -> RenewError {
@@ -366,6 +478,17 @@ impl Inner {
 }
 
 impl UserSession {
+    /// The session after the provider refused its refresh token: it goes on until its access token expires.
+    fn without_refresh_token(&self) -> Self {
+        let mut session = self.clone();
+        session.generation = self.generation.saturating_add(1);
+        session.renew_at = None;
+        if let SessionGrant::Oidc { refresh_token, .. } = &mut session.grant {
+            *refresh_token = None;
+        }
+        session
+    }
+
     /// The session with the tokens of `grant`. What the provider left out stays.
     fn after(&self, grant: ProviderGrant, now: Now) -> Result<Self, &'static str> {
         if grant.subject != self.subject {

@@ -21,7 +21,15 @@ const MAX_SESSIONS_OF_USER: usize = 16;
 const GRACE: Duration = Duration::from_hours(1);
 
 /// What a refresh results in.
-pub(super) type Refreshed = Result<Arc<UserSession>, RenewError>;
+pub(super) type Refreshed = Result<Newer, RenewError>;
+
+/// A session after its refresh.
+#[derive(Clone)]
+pub(super) struct Newer {
+    pub(super) session: Arc<UserSession>,
+    /// Whether this replica refreshed it, and no other one.
+    pub(super) here: bool,
+}
 
 #[derive(Default)]
 pub(super) struct Renewals(Mutex<Table>);

@@ -32,6 +32,8 @@ pub(super) enum Purpose {
     Session,
     /// One sign-in, between the authorization request and the callback.
     Attempt,
+    /// What finds and opens a session in the shared store.
+    Ticket,
 }
 
 /// Seals the cookies of one `[[session]]`, and opens them.
@@ -43,6 +45,7 @@ pub(super) struct Sealer {
     /// The associated data of each purpose.
     session: Vec<u8>,
     attempt: Vec<u8>,
+    ticket: Vec<u8>,
 }
 
 struct Key {
@@ -86,6 +89,7 @@ impl Sealer {
             previous,
             session: associated_data(b"session", settings),
             attempt: associated_data(b"attempt", settings),
+            ticket: associated_data(b"ticket", settings),
         })
     }
 
@@ -98,6 +102,7 @@ impl Sealer {
             previous: None,
             session: associated_data(b"session", settings),
             attempt: associated_data(b"attempt", settings),
+            ticket: associated_data(b"ticket", settings),
         })
     }
 
@@ -105,6 +110,7 @@ impl Sealer {
         match purpose {
             Purpose::Session => &self.session,
             Purpose::Attempt => &self.attempt,
+            Purpose::Ticket => &self.ticket,
         }
     }
 
@@ -187,6 +193,7 @@ mod tests {
             previous,
             session: b"session".to_vec(),
             attempt: b"attempt".to_vec(),
+            ticket: b"ticket".to_vec(),
         }
     }
 
@@ -209,6 +216,7 @@ mod tests {
             let expected = Some(text.as_bytes().to_vec());
             assert_eq!(opened(&sealer, Purpose::Session, &value), expected);
             assert_eq!(opened(&sealer, Purpose::Attempt, &value), None);
+            assert_eq!(opened(&sealer, Purpose::Ticket, &value), None);
             assert_ne!(
                 sealed(&sealer, Purpose::Session, text),
                 value,

@@ -23,6 +23,8 @@ pub struct SessionSettings {
     pub audience: Option<String>,
     /// The `resource` parameter (RFC 8707).
     pub resource: Option<String>,
+    /// Where sessions are.
+    pub store: SessionStore,
     /// 32 bytes in base64.
     pub cookie_key: SecretRef,
     /// The key of before; still opens cookies.
@@ -50,6 +52,16 @@ pub enum SessionKind {
     Oidc,
     /// A Taskcluster deployment's own OAuth2 server.
     Taskcluster,
+}
+
+/// Where sessions are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SessionStore {
+    /// In the browser's cookie, sealed.
+    #[default]
+    Cookie,
+    /// In the store that the fleet shares; the cookie finds and opens them there.
+    Shared,
 }
 
 /// What a navigation without a session gets.

@@ -8,12 +8,15 @@ use url::Url;
 
 use super::attempt::SignInAttempt;
 use super::cookie::{self, Found};
+use super::seal::Purpose;
+use super::shared::{SaveError, Ticket};
 use super::{
-    Begun, Inner, MAX_CLOCK_SKEW, ProviderError, ProviderGrant, Purpose, SessionGrant, SessionId,
-    SetCookie, SignInError, SignedIn, Site, SiteSecurity, UserSession, refresh,
+    Begun, Inner, MAX_CLOCK_SKEW, ProviderError, ProviderGrant, SessionGrant, SessionId, SetCookie,
+    SignInError, SignedIn, Site, SiteSecurity, UserSession, refresh,
 };
 use crate::clock::{Now, UnixMillis};
 use crate::header_fields::HeaderFields;
+use crate::shared_store::StoreError;
 use crate::signin::{AuthorizationCode, AuthorizationFlow, CallbackError, LIFETIME};
 
 /// The attempts that a browser may have at the same time, one for each tab.
@@ -178,9 +181,16 @@ impl Inner {
         let grant = self.provider.redeem(&code).await.map_err(sign_in_error)?;
         let now = Now::read(&*self.clock);
         let session = self.new_session(grant, now)?;
+        let session = match self.records() {
+            Some(records) => {
+                let ticket = Ticket::random().map_err(|_| SignInError::Randomness)?;
+                records.create(session, ticket, now).await?
+            }
+            None => Arc::new(session),
+        };
         let cookie = self.cookie(&session, site.security, now)?;
         Ok(SignedIn {
-            session: Arc::new(session),
+            session,
             return_to,
             cookies: vec![cookie, cookie::remove(&name, site.security)],
         })
@@ -229,6 +239,7 @@ impl Inner {
             signed_in_at: now.wall,
             expires_at: now.wall.plus(self.settings.lifetime),
             idle_expires_at: now.wall.plus(self.settings.idle),
+            entry: None,
         })
     }
 
@@ -259,6 +270,16 @@ fn callback_error(error: &CallbackError) -> SignInError {
         CallbackError::IssuerMismatch => SignInError::IssuerMismatch,
         CallbackError::Denied { code, .. } => SignInError::Denied(code),
         CallbackError::Malformed => SignInError::Malformed,
+    }
+}
+
+impl From<SaveError> for SignInError {
+    fn from(error: SaveError) -> Self {
+        match error {
+            SaveError::TooLarge(size) => Self::TooLargeToShare(size),
+            SaveError::Store(StoreError::Randomness) => Self::Randomness,
+            SaveError::Store(error) => Self::StoreUnavailable(error),
+        }
     }
 }
 

@@ -79,7 +79,7 @@ pub(crate) fn sessions(
     clock: SharedClock,
 ) -> Sessions {
     let provider = Arc::new(Provider(Mutex::new(grant)));
-    Sessions::new(settings, provider, Arc::new(Unobserved), clock, None).unwrap()
+    Sessions::new(settings, provider, Arc::new(Unobserved), clock, None, None).unwrap()
 }
 
 /// Signs in at `site`, and returns the session's cookie: `name=value`.

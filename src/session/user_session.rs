@@ -1,11 +1,15 @@
 //! One user's session.
 
 use std::fmt;
+use std::sync::Arc;
+
+use zeroize::Zeroizing;
 
 use crate::clock::{Now, UnixMillis};
 use crate::credential::Lease;
 use crate::hawk::Credentials;
-use crate::secret::SecretString;
+use crate::secret::{KEY_BYTES, SecretString};
+use crate::shared_store::{GenerationId, StoreKey};
 use crate::token::BearerToken;
 
 /// One user's session. `Debug` shows no token.
@@ -33,6 +37,17 @@ pub struct UserSession {
     pub idle_expires_at: UnixMillis,
     /// From when on the access token is renewed; `None` if it cannot be, or never expires.
     pub renew_at: Option<UnixMillis>,
+    /// Where it is in the shared store, if it is there.
+    pub(super) entry: Option<Arc<StoreEntry>>,
+}
+
+/// The entry of a session in the shared store.
+pub(super) struct StoreEntry {
+    pub(super) key: StoreKey,
+    /// The half of the record's key that only the cookie has.
+    pub(super) half: Zeroizing<[u8; KEY_BYTES]>,
+    /// What the session was read as, or written as.
+    pub(super) generation: GenerationId,
 }
 
 /// What a session is good for.

@@ -43,6 +43,8 @@ struct Keys {
     name: hmac::Key,
     id: [u8; KEY_ID_BYTES],
     seal: RandomizedNonceKey,
+    /// Combines with the half of a key that the fleet does not have.
+    halves: hkdf::Salt,
 }
 
 impl FleetKeys {
@@ -123,7 +125,14 @@ impl Keys {
             name: hmac::Key::new(hmac::HMAC_SHA256, &*derive(b"name")?),
             id,
             seal,
+            halves: hkdf::Salt::new(hkdf::HKDF_SHA256, &*derive(b"halves")?),
         })
+    }
+
+    /// The key that takes both this fleet's half and `half`: HKDF (RFC 5869) with the fleet's as the salt.
+    fn with_half(&self, half: &[u8; KEY_BYTES]) -> Option<RandomizedNonceKey> {
+        let bytes = expand(&self.halves.extract(half), &[b"seal"]).ok()?;
+        RandomizedNonceKey::new(&AES_256_GCM_SIV, &*bytes).ok()
     }
 }
 
@@ -157,20 +166,20 @@ impl Namespace {
         generation: GenerationId,
         plain: Zeroizing<Vec<u8>>,
     ) -> Option<Vec<u8>> {
-        let mut in_out = plain;
-        in_out.reserve_exact(TAG_BYTES);
-        let aad = Aad::from(associated_data(key, generation));
-        let sealing = &self.current;
-        let nonce = sealing
-            .seal
-            .seal_in_place_append_tag(aad, &mut *in_out)
-            .ok()?;
-        let mut value = Vec::with_capacity(HEADER_BYTES + in_out.len());
-        value.push(VERSION);
-        value.extend_from_slice(&sealing.id);
-        value.extend_from_slice(nonce.as_ref());
-        value.extend_from_slice(&in_out);
-        Some(value)
+        seal(&self.current, &self.current.seal, (key, generation), plain)
+    }
+
+    /// Like [`Self::seal`], under a key of which `half`, random bytes that the fleet does not keep, is a
+    /// part: neither the fleet's key nor `half` opens the value without the other.
+    pub fn seal_with(
+        &self,
+        half: &[u8; KEY_BYTES],
+        key: StoreKey,
+        generation: GenerationId,
+        plain: Zeroizing<Vec<u8>>,
+    ) -> Option<Vec<u8>> {
+        let combined = self.current.with_half(half)?;
+        seal(&self.current, &combined, (key, generation), plain)
     }
 
     /// What was sealed; `None` if it was not sealed as this generation of this entry by one of the keys.
@@ -178,12 +187,30 @@ impl Namespace {
         &self,
         key: StoreKey,
         generation: GenerationId,
-        mut sealed: Vec<u8>,
+        sealed: Vec<u8>,
     ) -> Option<Zeroizing<Vec<u8>>> {
+        let (keys, nonce, text) = self.parse(sealed)?;
+        open(&keys.seal, nonce, (key, generation), text)
+    }
+
+    /// What [`Self::seal_with`] sealed, if `half` is the same.
+    pub fn open_with(
+        &self,
+        half: &[u8; KEY_BYTES],
+        key: StoreKey,
+        generation: GenerationId,
+        sealed: Vec<u8>,
+    ) -> Option<Zeroizing<Vec<u8>>> {
+        let (keys, nonce, text) = self.parse(sealed)?;
+        open(&keys.with_half(half)?, nonce, (key, generation), text)
+    }
+
+    /// The keys that a value names, its nonce, and the ciphertext with its tag.
+    fn parse(&self, mut sealed: Vec<u8>) -> Option<(&Keys, Nonce, Zeroizing<Vec<u8>>)> {
         if sealed.len() < HEADER_BYTES + TAG_BYTES {
             return None;
         }
-        let mut text = Zeroizing::new(sealed.split_off(HEADER_BYTES));
+        let text = Zeroizing::new(sealed.split_off(HEADER_BYTES));
         let (version, rest) = sealed.split_first()?;
         let (id, nonce) = rest.split_at_checked(KEY_ID_BYTES)?;
         if *version != VERSION {
@@ -192,11 +219,38 @@ impl Namespace {
         let mut all = std::iter::once(&self.current).chain(&self.previous);
         let keys = all.find(|keys| keys.id == id)?;
         let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
-        let aad = Aad::from(associated_data(key, generation));
-        let length = keys.seal.open_in_place(nonce, aad, &mut text).ok()?.len();
-        text.truncate(length);
-        Some(text)
+        Some((keys, nonce, text))
     }
+}
+
+fn seal(
+    keys: &Keys,
+    sealing: &RandomizedNonceKey,
+    (key, generation): (StoreKey, GenerationId),
+    plain: Zeroizing<Vec<u8>>,
+) -> Option<Vec<u8>> {
+    let mut in_out = plain;
+    in_out.reserve_exact(TAG_BYTES);
+    let aad = Aad::from(associated_data(key, generation));
+    let nonce = sealing.seal_in_place_append_tag(aad, &mut *in_out).ok()?;
+    let mut value = Vec::with_capacity(HEADER_BYTES + in_out.len());
+    value.push(VERSION);
+    value.extend_from_slice(&keys.id);
+    value.extend_from_slice(nonce.as_ref());
+    value.extend_from_slice(&in_out);
+    Some(value)
+}
+
+fn open(
+    opening: &RandomizedNonceKey,
+    nonce: Nonce,
+    (key, generation): (StoreKey, GenerationId),
+    mut text: Zeroizing<Vec<u8>>,
+) -> Option<Zeroizing<Vec<u8>>> {
+    let aad = Aad::from(associated_data(key, generation));
+    let length = opening.open_in_place(nonce, aad, &mut text).ok()?.len();
+    text.truncate(length);
+    Some(text)
 }
 
 fn associated_data(key: StoreKey, generation: GenerationId) -> [u8; 1 + 32 + 16] {
@@ -294,6 +348,27 @@ mod tests {
             let shorter = sealed[..at].to_vec();
             assert_eq!(namespace.open(KEY, GENERATION, shorter), None, "{at}");
         }
+    }
+
+    #[test]
+    fn a_value_with_two_halves_opens_with_both_only() {
+        let (half, other_half) = ([7; KEY_BYTES], [8; KEY_BYTES]);
+        let (one, two) = (namespace(1, None), namespace(2, Some(1)));
+        let sealed = one.seal_with(&half, KEY, GENERATION, plain()).unwrap();
+        let open = |by: &Namespace, half: &[u8; KEY_BYTES], key, generation| {
+            by.open_with(half, key, generation, sealed.clone())
+        };
+        assert_eq!(open(&one, &half, KEY, GENERATION), Some(plain()));
+        assert_eq!(open(&two, &half, KEY, GENERATION), Some(plain()), "rotated");
+        assert_eq!(open(&one, &other_half, KEY, GENERATION), None);
+        assert_eq!(open(&one, &half, StoreKey([3; 32]), GENERATION), None);
+        assert_eq!(open(&one, &half, KEY, GenerationId([3; 16])), None);
+        assert_eq!(open(&namespace(3, None), &half, KEY, GENERATION), None);
+        let other = fleet(1, None).namespace(&[b"other"]).unwrap();
+        assert_eq!(open(&other, &half, KEY, GENERATION), None);
+        assert_eq!(one.open(KEY, GENERATION, sealed.clone()), None, "one half");
+        let whole = one.seal(KEY, GENERATION, plain()).unwrap();
+        assert_eq!(one.open_with(&half, KEY, GENERATION, whole), None);
     }
 
     #[test]

@@ -12,7 +12,8 @@ ANYONE = "anyone who can connect from a trusted network can claim any client add
 NO_ORIGIN = "the session web has no origin"
 JOB = "HawkgateAbsent expects the samples of the job edge-hawkgate-admin, but serviceMonitor.enabled is false"
 CLEARTEXT = "bearer tokens are sent in clear text"
-EVERY_WARNING = [UNTRUSTED, ANYONE, NO_ORIGIN, JOB, CLEARTEXT]
+UNSHARED = "The pods share nothing"
+EVERY_WARNING = [UNTRUSTED, ANYONE, NO_ORIGIN, JOB, CLEARTEXT, UNSHARED]
 
 TRUSTED = {"trustedProxies": ["10.0.0.0/8"]}
 LISTENER = """[server]
@@ -21,19 +22,21 @@ admin  = "0.0.0.0:9090"
 """
 # Value set, values over it, warnings.
 CASES = [
-    ("02-map", {}, [CLEARTEXT]),
-    ("03-tls", {}, []),
-    ("04-ingress", {}, [CLEARTEXT, UNTRUSTED]),
-    ("04-ingress", {"config": LISTENER}, [CLEARTEXT, ANYONE]),
-    ("13-web", {}, [CLEARTEXT, UNTRUSTED]),
-    ("13-web", {"config": {"session": [{"name": "web"}]}}, [CLEARTEXT, UNTRUSTED, NO_ORIGIN]),
-    ("13-web", {**TRUSTED, "config": {"session": [{"name": "web"}]}}, [CLEARTEXT, ANYONE]),
-    ("14-exposed", {}, [CLEARTEXT]),
-    ("14-exposed", {"networkPolicy": {"enabled": False}}, [CLEARTEXT, ANYONE]),
-    ("02-map", {"prometheusRule": {"enabled": True}}, [CLEARTEXT, JOB]),
-    ("02-map", {"prometheusRule": {"enabled": True, "job": "edge"}}, [CLEARTEXT]),
+    ("02-map", {}, [CLEARTEXT, UNSHARED]),
+    ("03-tls", {}, [UNSHARED]),
+    ("04-ingress", {}, [CLEARTEXT, UNSHARED, UNTRUSTED]),
+    ("04-ingress", {"config": LISTENER}, [CLEARTEXT, UNSHARED, ANYONE]),
+    ("13-web", {}, [CLEARTEXT, UNSHARED, UNTRUSTED]),
+    ("13-web", {"config": {"session": [{"name": "web"}]}}, [CLEARTEXT, UNSHARED, UNTRUSTED, NO_ORIGIN]),
+    ("13-web", {**TRUSTED, "config": {"session": [{"name": "web"}]}}, [CLEARTEXT, UNSHARED, ANYONE]),
+    ("14-exposed", {}, [CLEARTEXT, UNSHARED]),
+    ("14-exposed", {"networkPolicy": {"enabled": False}}, [CLEARTEXT, UNSHARED, ANYONE]),
+    ("02-map", {"prometheusRule": {"enabled": True}}, [CLEARTEXT, UNSHARED, JOB]),
+    ("02-map", {"prometheusRule": {"enabled": True, "job": "edge"}}, [CLEARTEXT, UNSHARED]),
     ("15-monitored", {}, [CLEARTEXT]),
     ("16-sidecar-monitored", {}, []),
+    ("02-map", {"replicaCount": 1}, [CLEARTEXT]),
+    ("17-fleet", {}, [CLEARTEXT]),
 ]
 
 

@@ -40,7 +40,7 @@ const LAYERS: Layers<'_> = &[
     ("credential", "bounded_cache circuit_breaker clock codec shared_store label secret singleflight sync hawk trace token"),
     ("registration", "clock secret serde_url private_file"),
     ("signin", "clock secret serde_url private_file registration"),
-("session", "bounded_cache circuit_breaker clock codec header_fields secret singleflight hawk trace token credential signin"),
+("session", "bounded_cache circuit_breaker clock codec header_fields secret shared_store singleflight hawk trace token credential signin"),
     ("gateway", "bounded_cache circuit_breaker clock header_fields html label network secret suggest hawk trace token shared_store credential session"),
     ("log", "clock label gateway"),
     ("metrics", "clock label secret shared_store trace token credential session gateway"),

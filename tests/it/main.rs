@@ -24,6 +24,7 @@ mod differences;
 mod docs;
 mod explain;
 mod fleet;
+mod fleet_limits;
 mod forward_auth;
 mod grpc;
 mod guides;

@@ -5,6 +5,7 @@ mod callbacks;
 mod cookies;
 mod cross_site;
 mod endpoints;
+mod fleet;
 mod logout;
 mod origins;
 mod records;

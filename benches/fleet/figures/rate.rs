@@ -12,16 +12,16 @@ use crate::report::Report;
 
 const LIMIT: u32 = 100;
 
-/// How often the client sends a request to this replica, in this second.
-type Balance = fn(second: u64, replica: usize) -> Duration;
+/// The time between two requests to this of so many replicas, in this second.
+type Balance = fn(second: u64, replica: usize, replicas: usize) -> Duration;
 
 const BALANCES: [(&str, Balance); 3] = [
-    ("evenly", |_, _| Duration::from_millis(20)),
-    ("unevenly", |_, replica| {
+    ("evenly", |_, _, _| Duration::from_millis(20)),
+    ("unevenly", |_, replica, _| {
         Duration::from_millis(5 << replica.min(6))
     }),
-    ("to one and then the next", |second, replica| {
-        let turn = replica as u64 == second % 8;
+    ("to one and then the next", |second, replica, replicas| {
+        let turn = replica as u64 == second % replicas as u64;
         Duration::from_millis(if turn { 4 } else { 500 })
     }),
 ];
@@ -58,7 +58,7 @@ pub(crate) async fn rate(lab: &Lab, options: &Options, report: &mut Report) {
 async fn admitted(fleet: &[Replica], user: &str, balance: Balance, seconds: u64) -> Vec<usize> {
     let counts: Arc<Vec<AtomicUsize>> =
         Arc::new((0..seconds).map(|_| AtomicUsize::new(0)).collect());
-    let start = Instant::now();
+    let (start, replicas) = (Instant::now(), fleet.len());
     let senders = fleet.iter().enumerate().map(|(number, replica)| {
         let (counts, user) = (Arc::clone(&counts), user.to_owned());
         let mut client = replica.client();
@@ -68,7 +68,7 @@ async fn admitted(fleet: &[Replica], user: &str, balance: Balance, seconds: u64)
                 if second >= seconds {
                     return;
                 }
-                let next = Instant::now() + balance(second, number);
+                let next = Instant::now() + balance(second, number, replicas);
                 count(&mut client, &user, start, &counts).await;
                 tokio::time::sleep_until(next.into()).await;
             }

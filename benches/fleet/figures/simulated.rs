@@ -25,11 +25,12 @@ pub(crate) async fn simulated(options: &Options, report: &mut Report) {
             ),
             "≤ 1.02 × one replica's",
             format!(
-                "{} ({ratio:.3} × {}), {} of {} requests failed",
+                "{} ({ratio:.3} × {}), {} of {} requests failed, {} operations of the store",
                 exchanges(&fleet),
                 exchanges(&one),
                 fleet.failed,
-                fleet.requests
+                fleet.requests,
+                fleet.operations
             ),
         );
     }

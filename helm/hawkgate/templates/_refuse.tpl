@@ -198,6 +198,17 @@
     {{- end -}}
   {{- end -}}
 {{- end -}}
+{{- $shared := get $config "shared" | default dict -}}
+{{- if kindIs "map" $shared -}}
+  {{- range $key := list "password" "key" "previous_key" -}}
+    {{- if kindIs "string" (get $shared $key | default dict) -}}
+      {{- fail (printf "shared: %s is in the configuration itself, where secrets do not belong. Put it into a Secret, set existingSecret to its name, and write { file = \"/run/secrets/hawkgate/<its key>\" }" $key) -}}
+    {{- end -}}
+  {{- end -}}
+  {{- if contains "@" (toString $shared.url) -}}
+    {{- fail "shared: the password of the store is in its url, where secrets do not belong. Put it into a Secret, set existingSecret to its name, and write username, and password = { file = \"/run/secrets/hawkgate/<its key>\" }" -}}
+  {{- end -}}
+{{- end -}}
 {{- $network := get $config "network" | default dict -}}
 {{- if kindIs "map" $network -}}
   {{- if or (kindIs "string" (get $network "proxy_password" | default dict)) (regexMatch "://[^/]*@" (toString $network.proxy)) -}}

@@ -11,13 +11,23 @@ const ENTRY: StoreKey = StoreKey(*b"the id of the fleet's key, clear");
 /// How long an id is there. A key that has not been used for so long is of no interest.
 const TTL: Duration = Duration::from_hours(24);
 
+/// How long to wait for a store that is down.
+const RETRY: Duration = Duration::from_secs(30);
+
 /// An id: public, and derived from the key, which it says nothing about.
 type KeyId = [u8; 8];
 
 /// Warns if the replica that came before has a key that this one cannot read, and leaves the id of this
-/// one's key for the next. Does nothing while the store is down.
+/// one's key for the next. Waits for a store that is down.
 pub(super) async fn compare(fleet: &Fleet) {
-    if let Ok(true) = differs(fleet).await {
+    let differs = loop {
+        match differs(fleet).await {
+            Ok(differs) => break differs,
+            Err(Unknown::Key(_)) => return,
+            Err(Unknown::Store(_)) => tokio::time::sleep(RETRY).await,
+        }
+    };
+    if differs {
         tracing::warn!(
             "another replica with this shared store has another key ([shared] key), so that the two share nothing; \
              give all replicas of a fleet the same key. Two fleets can share a store, and can ignore this"
@@ -97,13 +107,22 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn nothing_is_said_while_the_store_is_down() {
+    #[tokio::test(start_paused = true)]
+    async fn keys_are_compared_once_a_store_that_is_down_is_up() {
         let clock = ManualClock::at(UnixMillis::from_secs(0));
         let store = Arc::new(InMemoryStore::new(clock));
         let keys = Arc::new(FleetKeys::new(&text(1), None).unwrap());
+        let fleet = Fleet {
+            store: Arc::clone(&store) as _,
+            keys,
+        };
         store.fail(Some(StoreError::Down));
-        let fleet = Fleet { store, keys };
-        assert!(differs(&fleet).await.is_err());
+        let compared = compare(&fleet);
+        tokio::pin!(compared);
+        let within = Duration::from_mins(10);
+        assert!(tokio::time::timeout(within, &mut compared).await.is_err());
+        store.fail(None);
+        compared.await;
+        assert_eq!(store.values(), 1);
     }
 }

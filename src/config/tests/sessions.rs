@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::remote::settings::ClientProof;
-use crate::session::settings::{SessionKind, Unauthenticated};
+use crate::session::settings::{SessionKind, SessionStore, Unauthenticated};
 
 const ISSUER: &str = r#"
 [[issuer]]
@@ -49,6 +49,7 @@ fn a_minimal_session_has_every_default() {
     assert_eq!(settings.lifetime, Duration::from_hours(7 * 24));
     assert_eq!(settings.timeout, Duration::from_secs(5));
     assert_eq!(settings.unauthenticated, Unauthenticated::Login);
+    assert_eq!(settings.store, SessionStore::Cookie);
     let optional = [&settings.origin, &settings.audience, &settings.resource];
     assert_eq!(optional, [&None; 3]);
     assert_eq!(settings.previous_cookie_key, None);
@@ -108,6 +109,21 @@ unauthenticated = "refuse"
     assert_eq!(session.settings.unauthenticated, Unauthenticated::Refuse);
     let origin = session.settings.origin.as_deref();
     assert_eq!(origin, Some("http://localhost:8080"));
+}
+
+#[test]
+fn sessions_in_the_shared_store_need_one() {
+    let shared = "[shared]\nurl = \"rediss://valkey.example\"\nkey = { file = \"fleet\" }\n";
+    let text = format!("{ISSUER}{SESSION}store = \"shared\"\n{ROUTE}");
+    let (config, warnings) = accepted(&format!("{text}{shared}"));
+    assert_eq!(warnings, []);
+    assert_eq!(config.sessions[0].settings.store, SessionStore::Shared);
+    let errors = parse_text(&text).unwrap_err().to_string();
+    assert_eq!(
+        errors,
+        "t.toml:12: session \"web\": key \"store\": is \"shared\", but there is no [shared]; \
+         add [shared] with url and key, or write store = \"cookie\""
+    );
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::browser;
-use super::{CookieCaller, Session};
+use super::{CookieCaller, Session, unavailable};
 use crate::clock::Now;
 use crate::credential::{Credential, Lease};
 use crate::gateway::admission::Admission;
@@ -32,8 +32,12 @@ impl Admission {
             Err(insecure) => return Err(insecure),
         };
         let sessions = &session.sessions;
-        let user = match sessions.open(head.headers, security, now, &mut memo.session) {
+        let opening = sessions.open(head.headers, security, now, &mut memo.session);
+        let user = match opening.await {
             Presented::Open(user) => user,
+            Presented::Unavailable { cause, retry_after } => {
+                return Err(unavailable(cause, Some(retry_after)));
+            }
             Presented::None => return Err(session.sign_in_required(head, None)),
             Presented::Ended(_) => {
                 let removal = sessions.removal(security);
@@ -209,14 +213,6 @@ impl Admission {
             .security
             .map(|security| session.sessions.removal(security));
         Some(session.sign_in_at(target, caller.navigates && !in_vain, removal))
-    }
-}
-
-fn unavailable(cause: String, retry_after: Option<std::time::Duration>) -> Rejection {
-    let rejection = Rejection::from(Reason::SessionUnavailable).with_cause(cause);
-    Rejection {
-        retry_after: retry_after.or(rejection.retry_after),
-        ..rejection
     }
 }
 

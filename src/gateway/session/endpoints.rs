@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 
 use super::browser;
 use super::pages::{Action, Page};
-use super::{LABEL, Session, digest};
+use super::{LABEL, Session, digest, unavailable};
 use crate::clock::Now;
 use crate::gateway::Head;
 use crate::gateway::local_response::{LocalResponse, RequestDetails};
@@ -115,9 +115,9 @@ impl Session {
         let handled = match (endpoint, head.method) {
             (Endpoint::Login, _) => self.login(request, now, &mut record).await,
             (Endpoint::Callback, _) => self.callback(request, now, &mut record).await,
-            (Endpoint::Session, _) => self.who(request, now, &mut record),
+            (Endpoint::Session, _) => self.who(request, now, &mut record).await,
             (Endpoint::Logout, &Method::POST) => self.sign_out(request, now, &mut record).await,
-            (Endpoint::Logout, _) => self.logout_page(request, now),
+            (Endpoint::Logout, _) => self.logout_page(request, now).await,
             (Endpoint::BackChannelLogout, _) => {
                 self.back_channel_logout(request, now, &mut record).await
             }
@@ -264,7 +264,7 @@ impl Session {
         response
     }
 
-    fn who(
+    async fn who(
         &self,
         request: EndpointRequest<'_>,
         now: Now,
@@ -280,8 +280,11 @@ impl Session {
         let presented = self
             .sessions
             .open(head.headers, site.security, now, &mut memo);
-        let session = match presented {
+        let session = match presented.await {
             Presented::Open(session) => session,
+            Presented::Unavailable { cause, retry_after } => {
+                return Err(unavailable(cause, Some(retry_after)));
+            }
             Presented::None => return Err(self.sign_in_at(head.target, false, None)),
             Presented::Ended(_) => {
                 let removal = self.sessions.removal(site.security);
@@ -318,7 +321,8 @@ impl Session {
         if let Some(cause) = browser::initiated_elsewhere(fetch_site, sender, own) {
             return Err(Rejection::from(Reason::CrossSite).with_cause(cause));
         }
-        let session = self.opened(head, now, site.security);
+        // Whoever is told to be signed out is.
+        let session = self.opened(head, now, site.security).await?;
         if let Some(session) = &session {
             note(record, session);
             record.event = Some(SessionEvent::SignOut);
@@ -336,14 +340,26 @@ impl Session {
         Ok(with_cookies(response, signed_out.cookies))
     }
 
-    fn logout_page(
+    async fn logout_page(
         &self,
         request: EndpointRequest<'_>,
         now: Now,
     ) -> Result<LocalResponse, Rejection> {
         let security = self.security(request.head)?;
         let (logout, login) = (self.path("logout"), self.path("login"));
-        let page = if self.opened(request.head, now, security).is_some() {
+        let opened = self.opened(request.head, now, security).await;
+        let page = if opened.is_ok_and(|session| session.is_none()) {
+            Page {
+                status: StatusCode::OK,
+                title: "You are signed out",
+                text: "This browser has no session here.",
+                action: Action::Link {
+                    path: &login,
+                    text: "Sign in",
+                },
+                request_id: request.request_id,
+            }
+        } else {
             Page {
                 status: StatusCode::OK,
                 title: "Sign out?",
@@ -355,26 +371,24 @@ impl Session {
                 },
                 request_id: request.request_id,
             }
-        } else {
-            Page {
-                status: StatusCode::OK,
-                title: "You are signed out",
-                text: "This browser has no session here.",
-                action: Action::Link {
-                    path: &login,
-                    text: "Sign in",
-                },
-                request_id: request.request_id,
-            }
         };
         Ok(page.respond())
     }
 
-    fn opened(&self, head: Head<'_>, now: Now, security: SiteSecurity) -> Option<Arc<UserSession>> {
+    async fn opened(
+        &self,
+        head: Head<'_>,
+        now: Now,
+        security: SiteSecurity,
+    ) -> Result<Option<Arc<UserSession>>, Rejection> {
         let mut memo = SessionMemo::default();
-        match self.sessions.open(head.headers, security, now, &mut memo) {
-            Presented::Open(session) => Some(session),
-            Presented::None | Presented::Ended(_) => None,
+        let opening = self.sessions.open(head.headers, security, now, &mut memo);
+        match opening.await {
+            Presented::Open(session) => Ok(Some(session)),
+            Presented::None | Presented::Ended(_) => Ok(None),
+            Presented::Unavailable { cause, retry_after } => {
+                Err(unavailable(cause, Some(retry_after)))
+            }
         }
     }
 
@@ -552,6 +566,10 @@ impl Failure {
                 "The identity provider signed you in, but what it issued is not accepted here. Try another account, or tell the people who run this site."),
             SignInError::TooLarge(_) => row(R::TooLarge, StatusCode::INTERNAL_SERVER_ERROR, "Your session is too large",
                 "The identity provider issued more than your browser can keep for this site. Tell the people who run this site."),
+            SignInError::TooLargeToShare(_) => row(R::TooLarge, StatusCode::INTERNAL_SERVER_ERROR, "Your session is too large",
+                "The identity provider issued more than can be kept for this site. Tell the people who run this site."),
+            SignInError::StoreUnavailable(_) => row(R::Unavailable, StatusCode::SERVICE_UNAVAILABLE, "Nobody can sign in at the moment",
+                "Try again in a moment."),
             SignInError::Randomness => row(R::Internal, StatusCode::INTERNAL_SERVER_ERROR, "Signing in failed",
                 "An internal error occurred. Try again."),
         }

@@ -6,7 +6,7 @@ use super::*;
 use crate::gateway::rule::{Effect, Expression, Rule, Rules};
 use crate::gateway::session::EndpointRequest;
 use crate::secret::SecretRef;
-use crate::session::settings::{SessionKind, SessionSettings, Unauthenticated};
+use crate::session::settings::{SessionKind, SessionSettings, SessionStore, Unauthenticated};
 use crate::session::{self, ProviderGrant, SessionGrant, Sessions, Site, SiteSecurity};
 
 const HOUR: i64 = 3600;
@@ -54,6 +54,7 @@ fn sessions(clock: &Arc<ManualClock>) -> Sessions {
         scopes: vec!["queue:*".into()],
         audience: None,
         resource: None,
+        store: SessionStore::Cookie,
         cookie_key: SecretRef::File(file),
         previous_cookie_key: None,
         idle: Duration::from_hours(24),

@@ -2,6 +2,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use futures::FutureExt as _;
 
 use super::support::*;
 use crate::clock::UnixMillis;
@@ -141,12 +142,15 @@ async fn cookies_have_the_attributes_that_keep_them_safe() {
 async fn debug_output_shows_no_secret() {
     let (fixture, browser, session) = signed_in().await;
     let mut memo = SessionMemo::default();
-    let presented = fixture.sessions.open(
-        &browser.headers(),
-        SiteSecurity::Https,
-        fixture.now(),
-        &mut memo,
-    );
+    let presented = fixture
+        .sessions
+        .open(
+            &browser.headers(),
+            SiteSecurity::Https,
+            fixture.now(),
+            &mut memo,
+        )
+        .await;
     let cookie = fixture
         .sessions
         .inner
@@ -291,6 +295,8 @@ async fn on_loopback_http_the_cookie_has_no_prefix_and_duplicates_are_refused() 
         fixture
             .sessions
             .open(headers, SiteSecurity::LoopbackHttp, now, &mut memo)
+            .now_or_never()
+            .unwrap()
     };
     assert!(matches!(open(&browser.headers()), Presented::Open(_)));
     let pair = format!("hawkgate-web={}", browser.0["hawkgate-web"]);
@@ -420,7 +426,8 @@ async fn a_session_ends_when_it_is_not_used_and_at_its_lifetime_anyway() {
         let renewed = fixture
             .sessions
             .inner
-            .keep_alive(opened, SiteSecurity::Https, fixture.now());
+            .keep_alive(opened, SiteSecurity::Https, fixture.now())
+            .await;
         browser.take(renewed.cookie.as_slice());
         renewals += u32::from(renewed.cookie.is_some());
         uses += 1;
@@ -485,7 +492,8 @@ async fn a_connection_remembers_its_cookie_but_not_that_it_is_valid() {
     let headers = browser.headers();
     let mut memo = SessionMemo::default();
     let mut open = |sessions: &Sessions, headers: &http::HeaderMap| {
-        sessions.open(headers, SiteSecurity::Https, fixture.now(), &mut memo)
+        let opening = sessions.open(headers, SiteSecurity::Https, fixture.now(), &mut memo);
+        opening.now_or_never().unwrap()
     };
     let Presented::Open(first) = open(&fixture.sessions, &headers) else {
         panic!("open");
@@ -524,7 +532,8 @@ async fn a_connection_remembers_its_cookie_but_not_that_it_is_valid() {
     fixture.clock.advance(fixture.settings.idle);
     let presented = fixture
         .sessions
-        .open(&headers, SiteSecurity::Https, fixture.now(), &mut memo);
+        .open(&headers, SiteSecurity::Https, fixture.now(), &mut memo)
+        .await;
     assert_ended(&presented, Ended::Idle);
 }
 

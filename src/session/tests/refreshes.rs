@@ -28,13 +28,6 @@ fn refused() -> ProviderError {
     ProviderError::Refused("invalid_grant".into())
 }
 
-/// Lets spawned tasks run until they wait for something else.
-async fn settle() {
-    for _ in 0..100 {
-        tokio::task::yield_now().await;
-    }
-}
-
 #[track_caller]
 fn assert_over(result: Result<Renewed, RenewError>, expected: Ended) {
     match result {

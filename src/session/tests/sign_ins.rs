@@ -26,7 +26,8 @@ fn kind(error: &SignInError) -> &'static str {
         SignInError::Provider(_) => "provider",
         SignInError::Unavailable(_) => "unavailable",
         SignInError::Token(_) => "token",
-        SignInError::TooLarge(_) => "too large",
+        SignInError::TooLarge(_) | SignInError::TooLargeToShare(_) => "too large",
+        SignInError::StoreUnavailable(_) => "store unavailable",
         SignInError::Randomness => "randomness",
     }
 }

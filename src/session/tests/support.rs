@@ -7,16 +7,18 @@ use std::sync::Mutex;
 use async_trait::async_trait;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use futures::FutureExt as _;
 use http::{HeaderMap, HeaderValue, header};
 use tempfile::TempDir;
 use tokio::sync::Semaphore;
 
-use super::super::settings::Unauthenticated;
+use super::super::settings::{SessionStore, Unauthenticated};
 use super::super::*;
 use crate::clock::{Clock, ManualClock, UnixMillis};
 use crate::credential::{Credential, Lease};
 use crate::hawk::Credentials;
 use crate::secret::{SecretRef, SecretString};
+use crate::shared_store::Fleet;
 use crate::signin::AuthorizationCode;
 use crate::token::BearerToken;
 
@@ -25,6 +27,13 @@ pub(super) const ISSUER: &str = "https://idp.example/";
 
 pub(super) fn secs(secs: u64) -> Duration {
     Duration::from_secs(secs)
+}
+
+/// Lets spawned tasks run until they wait for something else.
+pub(super) async fn settle() {
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
 }
 
 /// A JWT of about `size` bytes whose signature contains `secret`.
@@ -227,6 +236,7 @@ impl Fixture {
             scopes: vec!["openid".into(), "offline_access".into()],
             audience: Some("urn:api".into()),
             resource: None,
+            store: SessionStore::Cookie,
             cookie_key: key(folder.path(), 1),
             previous_cookie_key: None,
             idle: Duration::from_hours(8),
@@ -251,6 +261,25 @@ impl Fixture {
                 security: SiteSecurity::Https,
             },
             folder,
+        }
+    }
+
+    /// Another replica, or the only one of a fleet: the same clock and provider, but other sessions.
+    pub(super) fn replica(&self, fleet: &Fleet, change: impl FnOnce(&mut SessionSettings)) -> Self {
+        let mut settings = self.settings.clone();
+        change(&mut settings);
+        let (clock, provider) = (Arc::clone(&self.clock), Arc::clone(&self.provider));
+        let observed = Arc::<Observed>::default();
+        let (of, with) = (Arc::clone(&provider), Arc::clone(&observed));
+        let sessions = Sessions::new(settings.clone(), of, with, clock.clone(), None, Some(fleet));
+        Self {
+            clock,
+            provider,
+            observed,
+            settings,
+            sessions: sessions.unwrap(),
+            site: self.site.clone(),
+            folder: tempfile::tempdir().unwrap(),
         }
     }
 
@@ -381,16 +410,21 @@ fn build(
 ) -> Sessions {
     let (provider, observed) = (Arc::clone(provider), Arc::clone(observed));
     let clock = Arc::clone(clock);
-    Sessions::new(settings.clone(), provider, observed, clock, predecessor).unwrap()
+    Sessions::new(
+        settings.clone(),
+        provider,
+        observed,
+        clock,
+        predecessor,
+        None,
+    )
+    .unwrap()
 }
 
 pub(super) fn open(sessions: &Sessions, headers: &HeaderMap, now: Now) -> Presented {
-    sessions.open(
-        headers,
-        SiteSecurity::Https,
-        now,
-        &mut SessionMemo::default(),
-    )
+    let mut memo = SessionMemo::default();
+    let opening = sessions.open(headers, SiteSecurity::Https, now, &mut memo);
+    opening.now_or_never().expect("awaits nothing")
 }
 
 #[track_caller]
