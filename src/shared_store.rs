@@ -3,10 +3,9 @@
 //! keeps a faulty store from harming requests.
 //!
 //! A store holds entries. Each has at most one value, which names the generation that it is, and at most
-//! one lease for the generation to come. Whoever holds the lease may write that generation, and nobody
-//! else: a holder whose lease has ended and been granted again writes nothing. Every operation is a
-//! single atomic step in the store, which also measures every time, so that the clocks of replicas do not
-//! matter.
+//! one lease for the generation to come. Only the holder of the lease may write that generation: one whose
+//! lease has ended and been granted again writes nothing. Every operation is a single atomic step in the
+//! store, which also measures every time, so that the clocks of replicas do not matter.
 //!
 //! Nothing that is passed to a store can be read in it: keys are HMACs and values are sealed
 //! ([`FleetKeys`]).

@@ -119,7 +119,7 @@ impl Shared {
     }
 }
 
-/// The next event; `None` if the store is gone. Whoever is too slow has missed some.
+/// The next event; `None` if the store is gone. A receiver that is too slow has missed some.
 async fn next(receiver: &mut broadcast::Receiver<StoreEvent>) -> Option<StoreEvent> {
     match receiver.recv().await {
         Ok(event) => Some(event),

@@ -24,19 +24,13 @@ pub(super) fn read(reader: &mut Reader<'_>, document: &DeTable<'_>) -> Option<Co
     let cache = single(reader, document, "cache", cache::Cache::resolve);
     let log = single(reader, document, "log", log::Log::resolve);
     let network = single(reader, document, "network", network::Network::resolve);
-    let trace = if document.contains_key("trace") {
-        single(reader, document, "trace", trace::Trace::resolve).map(Some)
-    } else {
-        Some(None)
-    };
-
-    let shared = if document.contains_key("shared") {
-        let resolve =
-            |shared: shared::Shared, reader: &mut Reader<'_>| shared.resolve(reader, document);
-        single(reader, document, "shared", resolve).map(Some)
-    } else {
-        Some(None)
-    };
+    let trace = optional(reader, document, "trace", trace::Trace::resolve);
+    let shared = optional(
+        reader,
+        document,
+        "shared",
+        |shared: shared::Shared, reader| shared.resolve(reader, document),
+    );
 
     let issuers = repeated(reader, document, "issuer", issuer::read);
     let sources = repeated(reader, document, "source", source::read);
@@ -139,13 +133,12 @@ fn read_login(
     context: route::Context<'_>,
     routes: &[Declaration<Route>],
 ) -> Option<Option<Login>> {
-    if !document.contains_key("login") {
-        return Some(None);
-    }
     let resolve = |login: login::Login, reader: &mut Reader<'_>| login.resolve(reader, context);
-    let login = single(reader, document, "login", resolve);
-    login::refuse_collisions(reader, routes);
-    login.map(Some)
+    let login = optional(reader, document, "login", resolve);
+    if document.contains_key("login") {
+        login::refuse_collisions(reader, routes);
+    }
+    login
 }
 
 fn named_issuer(declaration: &Declaration<IssuerKind>) -> Option<Issuer> {
@@ -202,6 +195,21 @@ fn remedy_for_unknown(name: &str, tables: impl Iterator<Item = &'static str> + C
     all.dedup();
     let last = all.pop().unwrap_or_default();
     format!("the tables are {} and {last}", all.join(", "))
+}
+
+/// Reads `[name]`, which means something only if it is there. Returns `Some(None)` if it is absent.
+#[allow(clippy::option_option)]
+fn optional<S: Section, T>(
+    reader: &mut Reader<'_>,
+    document: &DeTable<'_>,
+    name: &'static str,
+    resolve: impl Fn(S, &mut Reader<'_>) -> Option<T>,
+) -> Option<Option<T>> {
+    if document.contains_key(name) {
+        single(reader, document, name, resolve).map(Some)
+    } else {
+        Some(None)
+    }
 }
 
 /// Reads `[name]`, which may be absent.

@@ -111,7 +111,7 @@ impl Shared {
             reader.error(&self.ca.at, problem, "write rediss:// in url, or remove ca");
         }
         if !url.is_loopback() {
-            let problem = "is not encrypted: values in the store are, but whoever can read the connection sees \
+            let problem = "is not encrypted: values in the store are, but anybody who can read the connection sees \
                            the password, and which entries are used when";
             reader.warn(
                 &self.url.at,
@@ -153,7 +153,7 @@ fn read_key(reader: &mut Reader<'_>, field: &Field<SecretRef>) -> Option<SecretS
 }
 
 /// Refuses a key that is also another secret of the file, because each purpose has a key of its own:
-/// whoever is given one of them would have both.
+/// a person who is given one of them would have both.
 fn refuse_reuse(
     reader: &mut Reader<'_>,
     field: &Field<SecretRef>,

@@ -34,9 +34,9 @@ use crate::shared_store::{
 /// The key that [`SharedStore::probe`] writes and removes.
 const PROBE_KEY: &str = "hawkgate:probe";
 
-/// The longest time that a script calculates with: numbers are exact up to 2^53, and the time since 1970 in
-/// microseconds takes up a fifth of that.
-const LONGEST: Duration = Duration::from_secs(3_000_000_000);
+/// The longest time that a script calculates with, 95 years: numbers are exact up to 2^53, and the time since
+/// 1970 in microseconds takes up a fifth of that.
+const LONGEST: Duration = Duration::from_hours(24 * 365 * 95);
 
 /// A [`SharedStore`] on Valkey or Redis. It connects when it is first used, in the background, and again
 /// whenever the connection is lost; operations fail at once while that fails.
@@ -181,7 +181,10 @@ impl SharedStore for RedisStore {
     }
 
     async fn read(&self, key: StoreKey) -> Result<Option<StoredValue>, StoreError> {
-        self.run(&script::READ, &entry(key), &[], reply::read).await
+        self.run(&script::READ, &entry(key), &[], |answer| {
+            reply::read(answer).ok()
+        })
+        .await
     }
 
     async fn write(
@@ -257,6 +260,10 @@ fn millis(time: Duration) -> String {
     time.min(LONGEST).as_millis().to_string()
 }
 
+#[allow(
+    clippy::needless_pass_by_value,
+    reason = "what reads an answer takes it"
+)]
 fn flag(answer: Value) -> Option<bool> {
     reply::flag(&answer)
 }

@@ -171,19 +171,16 @@ impl Inner {
         if ends_before || idle_expires_at.until(moved) < step {
             return unchanged;
         }
-        let session = match self.records() {
-            Some(records) => {
-                let moving = records.keep_alive(&unchanged.session, moved, now);
-                let Some(moved) = Box::pin(moving).await else {
-                    return unchanged;
-                };
-                moved
-            }
-            None => {
-                let mut session = UserSession::clone(&unchanged.session);
-                session.idle_expires_at = moved;
-                Arc::new(session)
-            }
+        let session = if let Some(records) = self.records() {
+            let moving = records.keep_alive(&unchanged.session, moved, now);
+            let Some(moved) = Box::pin(moving).await else {
+                return unchanged;
+            };
+            moved
+        } else {
+            let mut session = UserSession::clone(&unchanged.session);
+            session.idle_expires_at = moved;
+            Arc::new(session)
         };
         match self.cookie(&session, security, now) {
             Ok(cookie) => Renewed {

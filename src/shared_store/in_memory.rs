@@ -309,7 +309,7 @@ impl SharedStore for InMemoryStore {
         let full_at = state.buckets.entry(key).or_insert(now);
         let from = (*full_at).max(now);
         let capacity = times(quota.interval, quota.burst);
-        let room = capacity.saturating_sub(from - now);
+        let room = capacity.saturating_sub(from.saturating_sub(now));
         let tokens = room.as_nanos() / quota.interval.as_nanos().max(1);
         let granted = wanted.min(u64::try_from(tokens).unwrap_or(u64::MAX));
         *full_at = from + times(quota.interval, granted);

@@ -186,3 +186,53 @@ fn a_changed_file_rebuilds_only_the_parts_that_use_it() {
         assert_eq!(fixture.build(TEXT, &before).built(), expected, "{file}");
     }
 }
+
+const SHARED: &str = r#"
+[shared]
+url = "redis://127.0.0.1:1"
+password = { file = "store-password" }
+key = { file = "fleet-key" }
+"#;
+
+const SHARING: &str = r#"
+[[source]]
+name = "login"
+kind = "taskcluster-login"
+url = "https://login.example.com/v1/oidc-credentials/idp"
+
+[[route]]
+name = "three"
+path = "/three/"
+upstream = "https://two.example.com"
+issuers = ["idp"]
+source = "login"
+"#;
+
+#[test]
+fn a_change_of_the_shared_store_rebuilds_only_what_uses_it() {
+    let fixture = Fixture::new();
+    let write = |name: &str, text: &str| {
+        std::fs::write(fixture.folder.path().join(name), text).unwrap();
+    };
+    write("fleet-key", "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=");
+    write("store-password", "first");
+    let text = format!("{TEXT}{SHARING}{SHARED}");
+    let before = fixture.build(&text, &Components::default());
+    assert_eq!(fixture.build(&text, &before).built(), Vec::<String>::new());
+    // It is read for each connection.
+    write("store-password", "second");
+    assert_eq!(fixture.build(&text, &before).built(), Vec::<String>::new());
+    let users = ["the shared store", "source login"];
+    let changed = format!("{text}timeout = \"20ms\"\n");
+    let after = fixture.build(&changed, &before);
+    assert_eq!(after.built(), users);
+    assert!(!std::ptr::eq(
+        &*after.rates[0].value,
+        &*before.rates[0].value
+    ));
+    write("fleet-key", "BAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=");
+    assert_eq!(fixture.build(&text, &before).built(), users);
+    let without = fixture.build(&format!("{TEXT}{SHARING}"), &before);
+    assert_eq!(without.built(), ["source login"]);
+    assert!(without.shared().is_none());
+}

@@ -58,13 +58,13 @@ pub(in crate::app) fn section(source: &Source) -> Option<Vec<u8>> {
             section.text(subject_token_type);
         }
         SourceKind::Auth0Identity(identity) => section.identity(identity),
-        // These ask nobody, so that there is nothing to spare.
+        // Most of these ask nobody, so that there is nothing to spare. And the name of an entry depends on
+        // what the caller presents: by one made of a password, an attacker with both the store and the fleet's
+        // key could try passwords without asking the provider.
         SourceKind::TaskclusterMint { .. }
         | SourceKind::TaskclusterStatic { .. }
-        | SourceKind::Static(_) => return None,
-        // The name of an entry depends on what the caller presents. By one made of a password, whoever
-        // had both the store and the fleet's key could try passwords without asking the provider.
-        SourceKind::Password(_) => return None,
+        | SourceKind::Static(_)
+        | SourceKind::Password(_) => return None,
     }
     Some(section.0)
 }

@@ -250,14 +250,13 @@ impl FleetLimit {
             let now = nanoseconds(self.clock.monotonic());
             let mut queue = allowance.queue();
             let waiting = waiting.into_iter().chain(queue.waiting.drain(..));
-            let unanswered = match answer {
-                Ok(taken) => self.distribute(allowance, waiting, taken, wanted, now),
-                Err(_) => {
-                    let until = now.saturating_add(UNDECIDED);
-                    allowance.undecided_until.store(until, Ordering::Relaxed);
-                    tell(waiting, Verdict::Undecided);
-                    Vec::new()
-                }
+            let unanswered = if let Ok(taken) = answer {
+                self.distribute(allowance, waiting, taken, wanted, now)
+            } else {
+                let until = now.saturating_add(UNDECIDED);
+                allowance.undecided_until.store(until, Ordering::Relaxed);
+                tell(waiting, Verdict::Undecided);
+                Vec::new()
             };
             if unanswered.is_empty() {
                 queue.asking = false;

@@ -150,10 +150,10 @@ impl Session {
             wait.await?;
         }
         // Callers on a Unix socket are all behind the same local proxy.
-        if client.address.is_some() {
-            if let Some(wait) = self.sign_ins.check_address(client)? {
-                wait.await?;
-            }
+        if client.address.is_some()
+            && let Some(wait) = self.sign_ins.check_address(client)?
+        {
+            wait.await?;
         }
         Ok(())
     }

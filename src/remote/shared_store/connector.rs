@@ -20,7 +20,7 @@ use super::reply;
 use super::settings::{Node, Servers, SharedStoreSettings};
 use crate::network::Network;
 use crate::pem::{self, PemError};
-use crate::secret::SecretString;
+use crate::secret::{SecretRef, SecretString};
 use crate::shared_store::StoreError;
 
 /// The channel of events.
@@ -116,7 +116,7 @@ impl Connector {
     }
 
     fn credentials(&self) -> Result<Credentials, StoreError> {
-        let password = self.settings.password.as_ref().map(|place| place.read());
+        let password = self.settings.password.as_ref().map(SecretRef::read);
         let unreadable = |error| StoreError::Unreachable(format!("[shared] password: {error}"));
         Ok(Credentials {
             username: self.settings.username.clone(),
@@ -227,7 +227,7 @@ impl Connector {
         };
         let reply = reply.map_err(|error| connect_error(&server, &error))?;
         let (host, port) = reply::master(reply)
-            .ok_or_else(|| no_answer(&server))?
+            .map_err(|_| no_answer(&server))?
             .ok_or_else(|| {
                 unreachable(
                     &server,

@@ -173,8 +173,6 @@ fn code(error: &RedisError) -> Option<&'static str> {
     {
         return Some("NOPERM");
     }
-    let words = detail.split_ascii_whitespace();
-    words
-        .filter_map(|word| known(word.strip_prefix('-')?))
-        .next()
+    let mut words = detail.split_ascii_whitespace();
+    words.find_map(|word| known(word.strip_prefix('-')?))
 }

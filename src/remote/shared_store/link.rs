@@ -1,13 +1,14 @@
 //! Keeps the store connected, by a task in the background: connects at the first use and again after each
 //! loss, passes on events, and finds out when the store no longer answers.
 
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use redis::{Cmd, PushInfo, PushKind, RedisError, Value};
+use redis::aio::MultiplexedConnection;
+use redis::{Cmd, PushInfo, PushKind, RedisError, RedisResult, Value};
 use tokio::sync::{Notify, broadcast, watch};
 use tokio::task::JoinHandle;
-use tokio::time::Instant;
 
 use super::connector::{CHANNEL, Connected, Connector};
 use super::error::{calls_for_reconnection, store_error};
@@ -21,8 +22,8 @@ const HEARTBEAT: Duration = Duration::from_secs(2);
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
-/// A connection that is lost sooner counts as a failed attempt.
-const STABLE: Duration = Duration::from_secs(5);
+/// A connection that is lost before so many heartbeats counts as a failed attempt.
+const STABLE: u32 = 3;
 
 /// The limit for one attempt to connect, all servers included.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(4);
@@ -189,9 +190,8 @@ async fn keep_connected(shared: Arc<Shared>) {
                 if attempts > 1 {
                     shared.tell(StoreEvent::Interrupted);
                 }
-                let since = Instant::now();
-                let reason = shared.use_until_lost(connected, lost).await;
-                if since.elapsed() >= STABLE {
+                let (reason, heartbeats) = shared.use_until_lost(connected, lost).await;
+                if heartbeats >= STABLE {
                     pause = Duration::ZERO;
                 }
                 // Operations wait for the attempt that follows at once, but for no pause.
@@ -220,7 +220,7 @@ impl Shared {
             if push.kind == PushKind::Disconnection {
                 lost.because(not_connected());
             } else if let Some(shared) = shared.upgrade() {
-                shared.received(push);
+                shared.received(&push);
             }
             Ok::<(), ()>(())
         };
@@ -234,30 +234,29 @@ impl Shared {
     }
 
     /// Lets operations use a connection until it is closed or to be replaced, or the server no longer
-    /// answers. Returns why.
-    async fn use_until_lost(&self, connected: Connected, lost: Arc<Lost>) -> StoreError {
+    /// answers. Returns why, and the number of heartbeats until then.
+    async fn use_until_lost(&self, connected: Connected, lost: Arc<Lost>) -> (StoreError, u32) {
         let mut events = connected.events.clone();
         let session = Session { connected, lost };
         self.state.send_replace(State::Connected(session.clone()));
-        let heartbeats = async {
-            loop {
-                tokio::time::sleep(HEARTBEAT).await;
-                let mut ping = Cmd::new();
-                ping.arg("PING");
-                // Limited by the connection's timeout for answers. A refusal is an answer.
-                if let Err(error) = ping.query_async::<Value>(&mut events).await {
-                    session.failed(&error);
+        let mut lost = pin!(session.lost.reason());
+        let mut heartbeats: u32 = 0;
+        loop {
+            tokio::select! {
+                reason = &mut lost => return (reason, heartbeats),
+                answer = heartbeat(&mut events) => {
+                    // A refusal is an answer, too.
+                    if let Err(error) = answer {
+                        session.failed(&error);
+                    }
+                    heartbeats = heartbeats.saturating_add(1);
                 }
             }
-        };
-        tokio::select! {
-            reason = session.lost.reason() => reason,
-            reason = heartbeats => reason,
         }
     }
 
     /// Passes an event on. What no replica of this fleet sent is ignored.
-    fn received(&self, push: PushInfo) {
+    fn received(&self, push: &PushInfo) {
         if push.kind != PushKind::Message {
             return;
         }
@@ -278,4 +277,11 @@ impl Shared {
         // An error means that nobody listens.
         let _ = self.events.send(event);
     }
+}
+
+/// Asks the server, after a pause, whether it is there. Limited by the connection's timeout for answers.
+async fn heartbeat(connection: &mut MultiplexedConnection) -> RedisResult<Value> {
+    tokio::time::sleep(HEARTBEAT).await;
+    let mut ping = Cmd::new();
+    ping.arg("PING").query_async(connection).await
 }

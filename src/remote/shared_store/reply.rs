@@ -1,4 +1,4 @@
-//! Reads what the scripts return. Anything else is `None`: the store may contain what others wrote, and may
+//! Reads what the scripts return. Anything else is `None` or [`NoAnswer`]: the store may contain what others wrote, and may
 //! be no such store at all.
 
 use std::time::Duration;
@@ -17,11 +17,14 @@ pub(super) fn acquired(reply: Value) -> Option<Acquired> {
     }
 }
 
-/// The outer `None` is for no answer, the inner one for no value.
-pub(super) fn read(reply: Value) -> Option<Option<StoredValue>> {
+/// Something that is no answer to what was asked.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct NoAnswer;
+
+pub(super) fn read(reply: Value) -> Result<Option<StoredValue>, NoAnswer> {
     match reply {
-        Value::Nil => Some(None),
-        reply => stored(array(reply)?).map(Some),
+        Value::Nil => Ok(None),
+        reply => array(reply).and_then(stored).map(Some).ok_or(NoAnswer),
     }
 }
 
@@ -35,8 +38,8 @@ pub(super) fn flag(reply: &Value) -> Option<bool> {
 
 pub(super) fn taken(reply: Value, wanted: u64) -> Option<Taken> {
     let mut items = array(reply)?;
-    let granted = number(items.next()?)?;
-    let retry_after = Duration::from_micros(number(items.next()?)?);
+    let granted = number(&items.next()?)?;
+    let retry_after = Duration::from_micros(number(&items.next()?)?);
     end(items)?;
     (granted <= wanted).then_some(Taken {
         granted,
@@ -44,16 +47,20 @@ pub(super) fn taken(reply: Value, wanted: u64) -> Option<Taken> {
     })
 }
 
-/// The host and port of a master, as Sentinels name it: `Some(None)` if they know none.
-pub(super) fn master(reply: Value) -> Option<Option<(String, u16)>> {
-    if reply == Value::Nil {
-        return Some(None);
+/// The host and port of a master, as Sentinels name it; `None` if they know none.
+pub(super) fn master(reply: Value) -> Result<Option<(String, u16)>, NoAnswer> {
+    match reply {
+        Value::Nil => Ok(None),
+        reply => address(reply).map(Some).ok_or(NoAnswer),
     }
+}
+
+fn address(reply: Value) -> Option<(String, u16)> {
     let mut items = array(reply)?;
     let host = String::from_utf8(bytes(items.next()?)?).ok()?;
     let port = String::from_utf8(bytes(items.next()?)?).ok()?;
     end(items)?;
-    Some(Some((host, port.parse().ok()?)))
+    Some((host, port.parse().ok()?))
 }
 
 type Items = std::vec::IntoIter<Value>;
@@ -68,7 +75,7 @@ fn array(reply: Value) -> Option<Items> {
 fn stored(mut items: Items) -> Option<StoredValue> {
     let generation = GenerationId(bytes(items.next()?)?.try_into().ok()?);
     let sealed = bytes(items.next()?)?;
-    let ttl = Duration::from_millis(number(items.next()?)?);
+    let ttl = Duration::from_millis(number(&items.next()?)?);
     end(items)?;
     Some(StoredValue {
         generation,
@@ -84,9 +91,9 @@ fn bytes(item: Value) -> Option<Vec<u8>> {
     }
 }
 
-fn number(item: Value) -> Option<u64> {
+fn number(item: &Value) -> Option<u64> {
     match item {
-        Value::Int(number) => u64::try_from(number).ok(),
+        Value::Int(number) => u64::try_from(*number).ok(),
         _ => None,
     }
 }
@@ -130,8 +137,8 @@ mod tests {
         let answer = taken(Value::Array(vec![Value::Int(2), Value::Int(7)]), 2);
         assert_eq!(answer.unwrap().retry_after, Duration::from_micros(7));
         let answer = master(Value::Array(vec![bulk(b"10.0.0.1"), bulk(b"6379")]));
-        assert_eq!(answer, Some(Some(("10.0.0.1".into(), 6379))));
-        assert_eq!(master(Value::Nil), Some(None));
+        assert_eq!(answer, Ok(Some(("10.0.0.1".into(), 6379))));
+        assert_eq!(master(Value::Nil), Ok(None));
     }
 
     /// Each of these is no answer to any script that returns an array.
@@ -173,9 +180,9 @@ mod tests {
         for reply in all {
             let text: String = format!("{reply:?}").chars().take(200).collect();
             assert!(acquired(reply.clone()).is_none(), "{text}");
-            assert!(read(reply.clone()).is_none(), "{text}");
+            assert!(read(reply.clone()).is_err(), "{text}");
             assert!(taken(reply.clone(), 1).is_none(), "{text}");
-            assert!(master(reply).is_none(), "{text}");
+            assert!(master(reply).is_err(), "{text}");
         }
         for number in [-1, 2, i64::MAX] {
             assert!(flag(&Value::Int(number)).is_none());
@@ -184,7 +191,7 @@ mod tests {
         assert!(taken(Value::Array(vec![Value::Int(3), Value::Int(0)]), 2).is_none());
         for port in ["", "x", "-1", "65536"] {
             let reply = Value::Array(vec![bulk(b"h"), bulk(port.as_bytes())]);
-            assert_eq!(master(reply), None, "{port}");
+            assert_eq!(master(reply), Err(NoAnswer), "{port}");
         }
     }
 }

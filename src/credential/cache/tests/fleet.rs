@@ -215,7 +215,7 @@ async fn a_renewal_is_made_once_for_all() {
     first.await.unwrap();
     fleet.replicas[1].lease(&ann).await.unwrap().unwrap();
     fleet.deliver().await;
-    fleet.clock.advance(Duration::from_secs(840));
+    fleet.clock.advance(Duration::from_mins(14));
     let kept = fleet.replicas[0].lease(&ann).await.unwrap().unwrap();
     assert_eq!(text(&kept), "a");
     fleet.replicas[0].call().await.respond(issued("b", 1800));
@@ -375,7 +375,7 @@ async fn a_newer_generation_replaces_the_older_one_on_every_replica_without_an_e
     first.await.unwrap();
     fleet.replicas[1].lease(&ann).await.unwrap().unwrap();
     fleet.deliver().await;
-    fleet.clock.advance(Duration::from_secs(840));
+    fleet.clock.advance(Duration::from_mins(14));
     fleet.replicas[0].lease(&ann).await.unwrap().unwrap();
     fleet.replicas[0].call().await.respond(issued("b", 1800));
     fleet.deliver().await;
@@ -430,7 +430,7 @@ async fn a_user_who_is_refused_a_renewal_loses_the_credential_everywhere() {
     first.await.unwrap();
     fleet.replicas[1].lease(&ann).await.unwrap().unwrap();
     fleet.deliver().await;
-    fleet.clock.advance(Duration::from_secs(840));
+    fleet.clock.advance(Duration::from_mins(14));
     fleet.replicas[0].lease(&ann).await.unwrap().unwrap();
     let call = fleet.replicas[0].call().await;
     call.respond(Err(FetchError::Refused("revoked".into())));
