@@ -143,6 +143,10 @@ impl Components {
         self.upstreams.iter().map(|component| &component.value)
     }
 
+    fn sessions(&self) -> impl Iterator<Item = &Arc<Sessions>> {
+        self.sessions.iter().map(|component| &component.value)
+    }
+
     /// The shared store.
     pub(super) fn shared(&self) -> Option<&Arc<Shared>> {
         self.shared.as_ref().map(|component| &component.value)
