@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::*;
+use super::super::*;
 use crate::clock::{ManualClock, UnixMillis};
 use crate::secret::SecretString;
 use crate::shared_store::{
