@@ -427,7 +427,7 @@ async fn listen(
                 source.on_event(&event);
             }
             Err(broadcast::error::RecvError::Lagged(_)) => {
-                source.on_event(&StoreEvent::Interrupted)
+                source.on_event(&StoreEvent::Interrupted);
             }
             Err(broadcast::error::RecvError::Closed) => return,
         }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use hawkgate::clock::{Now, SystemClock};
 use hawkgate::secret::{SecretRef, SecretString};
-use hawkgate::session::settings::{SessionKind, SessionSettings, Unauthenticated};
+use hawkgate::session::settings::{SessionKind, SessionSettings, SessionStore, Unauthenticated};
 use hawkgate::session::{
     IdentityProvider, LogoutToken, LogoutTokenError, ProviderEndpoints, ProviderError,
     ProviderGrant, RefreshObserver, RefreshResult, SessionGrant, Sessions, Site, SiteSecurity,
@@ -32,6 +32,7 @@ pub(crate) async fn cookie(key: &Path, token: &str) -> String {
         provider,
         Arc::new(Nobody),
         clock.clone(),
+        None,
         None,
     );
     let sessions = sessions.expect("a session");
@@ -73,6 +74,7 @@ fn settings(key: &Path) -> SessionSettings {
         resource: None,
         cookie_key: SecretRef::File(key.to_owned()),
         previous_cookie_key: None,
+        store: SessionStore::Cookie,
         idle: Duration::from_hours(8),
         lifetime: Duration::from_hours(24),
         prefix: "/oauth2/".into(),

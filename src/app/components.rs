@@ -143,6 +143,10 @@ impl Components {
         self.upstreams.iter().map(|component| &component.value)
     }
 
+    fn sessions(&self) -> impl Iterator<Item = &Arc<Sessions>> {
+        self.sessions.iter().map(|component| &component.value)
+    }
+
     /// The shared store.
     pub(super) fn shared(&self) -> Option<&Arc<Shared>> {
         self.shared.as_ref().map(|component| &component.value)
@@ -167,10 +171,6 @@ impl Components {
     /// The shared store, for those that use it.
     pub(super) fn used_store(&self) -> UsedStore {
         UsedStore(self.shared().cloned())
-    }
-
-    pub(super) fn sessions(&self) -> impl Iterator<Item = &Arc<Sessions>> {
-        self.sessions.iter().map(|component| &component.value)
     }
 
     /// The session called `name`.

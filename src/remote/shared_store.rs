@@ -141,8 +141,10 @@ impl SharedStore for RedisStore {
     async fn renew(&self, key: StoreKey, lease: GenerationId) -> Result<bool, StoreError> {
         let length = millis(LEASE);
         let arguments: [&[u8]; 2] = [&lease.0, length.as_bytes()];
-        self.run(&script::RENEW, &entry(key), &arguments, flag)
-            .await
+        self.run(&script::RENEW, &entry(key), &arguments, |answer| {
+            reply::flag(&answer)
+        })
+        .await
     }
 
     async fn complete(
@@ -160,24 +162,30 @@ impl SharedStore for RedisStore {
             CHANNEL.as_bytes(),
             &message,
         ];
-        self.run(&script::COMPLETE, &entry(key), &arguments, flag)
-            .await
+        self.run(&script::COMPLETE, &entry(key), &arguments, |answer| {
+            reply::flag(&answer)
+        })
+        .await
     }
 
     async fn release(&self, key: StoreKey, lease: GenerationId) -> Result<(), StoreError> {
         let message = self.changed(key, None);
         let arguments: [&[u8]; 3] = [&lease.0, CHANNEL.as_bytes(), &message];
-        self.run(&script::RELEASE, &entry(key), &arguments, flag)
-            .await
-            .map(|_| ())
+        self.run(&script::RELEASE, &entry(key), &arguments, |answer| {
+            reply::flag(&answer)
+        })
+        .await
+        .map(|_| ())
     }
 
     async fn reject(&self, key: StoreKey, generation: GenerationId) -> Result<(), StoreError> {
         let message = self.rejected(key, generation);
         let arguments: [&[u8]; 3] = [&generation.0, CHANNEL.as_bytes(), &message];
-        self.run(&script::REJECT, &entry(key), &arguments, flag)
-            .await
-            .map(|_| ())
+        self.run(&script::REJECT, &entry(key), &arguments, |answer| {
+            reply::flag(&answer)
+        })
+        .await
+        .map(|_| ())
     }
 
     async fn read(&self, key: StoreKey) -> Result<Option<StoredValue>, StoreError> {
@@ -202,16 +210,20 @@ impl SharedStore for RedisStore {
             CHANNEL.as_bytes(),
             &message,
         ];
-        self.run(&script::WRITE, &entry(key), &arguments, flag)
-            .await
-            .map(|_| ())
+        self.run(&script::WRITE, &entry(key), &arguments, |answer| {
+            reply::flag(&answer)
+        })
+        .await
+        .map(|_| ())
     }
 
     async fn remove(&self, key: StoreKey) -> Result<bool, StoreError> {
         let message = self.changed(key, None);
         let arguments: [&[u8]; 2] = [CHANNEL.as_bytes(), &message];
-        self.run(&script::REMOVE, &entry(key), &arguments, flag)
-            .await
+        self.run(&script::REMOVE, &entry(key), &arguments, |answer| {
+            reply::flag(&answer)
+        })
+        .await
     }
 
     async fn take(&self, key: StoreKey, quota: Quota, wanted: u64) -> Result<Taken, StoreError> {
@@ -232,9 +244,11 @@ impl SharedStore for RedisStore {
     async fn probe(&self) -> Result<(), StoreError> {
         let session = self.link.session_now().await?;
         let arguments = [CHANNEL.as_bytes()];
-        run_in(&session, &script::PROBE, PROBE_KEY, &arguments, flag)
-            .await
-            .map(|_| ())
+        run_in(&session, &script::PROBE, PROBE_KEY, &arguments, |answer| {
+            reply::flag(&answer)
+        })
+        .await
+        .map(|_| ())
     }
 
     fn events(&self) -> broadcast::Receiver<StoreEvent> {
@@ -258,12 +272,4 @@ fn bucket(key: StoreKey) -> String {
 
 fn millis(time: Duration) -> String {
     time.min(LONGEST).as_millis().to_string()
-}
-
-#[allow(
-    clippy::needless_pass_by_value,
-    reason = "what reads an answer takes it"
-)]
-fn flag(answer: Value) -> Option<bool> {
-    reply::flag(&answer)
 }

@@ -279,6 +279,7 @@ mod tests {
         (guard, store, recorder)
     }
 
+    #[allow(clippy::disallowed_methods, reason = "the time of a paused runtime")]
     #[tokio::test(start_paused = true)]
     async fn a_silent_store_is_left_alone_after_three_deadlines_until_a_probe_succeeds() {
         let (guard, store, recorder) = guarded();

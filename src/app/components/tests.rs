@@ -226,10 +226,7 @@ fn a_change_of_the_shared_store_rebuilds_only_what_uses_it() {
     let changed = format!("{text}timeout = \"20ms\"\n");
     let after = fixture.build(&changed, &before);
     assert_eq!(after.built(), users);
-    assert!(!std::ptr::eq(
-        &*after.rates[0].value,
-        &*before.rates[0].value
-    ));
+    assert!(!Arc::ptr_eq(&after.rates[0].value, &before.rates[0].value));
     write("fleet-key", "BAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=");
     assert_eq!(fixture.build(&text, &before).built(), users);
     let without = fixture.build(&format!("{TEXT}{SHARING}"), &before);

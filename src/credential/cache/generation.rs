@@ -3,15 +3,21 @@
 use std::time::Duration;
 
 use super::CacheLimits;
-use super::shared::SharedName;
 use crate::clock::{Now, UnixMillis};
 use crate::credential::{Credential, Issued};
-use crate::shared_store::{GenerationId, Unwanted};
+use crate::shared_store::{GenerationId, StoreKey, Unwanted};
 use crate::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 /// A credential is retired this long before it expires, so that a request signed with it
 /// still arrives in time; a tenth of its lifetime if that is shorter.
 const SAFETY: Duration = Duration::from_secs(5);
+
+/// Where a generation is in the store of the fleet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct SharedName {
+    pub(super) key: StoreKey,
+    pub(super) generation: GenerationId,
+}
 
 #[derive(Debug)]
 pub(super) struct Generation {

@@ -16,7 +16,7 @@ use moka::sync::Cache;
 use tokio::sync::Notify;
 use zeroize::Zeroizing;
 
-use super::generation::Generation;
+use super::generation::{Generation, SharedName};
 use crate::clock::Now;
 use crate::credential::identity::IdentityKey;
 use crate::credential::{CredentialSource, Issued, SwapRequest};
@@ -33,13 +33,6 @@ const REJECTED_AGE: Duration = Duration::from_mins(1);
 /// The most rejections that are remembered. The oldest is forgotten first; should an answer of the store
 /// that is older still contain it, the upstream rejects it once more.
 const MAX_REJECTED: u64 = 100_000;
-
-/// Where a generation is in the store.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct SharedName {
-    pub(super) key: StoreKey,
-    pub(super) generation: GenerationId,
-}
 
 #[derive(Debug)]
 pub(super) struct SharedCredentials {

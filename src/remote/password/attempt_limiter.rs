@@ -7,8 +7,6 @@
 //! The replicas of a fleet also count together ([`fleet`]).
 
 mod fleet;
-#[cfg(test)]
-mod fleet_tests;
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;

@@ -416,7 +416,7 @@ async fn limits_hold_at_every_replica_and_use_at_one_counts_at_the_other() {
     let idle = a.fixture.settings.idle;
     let used_at_both = [b, a, b];
     for replica in used_at_both {
-        fleet.advance(idle - secs(1));
+        fleet.advance(idle.saturating_sub(secs(1)));
         let renewed = replica.fixture.request(&mut browser).await.unwrap();
         assert!(renewed.cookie.is_some());
         assert_eq!(renewed.session.idle_expires_at, a.fixture.after(idle));

@@ -85,8 +85,8 @@ async fn a_logout_token_at_one_replica_ends_sessions_at_the_other() {
     for store in ["shared", "cookie"] {
         let fleet = Fleet::start(store).await;
         let here = fleet.site.signed_in("ada").await;
-        let bob = fleet.site.signed_in("bob").await;
-        let (ada, mut bob) = (fleet.at_other(&here), fleet.at_other(&bob));
+        let grace = fleet.site.signed_in("grace").await;
+        let (ada, mut grace) = (fleet.at_other(&here), fleet.at_other(&grace));
         assert_eq!(ada.thief().who().await.as_deref(), Some("ada"));
         let sid = fleet.site.provider.sid("ada").await;
         let claims = json!({ "claims": { "sid": sid } });
@@ -103,7 +103,7 @@ async fn a_logout_token_at_one_replica_ends_sessions_at_the_other() {
             ada.thief().who().await.is_none()
         })
         .await;
-        assert_eq!(bob.who().await.as_deref(), Some("bob"));
+        assert_eq!(grace.who().await.as_deref(), Some("grace"));
         // The same token is accepted once in the fleet.
         let response = fleet.other.send(&request).await;
         assert_eq!(response.status, 400, "{response:?}");

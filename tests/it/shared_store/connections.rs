@@ -144,13 +144,13 @@ async fn a_lease_ends_by_the_servers_clock() {
     let acquired = dead.acquire(KEY, id(1), None).await.unwrap();
     assert!(matches!(acquired, Acquired::Granted));
     drop(dead);
-    let before = std::time::Instant::now();
+    let acquired = next.acquire(KEY, id(2), None).await.unwrap();
+    assert!(matches!(acquired, Acquired::Held));
     until("the lease to end", async || {
         let acquired = next.acquire(KEY, id(2), None).await.unwrap();
         matches!(acquired, Acquired::Granted)
     })
     .await;
-    assert!(before.elapsed() > Duration::from_secs(2), "it ended early");
 }
 
 #[tokio::test]

@@ -4,8 +4,8 @@ use std::future::Future;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use super::super::generation::usable_life;
-use super::super::shared::{self, SharedCredentials, SharedName};
+use super::super::generation::{SharedName, usable_life};
+use super::super::shared::{self, SharedCredentials};
 use super::{
     FetchCoordinator, FetchResult, Generation, InFlight, Lease, LeaseError, NegativeEntry,
     Obtained, Origin,

@@ -266,6 +266,7 @@ async fn a_flood_costs_the_store_little_and_nobody_else_anything() {
     }
 }
 
+#[allow(clippy::disallowed_methods, reason = "the time of a paused runtime")]
 #[tokio::test(start_paused = true)]
 async fn without_the_store_each_replica_limits_alone_and_no_request_waits_long() {
     type Fault = fn(&InMemoryStore);

@@ -9,6 +9,9 @@
 //! Origins that only one machine can tell apart are counted there. That a user has signed in from an
 //! address is told to the other replicas, so that failures elsewhere lock nobody out who is known there.
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;

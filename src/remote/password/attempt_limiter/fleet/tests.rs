@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::*;
+use super::super::*;
 use crate::clock::{ManualClock, UnixMillis};
 use crate::secret::SecretString;
 use crate::shared_store::{
@@ -96,7 +96,7 @@ async fn spreading_guesses_over_replicas_gains_little() {
     // One replica alone lets 16 (4 in each window), 196 and 76 through without a delay.
     let one_user = guesses(&replicas(), 2_000, |_| (1, address(1))).await;
     assert!(one_user <= 10 + 20, "{one_user}");
-    let everywhere = |number: usize| (1, address(number as u32));
+    let everywhere = |number: usize| (1, address(u32::try_from(number).unwrap()));
     let one_user = guesses(&replicas(), 2_000, everywhere).await;
     assert!(one_user <= 55 + 200, "{one_user}");
     let many_users = guesses(&replicas(), 2_000, |number| (number, address(1))).await;
@@ -138,9 +138,8 @@ async fn a_user_who_signed_in_from_an_address_is_known_there_at_every_replica() 
     let home = address(1);
     fleet.succeed(0, 1, home).await.unwrap();
     for number in 0..1_000 {
-        let _ = fleet
-            .fail(number % REPLICAS, 1, address(100 + number as u32))
-            .await;
+        let other = address(100 + u32::try_from(number).unwrap());
+        let _ = fleet.fail(number % REPLICAS, 1, other).await;
     }
     // Elsewhere the user has to wait, at replicas that have not seen much of it either.
     assert!(fleet.fail(7, 1, address(50)).await.is_err());
@@ -190,6 +189,7 @@ async fn successes_do_not_count() {
     fleet.fail(0, 5_000, address(1)).await.unwrap();
 }
 
+#[allow(clippy::disallowed_methods, reason = "the time of a paused runtime")]
 #[tokio::test(start_paused = true)]
 async fn without_the_store_each_replica_limits_alone() {
     type Fault = fn(&InMemoryStore);
