@@ -173,10 +173,6 @@ impl Components {
         UsedStore(self.shared().cloned())
     }
 
-    pub(super) fn sessions(&self) -> impl Iterator<Item = &Arc<Sessions>> {
-        self.sessions.iter().map(|component| &component.value)
-    }
-
     /// The session called `name`.
     pub(super) fn session(&self, name: &str) -> Option<&Sessions> {
         let mut all = self.sessions.iter().map(|component| &*component.value);
