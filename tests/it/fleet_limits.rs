@@ -1,7 +1,5 @@
 //! Limits that the replicas of a fleet share, through whole proxies and a real Redis server.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use hawkgate::clock::SystemClock;
 
 use crate::support::client::{Request, Response};
@@ -30,7 +28,6 @@ timeout = "1s"
     for _ in 0..count {
         let files = ConfigDir::new();
         files.write("fleet-key", FLEET_KEY);
-        files.write("client-secret", "a secret");
         replicas.push(TestGateway::start_with(&text, files, SystemClock::shared()).await);
     }
     replicas
@@ -72,8 +69,8 @@ rate = {{ requests = 1, per = "1h", burst = 3, by = "address" }}
     assert_eq!(admitted, 3);
     assert_eq!(status(1, "192.0.2.2").await, 200, "another client");
     let keys: Vec<String> = redis::from_redis_value(store.command(&["KEYS", "*"]).await).unwrap();
-    assert_eq!(keys.len(), 2, "{keys:?}");
-    assert!(keys.iter().all(|key| key.starts_with("hawkgate:b:")));
+    let buckets = keys.iter().filter(|key| key.starts_with("hawkgate:b:"));
+    assert_eq!(buckets.count(), 2, "{keys:?}");
 
     store.kill().await;
     for replica in [0, 1] {
@@ -81,48 +78,4 @@ rate = {{ requests = 1, per = "1h", burst = 3, by = "address" }}
             assert_eq!(status(replica, "192.0.2.3").await, expected, "{replica}");
         }
     }
-}
-
-#[tokio::test]
-async fn failed_sign_ins_count_at_all_replicas() {
-    let provider = FakeUpstream::http1(|_| {
-        Reply::new(403, r#"{"error":"invalid_grant"}"#).header("content-type", "application/json")
-    })
-    .await;
-    let store = RedisServer::start(&[]).await;
-    let sections = format!(
-        r#"
-[[source]]
-name = "users"
-kind = "password"
-token_url = "{url}/oauth/token"
-client_id = "c"
-client_secret = {{ file = "client-secret" }}
-[[route]]
-name = "users"
-upstream = "{url}"
-source = "users"
-"#,
-        url = provider.url()
-    );
-    let replicas = replicas(3, &store, &sections).await;
-    let guess = async |replica: usize, address: &str, number: usize| {
-        let pair = STANDARD.encode(format!("alice:guess {number}"));
-        let request = Request::get("/x").header("Authorization", &format!("Basic {pair}"));
-        send(&replicas[replica], address, request).await
-    };
-    for number in 0..10 {
-        let refused = guess(number % 2, "192.0.2.1", number).await;
-        assert_eq!(refused.status, 401, "{number}: {}", refused.text());
-    }
-    // The third replica has seen none of them.
-    let refused = guess(2, "192.0.2.1", 10).await;
-    assert_eq!(refused.error_reason(), Some("too_many_attempts"));
-    assert!(refused.header("retry-after").is_some());
-    assert_eq!(provider.attempts().len(), 10);
-    assert_eq!(
-        guess(2, "192.0.2.2", 11).await.status,
-        401,
-        "another address"
-    );
 }
