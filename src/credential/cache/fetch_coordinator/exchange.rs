@@ -182,7 +182,7 @@ impl FetchCoordinator {
     fn is_worth_a_look(&self, identity: Identity, now: Now) -> bool {
         let is_in_use = || {
             let current = self.current.get(&identity);
-            current.is_some_and(|current| current.is_usable(now))
+            current.is_some_and(|current| current.is_in_use(now))
         };
         let negative = || {
             let entry = self.negatives.get(&identity);

@@ -460,27 +460,29 @@ async fn what_was_evicted_and_read_again_is_no_replacement_for_itself() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn with_an_open_circuit_a_rejected_credential_is_replaced_by_what_others_fetched() {
+async fn a_replica_that_backs_off_replaces_a_rejected_credential_by_what_others_fetched() {
     let mut fleet = FleetFixture::new(2);
     let ann = user("ann");
     let first = fleet.replicas[0].fetched(&ann, issued("a", 900));
     let on_a = first.await.unwrap().lease;
-    let on_b = fleet.replicas[1].cached(&ann).await.unwrap();
-    assert_eq!(text(&on_b), "a");
-    fleet.replicas[1].open_circuit(Some(60)).await;
+    fleet.replicas[1].cached(&ann).await.unwrap();
+    fleet.clock.advance(Duration::from_mins(14));
+    fleet.store.fail(Some(StoreError::Answer("BUSY".into())));
+    fleet.replicas[1].lease(&ann).await.unwrap().unwrap();
+    fleet.replicas[1]
+        .call()
+        .await
+        .respond(unavailable(Some(60)));
+    run_pending_tasks().await;
+    fleet.store.fail(None);
     let replaced = fleet.replicas[0].replace(&ann, &on_a);
-    fleet.replicas[0].call().await.respond(issued("b", 900));
-    replaced.await.unwrap().unwrap();
+    fleet.replicas[0].call().await.respond(issued("b", 1800));
+    let on_a = replaced.await.unwrap().unwrap().lease;
     fleet.deliver().await;
     let leased = fleet.replicas[1].cached(&ann).await.unwrap();
     assert_eq!((text(&leased), leased.lookup), ("b", Lookup::Shared));
     // With nothing newer there, it stays in use, as without a store.
-    fleet.replicas[0].source.invalidate(&ann, &leased.lease);
-    let name = leased.lease.0.shared_name().unwrap();
-    fleet.store.tell(StoreEvent::Rejected {
-        key: name.key,
-        generation: name.generation,
-    });
+    fleet.replicas[0].source.invalidate(&ann, &on_a);
     fleet.deliver().await;
     let leased = fleet.replicas[1].cached(&ann).await.unwrap();
     assert_eq!((text(&leased), leased.lookup), ("b", Lookup::Stale));
