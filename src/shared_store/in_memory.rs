@@ -153,11 +153,11 @@ impl Entry {
             generation: value.generation,
             sealed: value.sealed.clone(),
             // One that has ended is there only if the store lies.
-            ttl: if value.end > now {
-                value.end - now
-            } else {
-                Duration::from_hours(1)
-            },
+            ttl: value
+                .end
+                .checked_sub(now)
+                .filter(|left| !left.is_zero())
+                .unwrap_or(Duration::from_hours(1)),
         })
     }
 

@@ -261,9 +261,8 @@ impl FetchCoordinator {
             };
             let result = flight.wait().await;
             let (lease, lookup) = match result.unwrap_or_else(|| Err(abandoned())) {
-                Ok(Obtained::Fetched(lease)) => (lease, lookup),
                 Ok(Obtained::Shared(lease)) if lookup == Lookup::Fetched => (lease, Lookup::Shared),
-                Ok(Obtained::Shared(lease)) => (lease, lookup),
+                Ok(Obtained::Fetched(lease) | Obtained::Shared(lease)) => (lease, lookup),
                 Ok(Obtained::NothingNewer) => continue,
                 Err(error) => {
                     cause = error;

@@ -482,6 +482,7 @@ async fn a_replica_that_backs_off_replaces_a_rejected_credential_by_what_others_
     let leased = fleet.replicas[1].cached(&ann).await.unwrap();
     assert_eq!((text(&leased), leased.lookup), ("b", Lookup::Shared));
     // With nothing newer there, it stays in use, as without a store.
+    fleet.replicas[0].source.accepted(&ann);
     fleet.replicas[0].source.invalidate(&ann, &on_a);
     fleet.deliver().await;
     let leased = fleet.replicas[1].cached(&ann).await.unwrap();
