@@ -359,7 +359,7 @@ impl CachedSource {
         };
         let caller = self.caller_key(identity, request);
         self.coordinator
-            .is_still_rejected(identity, caller, request, rejected.generation())
+            .is_still_rejected(identity, caller, request, rejected)
     }
 
     /// Issues another credential in place of `outdated`, which the upstream cannot accept

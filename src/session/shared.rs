@@ -110,6 +110,8 @@ enum Found {
     Record(Arc<UserSession>),
     /// No record that can be read.
     Nothing,
+    /// A record of a session that has ended.
+    Ended(Ended),
     /// That the session, which is in a cookie, has not ended.
     NotEnded,
 }
@@ -150,6 +152,7 @@ impl Seen {
     fn answer(&self, ticket: &Ticket) -> Looked {
         match &self.found {
             Found::Record(session) if opens(session, ticket) => Looked::Open(Arc::clone(session)),
+            Found::Ended(ended) => Looked::Ended(*ended),
             _ => Looked::Ended(Ended::Invalid),
         }
     }
@@ -157,7 +160,7 @@ impl Seen {
     fn heap_size(&self) -> usize {
         let session = match &self.found {
             Found::Record(session) => session.heap_size(),
-            Found::Nothing | Found::NotEnded => 0,
+            Found::Nothing | Found::Ended(_) | Found::NotEnded => 0,
         };
         // With its watches.
         size_of::<Self>() + size_of::<Freshness>() + 600 + heap_size::allocation(session)
@@ -239,8 +242,8 @@ impl Shared {
         }
         let session = Arc::new(session);
         if let Some(ended) = self.ended(&session, &freshness, now).await? {
-            // What was read before must not stand in for it when the store fails.
-            self.seen.invalidate(&ticket.id);
+            // Also so that its cookie, which may be sent any number of times, does not ask the store each time.
+            self.remember(ticket.id, Found::Ended(ended), freshness);
             return Ok(Looked::Ended(ended));
         }
         self.remember(ticket.id, Found::Record(Arc::clone(&session)), freshness);

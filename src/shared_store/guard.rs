@@ -138,9 +138,10 @@ async fn probe_until_up(guard: Weak<Inner>) {
         let Some(inner) = guard.upgrade() else { return };
         if inner.probe().await.is_ok() {
             inner.failures.store(0, Ordering::Relaxed);
-            inner.down.store(false, Ordering::Release);
             tracing::info!("the shared store is up again");
+            // Before operations are attempted again: one that fails says that it is down.
             inner.observer.up(true);
+            inner.down.store(false, Ordering::Release);
             return;
         }
     }

@@ -34,6 +34,7 @@ struct State {
     buckets: HashMap<StoreKey, Duration>,
     failure: Option<StoreError>,
     hangs: bool,
+    lies: bool,
 }
 
 #[derive(Debug, Default)]
@@ -68,6 +69,11 @@ impl InMemoryStore {
     /// Makes every operation that begins hang, or none.
     pub fn hang(&self, hangs: bool) {
         self.state().hangs = hangs;
+    }
+
+    /// Makes the store return values that are not wanted, or have ended; or no longer.
+    pub fn lie(&self, lies: bool) {
+        self.state().lies = lies;
     }
 
     /// Loses everything, as a server that was restarted.
@@ -133,8 +139,9 @@ impl InMemoryStore {
 impl State {
     /// The entry of `key`, without what has ended by `now`.
     fn entry(&mut self, key: StoreKey, now: Duration) -> &mut Entry {
+        let lies = self.lies;
         let entry = self.entries.entry(key).or_default();
-        entry.value.take_if(|value| value.end <= now);
+        entry.value.take_if(|value| value.end <= now && !lies);
         entry.lease.take_if(|(_, end)| *end <= now);
         entry
     }
@@ -145,7 +152,12 @@ impl Entry {
         self.value.as_ref().map(|value| StoredValue {
             generation: value.generation,
             sealed: value.sealed.clone(),
-            ttl: value.end.saturating_sub(now),
+            // One that has ended is there only if the store lies.
+            ttl: value
+                .end
+                .checked_sub(now)
+                .filter(|left| !left.is_zero())
+                .unwrap_or(Duration::from_hours(1)),
         })
     }
 
@@ -166,15 +178,16 @@ impl SharedStore for InMemoryStore {
         let now = self.clock.monotonic();
         let acquired = {
             let mut state = self.ready().await?;
+            let lies = state.lies;
             let entry = state.entry(key, now);
             if let Some(unwanted) = unwanted.filter(|unwanted| unwanted.reject) {
                 rejected = Some(unwanted.generation);
                 entry
                     .value
-                    .take_if(|value| value.generation == unwanted.generation);
+                    .take_if(|value| value.generation == unwanted.generation && !lies);
             }
             let unwanted = unwanted.map(|unwanted| unwanted.generation);
-            let wanted = |value: &StoredValue| Some(value.generation) != unwanted;
+            let wanted = |value: &StoredValue| lies || Some(value.generation) != unwanted;
             if let Some(value) = entry.stored(now).filter(wanted) {
                 Acquired::Value(value)
             } else if entry.lease.is_some() {

@@ -230,7 +230,12 @@ fn seal(
     plain: Zeroizing<Vec<u8>>,
 ) -> Option<Vec<u8>> {
     let mut in_out = plain;
-    in_out.reserve_exact(TAG_BYTES);
+    if in_out.capacity() - in_out.len() < TAG_BYTES {
+        // A reallocation would leave a copy that is not wiped.
+        let mut larger = Zeroizing::new(Vec::with_capacity(in_out.len() + TAG_BYTES));
+        larger.extend_from_slice(&in_out);
+        in_out = larger;
+    }
     let aad = Aad::from(associated_data(key, generation));
     let nonce = sealing.seal_in_place_append_tag(aad, &mut *in_out).ok()?;
     let mut value = Vec::with_capacity(HEADER_BYTES + in_out.len());

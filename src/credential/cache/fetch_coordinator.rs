@@ -41,20 +41,19 @@ type FetchResult = Result<Obtained, FetchError>;
 
 /// What a flight ends with.
 #[derive(Clone, Debug)]
-struct Obtained {
-    lease: Lease,
-    from: Origin,
+enum Obtained {
+    /// From an exchange.
+    Fetched(Lease),
+    /// From the store of the fleet: another replica fetched it.
+    Shared(Lease),
+    /// Only the store was looked at, and it has nothing newer. What there was before may be used, by those
+    /// who do not want it replaced.
+    NothingNewer,
 }
 
-/// Where a flight found its lease.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Origin {
-    Exchange,
-    /// The store of the fleet: another replica fetched it.
-    Store,
-    /// It is the one that was there before.
-    Cache,
-}
+/// The flights that a caller waits for. A second one is necessary if the first only looked in the store of
+/// the fleet; a third one at most if an event arrives in between.
+const MAX_WAITS: usize = 3;
 
 /// A generation that a caller wants another one for.
 #[derive(Clone, Copy, Debug)]
@@ -69,19 +68,26 @@ pub(super) struct Replacing {
 impl Replacing {
     /// The upstream rejected `lease`.
     pub(super) fn rejected(lease: &Lease) -> Self {
-        Self {
-            reject: true,
-            ..Self::outdated(lease)
-        }
+        Self::of(&lease.0, true)
     }
 
     /// `lease` ends soon, or is of no use to this replica.
     pub(super) fn outdated(lease: &Lease) -> Self {
+        Self::of(&lease.0, false)
+    }
+
+    fn of(generation: &Generation, reject: bool) -> Self {
         Self {
-            number: lease.generation(),
-            shared: lease.0.shared_generation(),
-            reject: false,
+            number: generation.number,
+            shared: generation.shared_generation(),
+            reject,
         }
+    }
+
+    /// Whether `generation` is what is to be replaced: the same one, or read from the store once more.
+    fn is_of(&self, generation: &Generation) -> bool {
+        generation.number == self.number
+            || (self.shared.is_some() && self.shared == generation.shared_generation())
     }
 
     fn unwanted(self) -> Option<Unwanted> {
@@ -247,36 +253,39 @@ impl FetchCoordinator {
         request: &SwapRequest,
         replacing: Option<Replacing>,
     ) -> Result<Leased, LeaseError> {
-        let (flight, lookup) = match self.join_or_start(identity, request, replacing)? {
-            Joined::Cached(leased) => return Ok(leased),
-            Joined::Flight(flight, lookup) => (flight, lookup),
-        };
-        let result = flight.wait().await;
-        match result.unwrap_or_else(|| Err(abandoned())) {
-            Ok(Obtained { lease, from }) => {
-                let lookup = match (lookup, from) {
-                    (Lookup::Fetched, Origin::Store) => Lookup::Shared,
-                    (Lookup::Fetched, Origin::Cache) => Lookup::Hit,
-                    (lookup, _) => lookup,
-                };
-                Ok(Leased { lease, lookup })
+        let mut cause = abandoned();
+        for _ in 0..MAX_WAITS {
+            let (flight, lookup) = match self.join_or_start(identity, request, replacing)? {
+                Joined::Cached(leased) => return Ok(leased),
+                Joined::Flight(flight, lookup) => (flight, lookup),
+            };
+            let result = flight.wait().await;
+            let (lease, lookup) = match result.unwrap_or_else(|| Err(abandoned())) {
+                Ok(Obtained::Shared(lease)) if lookup == Lookup::Fetched => (lease, Lookup::Shared),
+                Ok(Obtained::Fetched(lease) | Obtained::Shared(lease)) => (lease, lookup),
+                Ok(Obtained::NothingNewer) => continue,
+                Err(error) => {
+                    cause = error;
+                    break;
+                }
+            };
+            // A flight that began before the rejection may have found just that.
+            if !replacing.is_some_and(|replacing| replacing.is_of(&lease.0)) {
+                return Ok(Leased { lease, lookup });
             }
-            Err(cause) => match self.kept(identity, replacing) {
-                Some(leased) => Ok(leased),
-                None => Err(LeaseError {
-                    cause,
-                    lookup: Lookup::Failed,
-                }),
-            },
         }
+        self.kept(identity, replacing).ok_or(LeaseError {
+            cause,
+            lookup: Lookup::Failed,
+        })
     }
 
     /// The generation that stays in use after an exchange has failed, unless it is the one that
     /// the caller wants replaced.
     fn kept(&self, identity: Identity, replacing: Option<Replacing>) -> Option<Leased> {
         let generation = self.current.get(&identity)?;
-        let replaced = replacing.map(|replacing| replacing.number);
-        let good = Some(generation.number) != replaced && generation.is_usable(self.now());
+        let replaced = replacing.is_some_and(|replacing| replacing.is_of(&generation));
+        let good = !replaced && generation.is_usable(self.now());
         good.then(|| Leased::from_cache(generation))
     }
 
@@ -289,46 +298,47 @@ impl FetchCoordinator {
         request: &SwapRequest,
         rejected: &Lease,
     ) -> Result<Replacement, LeaseError> {
-        if self.may_replace(identity, caller, request, rejected.generation()) {
-            let replacing = Some(Replacing::rejected(rejected));
-            let replaced = self.obtain(identity, request, replacing);
+        let replacing = Replacing::rejected(rejected);
+        if self.may_replace(identity, caller, request, replacing) {
+            let replaced = self.obtain(identity, request, Some(replacing));
             replaced.await.map(Replacement::New)
         } else {
             Ok(Replacement::StillRejected)
         }
     }
 
-    /// Whether `caller` may have generation `rejected` replaced. Charges it for the exchange, if
+    /// Whether `caller` may have `rejected` replaced. Charges it for the exchange, if
     /// one is necessary.
     fn may_replace(
         &self,
         identity: Identity,
         caller: Identity,
         request: &SwapRequest,
-        rejected: u64,
+        rejected: Replacing,
     ) -> bool {
         let now = self.now();
         let in_flight = self.in_flight();
         self.costs_no_exchange(&in_flight, identity, request, rejected, now)
             || self
                 .replacements
-                .charge(caller, identity, rejected, now.monotonic)
+                .charge(caller, identity, rejected.number, now.monotonic)
     }
 
-    /// Whether [`Self::replace`] would find that generation `rejected` must stay in use.
+    /// Whether [`Self::replace`] would find that `rejected` must stay in use.
     pub(super) fn is_still_rejected(
         &self,
         identity: Identity,
         caller: Identity,
         request: &SwapRequest,
-        rejected: u64,
+        rejected: &Lease,
     ) -> bool {
         let now = self.now();
+        let rejected = Replacing::rejected(rejected);
         let in_flight = self.in_flight();
         !self.costs_no_exchange(&in_flight, identity, request, rejected, now)
             && self
                 .replacements
-                .is_limited(caller, identity, rejected, now.monotonic)
+                .is_limited(caller, identity, rejected.number, now.monotonic)
     }
 
     /// Whether replacing `rejected` starts no exchange, because there is another generation, an
@@ -338,13 +348,13 @@ impl FetchCoordinator {
         in_flight: &HashMap<Identity, Flight<FetchResult>>,
         identity: Identity,
         request: &SwapRequest,
-        rejected: u64,
+        rejected: Replacing,
         now: Now,
     ) -> bool {
         let replaced = self
             .current
             .get(&identity)
-            .is_some_and(|current| current.number != rejected && current.is_usable(now));
+            .is_some_and(|current| !rejected.is_of(&current) && current.is_usable(now));
         replaced
             || in_flight.contains_key(&identity)
             || self.check(&self.attempt(identity, request), now).is_err()
@@ -360,7 +370,10 @@ impl FetchCoordinator {
         let now = self.now();
         let _guard = self.in_flight();
         let current = self.current.get(&identity);
-        let replaced = current.is_some_and(|current| current.number != rejected.number);
+        let replacing = Replacing::of(rejected, true);
+        let replaced = current
+            .as_ref()
+            .is_some_and(|current| !replacing.is_of(current));
         if replaced
             || !self
                 .replacements
@@ -369,6 +382,10 @@ impl FetchCoordinator {
             return;
         }
         self.mark_outdated(rejected, now);
+        if let Some(current) = &current {
+            // Another one only if the same was read from the store once more.
+            self.mark_outdated(current, now);
+        }
         self.tell_rejected(rejected);
     }
 
@@ -423,10 +440,10 @@ impl FetchCoordinator {
         let in_flight = self.in_flight();
         let current = self.current.get(&identity);
         if let Some(generation) = &current {
-            let replaced = replacing.map(|replacing| replacing.number);
+            let replaced = replacing.is_some_and(|replacing| replacing.is_of(generation));
             if !generation.is_usable(now) {
                 self.forget(identity, generation);
-            } else if Some(generation.number) != replaced && generation.is_in_use(now) {
+            } else if !replaced && generation.is_in_use(now) {
                 return Ok(Joined::Cached(Leased::from_cache(Arc::clone(generation))));
             }
         }
@@ -435,9 +452,10 @@ impl FetchCoordinator {
         }
         if let Some(current) = &current
             && current.is_superseded()
-            && replacing.is_none_or(|replacing| replacing.number != current.number)
+            && !replacing.is_some_and(|replacing| replacing.is_of(current))
         {
-            let flight = self.start_look_up(in_flight, identity, request);
+            let unwanted = current.unwanted();
+            let flight = self.start_look_up(in_flight, identity, request, unwanted);
             return Ok(Joined::Flight(flight, Lookup::Fetched));
         }
         let unwanted = replacing.and_then(Replacing::unwanted);

@@ -33,7 +33,7 @@ pub(super) struct Generation {
     renew_at: AtomicU64,
     stale: AtomicBool,
     /// [`IN_USE`], [`SUPERSEDED`], [`OUTDATED`] or [`RETIRED`]; only increases, except in
-    /// [`Generation::keep_in_use`].
+    /// [`Generation::keep_in_use`] and [`Generation::keep_superseded`].
     state: AtomicU8,
     /// Where it is in the store of the fleet.
     shared: Option<Box<SharedName>>,
@@ -169,10 +169,9 @@ impl Generation {
         self.state.load(Ordering::Acquire) == SUPERSEDED
     }
 
-    /// Undoes [`Self::mark_outdated`] and [`Self::mark_superseded`], because there is no replacement to be had at present.
+    /// Undoes [`Self::mark_outdated`], because there is no replacement to be had at present.
     pub(super) fn keep_in_use(&self) {
         self.restore(OUTDATED);
-        self.restore(SUPERSEDED);
     }
 
     /// Undoes [`Self::mark_superseded`], because there is no newer one.

@@ -17,7 +17,7 @@ use tokio::sync::Notify;
 use zeroize::Zeroizing;
 
 use super::generation::{Generation, SharedName};
-use crate::clock::Now;
+use crate::clock::{Now, UnixMillis};
 use crate::credential::identity::IdentityKey;
 use crate::credential::{CredentialSource, Issued, SwapRequest};
 use crate::shared_store::{
@@ -33,6 +33,10 @@ const REJECTED_AGE: Duration = Duration::from_mins(1);
 /// The most rejections that are remembered. The oldest is forgotten first; should an answer of the store
 /// that is older still contain it, the upstream rejects it once more.
 const MAX_REJECTED: u64 = 100_000;
+
+/// The values in a row that may be of no use to this replica before it goes on without the store. The store
+/// returns none that is named as unwanted, so there is more than one only if others write just then.
+const MAX_USELESS: usize = 4;
 
 #[derive(Debug)]
 pub(super) struct SharedCredentials {
@@ -154,6 +158,7 @@ impl SharedCredentials {
         mut unwanted: Option<Unwanted>,
         now: &impl Fn() -> Now,
     ) -> Result<Obtained, StoreError> {
+        let mut useless = 0;
         loop {
             match self.store.acquire(waiter.key, lease, unwanted).await? {
                 Acquired::Granted => return Ok(Obtained::Lease(self.held(waiter.key, lease))),
@@ -168,6 +173,11 @@ impl SharedCredentials {
                         let key = waiter.key;
                         return Ok(Obtained::Value(issued, SharedName { key, generation }));
                     }
+                    useless += 1;
+                    if useless > MAX_USELESS {
+                        let problem = "the store has nothing but values that are of no use";
+                        return Err(StoreError::Answer(problem.to_owned()));
+                    }
                     // Not readable, too old by this clock, or rejected in the meantime: replaced.
                     unwanted = Some(Unwanted { generation, reject });
                 }
@@ -175,12 +185,18 @@ impl SharedCredentials {
         }
     }
 
-    /// The credential in the store, if it can be had without an exchange.
-    pub(super) async fn look_up(&self, entry: Entry, now: Now) -> Option<(Issued, SharedName)> {
+    /// The credential in the store, if it is another one than `unwanted`.
+    pub(super) async fn look_up(
+        &self,
+        entry: Entry,
+        unwanted: Option<Unwanted>,
+        now: Now,
+    ) -> Option<(Issued, SharedName)> {
         let key = entry.key;
         let stored = self.store.read(key).await.ok()??;
         let generation = stored.generation;
-        if self.rejected.contains_key(&generation) {
+        let is_unwanted = unwanted.is_some_and(|unwanted| unwanted.generation == generation);
+        if is_unwanted || self.is_rejected(generation) {
             return None;
         }
         let issued = self.open(key, stored, now)?;
@@ -211,9 +227,8 @@ impl SharedCredentials {
             return Obtained::Lease(lease);
         };
         let life = issued.expires_at.map(|end| now.wall.until(end));
-        let name = self
-            .complete(lease, &issued, life.unwrap_or_default())
-            .await;
+        let life = life.unwrap_or_default();
+        let name = self.complete(lease, &issued, life, now.wall).await;
         Obtained::Value(issued, name)
     }
 
@@ -238,18 +253,22 @@ impl SharedCredentials {
         })
     }
 
-    /// Writes what an exchange under `lease` has issued, for as long as it is of use: `life`. Returns its
+    /// Writes what an exchange under `lease` has issued, for as long as it is of use from `now` on: `life`.
+    /// The end is sealed as well, so that a store that keeps the value for longer gains nothing. Returns its
     /// name, under which it may be in the store.
     pub(super) async fn complete(
         &self,
         mut lease: HeldLease,
         issued: &Issued,
         life: Duration,
+        now: UnixMillis,
     ) -> SharedName {
         let name = lease.name;
-        let sealed = record::encode(issued).filter(|_| !life.is_zero()).and_then(
-            |plain: Zeroizing<Vec<u8>>| self.namespace.seal(name.key, name.generation, plain),
-        );
+        let sealed = record::encode(issued, now.plus(life))
+            .filter(|_| !life.is_zero())
+            .and_then(|plain: Zeroizing<Vec<u8>>| {
+                self.namespace.seal(name.key, name.generation, plain)
+            });
         let Some(sealed) = sealed else { return name };
         let completed = self
             .store
@@ -281,6 +300,11 @@ impl SharedCredentials {
             result = exchange => result,
             result = renewing => result,
         }
+    }
+
+    /// Whether `generation` has been rejected, here or by another replica.
+    pub(super) fn is_rejected(&self, generation: GenerationId) -> bool {
+        self.rejected.contains_key(&generation)
     }
 
     /// Registers a generation of this replica.

@@ -102,6 +102,10 @@ impl Shared {
                     wait(&mut events, entry.key).await;
                     continue;
                 }
+                Acquired::Value(value) if value.generation == entry.generation => {
+                    let problem = "the store returned what was not wanted";
+                    return Err(StoreError::Answer(problem.into()));
+                }
                 Acquired::Value(value) => {
                     let at = StoreEntry {
                         key: entry.key,
@@ -254,8 +258,12 @@ impl Claimed {
         self.lost.load(Ordering::Acquire)
     }
 
-    /// Gives the renewal up: the refresh token was not used.
+    /// Gives the renewal up: nothing came of it.
     pub(in crate::session) async fn abandon(self) {
+        if self.is_lost() {
+            // What the entries say now may be about another replica.
+            return;
+        }
         let store = &self.shared.store;
         // If these fail, both end by themselves.
         let _ = store.remove(self.presented).await;

@@ -387,6 +387,26 @@ async fn a_logout_token_at_one_replica_ends_sessions_at_all_for_both_stores() {
 }
 
 #[tokio::test]
+async fn the_cookie_of_a_session_that_was_ended_by_the_provider_does_not_ask_the_store_each_time() {
+    let fleet = Replicas::shared();
+    let (a, b) = (&fleet.a, &fleet.b);
+    let (browser, _) = a.fixture.signed_in(user(&a.fixture, "ada", None)).await;
+    logout_token(&a.fixture, "t", Some("ada"), None);
+    logout(a, "t").await.unwrap();
+    fleet.hear();
+    assert_over(b, &browser, Ended::SignedOut);
+    b.asked();
+    for _ in 0..100 {
+        fleet.hear();
+        assert_over(b, &browser, Ended::SignedOut);
+    }
+    assert_eq!(b.asked(), 0);
+    fleet.advance(secs(30));
+    fleet.down(true);
+    assert_over(b, &browser, Ended::SignedOut);
+}
+
+#[tokio::test]
 async fn rejected_credentials_end_the_session_everywhere() {
     for store in [SessionStore::Shared, SessionStore::Cookie] {
         let fleet = Replicas::new(store);

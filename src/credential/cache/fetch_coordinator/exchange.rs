@@ -7,8 +7,7 @@ use std::time::Duration;
 use super::super::generation::{SharedName, usable_life};
 use super::super::shared::{self, SharedCredentials};
 use super::{
-    FetchCoordinator, FetchResult, Generation, InFlight, Lease, LeaseError, NegativeEntry,
-    Obtained, Origin,
+    FetchCoordinator, FetchResult, Generation, InFlight, Lease, LeaseError, NegativeEntry, Obtained,
 };
 use crate::circuit_breaker::{Call, Outcome, Rejected};
 use crate::clock::Now;
@@ -31,8 +30,9 @@ enum Exchange {
     Ended(Result<Issued, FetchError>, Option<SharedName>),
     /// Another replica has made it.
     Shared(Issued, SharedName),
-    /// Only the store of the fleet was looked at, and there is nothing.
-    NotFound(FetchError),
+    /// Only the store of the fleet was looked at, and there is nothing new: because the current credential is
+    /// superseded, or in place of an exchange that cannot be made now, for this reason.
+    NotFound(Option<FetchError>),
     /// The source was not contacted, so this says nothing about its health.
     NotAttempted(FetchError),
 }
@@ -49,14 +49,15 @@ impl FetchCoordinator {
         unwanted: Option<Unwanted>,
         now: Now,
     ) -> Result<Flight<FetchResult>, LeaseError> {
-        let begun = self.begin(identity, request, now).inspect_err(|error| {
-            let at = now.monotonic.saturating_add(renewal_pause(&error.cause));
-            self.postpone_renewal(identity, at);
-        });
-        let begun = match begun {
+        let begun = match self.begin(identity, request, now) {
             Ok(call) => Ok(call),
-            Err(error) if self.is_worth_a_look(identity, now) => Err(error.cause),
-            Err(error) => return Err(error),
+            // Before the current credential is put back into use: the fleet may have rejected it.
+            Err(error) if self.is_worth_a_look(identity, now) => Err(Some(error.cause)),
+            Err(error) => {
+                let at = now.monotonic.saturating_add(renewal_pause(&error.cause));
+                self.postpone_renewal(identity, at);
+                return Err(error);
+            }
         };
         Ok(self.launch(in_flight, identity, request, begun, unwanted))
     }
@@ -67,8 +68,9 @@ impl FetchCoordinator {
         in_flight: MutexGuard<'_, InFlight>,
         identity: Identity,
         request: &SwapRequest,
+        current: Option<Unwanted>,
     ) -> Flight<FetchResult> {
-        self.launch(in_flight, identity, request, Err(abandoned()), None)
+        self.launch(in_flight, identity, request, Err(None), current)
     }
 
     /// Registers a flight and starts it. Without a call, it only looks in the store of the fleet; the error
@@ -78,7 +80,7 @@ impl FetchCoordinator {
         mut in_flight: MutexGuard<'_, InFlight>,
         identity: Identity,
         request: &SwapRequest,
-        begun: Result<Call<Identity>, FetchError>,
+        begun: Result<Call<Identity>, Option<FetchError>>,
         unwanted: Option<Unwanted>,
     ) -> Flight<FetchResult> {
         let coordinator = Arc::clone(self);
@@ -109,7 +111,7 @@ impl FetchCoordinator {
     /// inherit it.
     fn exchange_within_span(
         self: &Arc<Self>,
-        begun: Result<Call<Identity>, FetchError>,
+        begun: Result<Call<Identity>, Option<FetchError>>,
         request: SwapRequest,
         unwanted: Option<Unwanted>,
     ) -> impl Future<Output = Exchange> + Send + use<> {
@@ -119,7 +121,7 @@ impl FetchCoordinator {
             let exchange = async {
                 match begun {
                     Ok(call) => coordinator.exchange(call, &request, unwanted).await,
-                    Err(cause) => coordinator.look_up(cause, &request).await,
+                    Err(cause) => coordinator.look_up(cause, &request, unwanted).await,
                 }
             };
             match parent {
@@ -143,7 +145,16 @@ impl FetchCoordinator {
         let now = || self.now();
         match shared.obtain(entry, unwanted, patience, now).await {
             shared::Obtained::Value(issued, name) => Exchange::Shared(issued, name),
-            shared::Obtained::Alone => self.exchange_alone(call, request).await,
+            shared::Obtained::Alone => {
+                let exchange = self.exchange_alone(call, request).await;
+                if let (Exchange::Ended(Err(error), _), Some(unwanted)) = (&exchange, unwanted)
+                    && ends_use(error)
+                {
+                    // The store may be there again by now, and still have it.
+                    shared.withdraw(entry, unwanted.generation);
+                }
+                exchange
+            }
             shared::Obtained::Lease(lease) => {
                 let exchange = self.exchange_alone(call, request);
                 let exchange = shared.while_held(&lease, exchange).await;
@@ -158,31 +169,37 @@ impl FetchCoordinator {
                     other => return other,
                 };
                 let max_age = self.options.limits.max_age;
-                let life = usable_life(issued.expires_at, self.now().wall, max_age);
-                let name = shared.complete(lease, &issued, life).await;
+                let now = self.now().wall;
+                let life = usable_life(issued.expires_at, now, max_age);
+                let name = shared.complete(lease, &issued, life, now).await;
                 Exchange::Ended(Ok(issued), Some(name))
             }
         }
     }
 
-    /// Whether another replica may have what this one cannot fetch now: the circuit to the source is open
-    /// here, there is no credential of `identity`, and the source has not refused it lately.
+    /// Whether another replica may have what this one cannot fetch now: there is no credential of `identity`
+    /// in use, and the source has not refused it lately.
     fn is_worth_a_look(&self, identity: Identity, now: Now) -> bool {
         let is_in_use = || {
             let current = self.current.get(&identity);
-            current.is_some_and(|current| current.is_usable(now))
+            current.is_some_and(|current| current.is_in_use(now))
         };
         let negative = || {
             let entry = self.negatives.get(&identity);
-            entry.is_some_and(|entry| entry.until > now.monotonic)
+            entry.is_some_and(|entry| !entry.is_backoff() && entry.until > now.monotonic)
         };
         self.shared.get().is_some() && !is_in_use() && !negative()
     }
 
-    /// A credential from the store of the fleet, in place of an exchange that is not attempted.
-    async fn look_up(&self, cause: FetchError, request: &SwapRequest) -> Exchange {
+    /// A credential other than `unwanted` from the store of the fleet, in place of an exchange.
+    async fn look_up(
+        &self,
+        cause: Option<FetchError>,
+        request: &SwapRequest,
+        unwanted: Option<Unwanted>,
+    ) -> Exchange {
         let found = match self.shared_entry(request) {
-            Some((shared, entry)) => shared.look_up(entry, self.now()).await,
+            Some((shared, entry)) => shared.look_up(entry, unwanted, self.now()).await,
             None => None,
         };
         match found {
@@ -285,23 +302,24 @@ impl FetchCoordinator {
         let mut in_flight = self.in_flight();
         in_flight.remove(&identity);
         match exchange {
-            Exchange::Ended(Ok(issued), name) => Ok(Obtained {
-                lease: self.install(identity, issued, name, now),
-                from: Origin::Exchange,
-            }),
-            Exchange::Shared(issued, name) => Ok(Obtained {
-                lease: self.install(identity, issued, Some(name), now),
-                from: Origin::Store,
-            }),
-            Exchange::NotFound(error) => {
-                let current = self.current.get(&identity);
-                let kept = current.filter(|current| current.is_usable(now));
-                let current = kept.ok_or(error)?;
-                current.keep_superseded();
-                Ok(Obtained {
-                    lease: Lease(current),
-                    from: Origin::Cache,
-                })
+            Exchange::Ended(Ok(issued), name) => {
+                let lease = self.install(identity, issued, name, now);
+                Ok(Obtained::Fetched(lease))
+            }
+            Exchange::Shared(issued, name) => {
+                let lease = self.install(identity, issued, Some(name), now);
+                Ok(Obtained::Shared(lease))
+            }
+            Exchange::NotFound(cause) => {
+                if let Some(current) = self.current.get(&identity) {
+                    current.keep_superseded();
+                }
+                let Some(error) = cause else {
+                    return Ok(Obtained::NothingNewer);
+                };
+                let at = now.monotonic.saturating_add(renewal_pause(&error));
+                self.postpone_renewal(identity, at);
+                Err(error)
             }
             Exchange::Ended(Err(error), _) => {
                 self.record_failure(identity, &error, now);
@@ -330,6 +348,10 @@ impl FetchCoordinator {
         let generation = Arc::new(generation.named(name));
         if let (Some(shared), Some(name)) = (self.shared.get(), name) {
             shared.installed(name, &generation);
+            // An event that arrived before did not find it.
+            if shared.is_rejected(name.generation) {
+                self.mark_outdated(&generation, now);
+            }
         }
         self.negatives.invalidate(&identity);
         if generation.is_usable(now) {

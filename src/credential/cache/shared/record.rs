@@ -6,19 +6,17 @@ use crate::clock::UnixMillis;
 use crate::codec::{Reader, Writer};
 use crate::credential::{Credential, Issued};
 use crate::hawk::Credentials;
-use crate::secret::SecretString;
 
 const VERSION: u8 = 1;
 const BEARER: u8 = 0;
 const TASKCLUSTER: u8 = 1;
 
-/// Encodes `issued`; `None` if it is a credential that is not shared.
-pub(super) fn encode(issued: &Issued) -> Option<Zeroizing<Vec<u8>>> {
+/// Encodes `issued`, which is used until `end` at most; `None` if it is a credential that is not shared.
+pub(super) fn encode(issued: &Issued, end: UnixMillis) -> Option<Zeroizing<Vec<u8>>> {
     let mut writer = Writer::with_capacity(1024);
     writer.byte(VERSION);
-    writer.optional(issued.expires_at.as_ref(), |writer, at| {
-        writer.number(u64::try_from(at.0).unwrap_or(0));
-    });
+    let end = issued.expires_at.map_or(end, |at| at.min(end));
+    writer.number(u64::try_from(end.0).unwrap_or(0));
     match (&issued.credential, &issued.original) {
         (Credential::Bearer(token), _) => {
             writer.byte(BEARER);
@@ -39,12 +37,9 @@ pub(super) fn decode(bytes: &[u8]) -> Option<Issued> {
     if reader.byte()? != VERSION {
         return None;
     }
-    let expires_at = reader.optional(|reader| {
-        let millis = i64::try_from(reader.number()?).ok()?;
-        Some(UnixMillis(millis))
-    })?;
+    let expires_at = i64::try_from(reader.number()?).ok().map(UnixMillis)?;
     let (credential, original) = match reader.byte()? {
-        BEARER => (Credential::Bearer(bearer(&mut reader)?), None),
+        BEARER => (Credential::Bearer(reader.token()?), None),
         TASKCLUSTER => {
             let credentials = Credentials::read(&mut reader)?;
             let credential = Credential::taskcluster(&credentials).ok()?;
@@ -54,19 +49,18 @@ pub(super) fn decode(bytes: &[u8]) -> Option<Issued> {
     };
     reader.is_at_end().then_some(Issued {
         credential,
-        expires_at,
+        expires_at: Some(expires_at),
         original,
     })
-}
-
-fn bearer(reader: &mut Reader<'_>) -> Option<SecretString> {
-    reader.token()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::hawk::Certificate;
+
+    /// Later than the credentials of [`taskcluster`] expire.
+    const END: UnixMillis = UnixMillis::from_secs(1_001_000);
 
     fn taskcluster(narrowed: Option<Vec<String>>) -> Issued {
         let original = Credentials {
@@ -89,7 +83,7 @@ mod tests {
             Some(vec![]),
             Some(vec!["a".to_owned(), String::new()]),
         ] {
-            let written = encode(&taskcluster(narrowed.clone())).unwrap();
+            let written = encode(&taskcluster(narrowed.clone()), END).unwrap();
             let read = decode(&written).unwrap();
             assert_eq!(read.expires_at, Some(UnixMillis::from_secs(1_000_900)));
             let original = read.original.unwrap();
@@ -104,14 +98,14 @@ mod tests {
             expires_at: None,
             original: None,
         };
-        let read = decode(&encode(&bearer).unwrap()).unwrap();
-        assert_eq!(read.expires_at, None);
+        let read = decode(&encode(&bearer, END).unwrap()).unwrap();
+        assert_eq!(read.expires_at, Some(END));
         assert!(read.credential.is_sent_like(&bearer.credential));
     }
 
     #[test]
     fn anything_else_is_refused() {
-        let written = encode(&taskcluster(None)).unwrap();
+        let written = encode(&taskcluster(None), END).unwrap();
         for length in 0..written.len() {
             assert!(decode(&written[..length]).is_none(), "{length}");
         }
@@ -127,6 +121,6 @@ mod tests {
     fn a_credential_of_this_replica_is_not_written() {
         let mut local = taskcluster(None);
         local.original = None;
-        assert!(encode(&local).is_none());
+        assert!(encode(&local, END).is_none());
     }
 }

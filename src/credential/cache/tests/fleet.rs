@@ -390,6 +390,8 @@ async fn after_missed_messages_each_credential_is_looked_up_once() {
     let ann = user("ann");
     let first = fleet.replicas[0].fetched(&ann, issued("a", 900));
     first.await.unwrap();
+    let number = fleet.replicas[0].cached(&ann).await.unwrap();
+    let number = number.lease.generation();
     for store_is_there in [true, false] {
         if !store_is_there {
             fleet.store.fail(Some(StoreError::Down));
@@ -397,22 +399,146 @@ async fn after_missed_messages_each_credential_is_looked_up_once() {
         fleet.store.tell(StoreEvent::Interrupted);
         fleet.deliver().await;
         let leased = fleet.replicas[0].lease(&ann).await.unwrap().unwrap();
-        assert_eq!(
-            (text(&leased), leased.lookup),
-            if store_is_there {
-                ("a", Lookup::Shared)
-            } else {
-                ("a", Lookup::Hit)
-            }
-        );
+        assert_eq!((text(&leased), leased.lookup), ("a", Lookup::Hit));
+        assert_eq!(leased.lease.generation(), number, "it is the same one");
     }
     fleet.assert_no_exchange();
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_401_during_a_look_up_is_healed() {
+    let mut fleet = FleetFixture::new(1);
+    let ann = user("ann");
+    let first = fleet.replicas[0].fetched(&ann, issued("a", 900));
+    let rejected = first.await.unwrap().lease;
+    fleet.store.tell(StoreEvent::Interrupted);
+    fleet.deliver().await;
+    // The first request looks in the store, and the second one joins it.
+    let looking = fleet.replicas[0].lease(&ann);
+    let replaced = fleet.replicas[0].replace(&ann, &rejected);
+    fleet.replicas[0].call().await.respond(issued("b", 900));
+    assert_eq!(text(&replaced.await.unwrap().unwrap()), "b");
+    looking.await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_credential_that_expires_during_a_look_up_is_fetched() {
+    let mut fleet = FleetFixture::new(1);
+    let ann = user("ann");
+    let first = fleet.replicas[0].fetched(&ann, issued("a", 900));
+    first.await.unwrap();
+    fleet.store.clear();
+    fleet.store.tell(StoreEvent::Interrupted);
+    fleet.deliver().await;
+    let waiting = fleet.replicas[0].lease(&ann);
+    // Runs before the look-up, which the task above starts.
+    let clock = Arc::clone(&fleet.clock);
+    tokio::spawn(async move { clock.advance(Duration::from_mins(15)) });
+    fleet.replicas[0].call().await.respond(issued("b", 1800));
+    assert_eq!(text(&waiting.await.unwrap().unwrap()), "b");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_evicted_and_read_again_is_no_replacement_for_itself() {
+    for replay in [true, false] {
+        let mut fleet = FleetFixture::new(1);
+        let ann = user("ann");
+        let first = fleet.replicas[0].fetched(&ann, issued("a", 900));
+        let rejected = first.await.unwrap().lease;
+        fleet.replicas[0].source.coordinator.evict_all();
+        let again = fleet.replicas[0].cached(&ann).await.unwrap();
+        assert_eq!((text(&again), again.lookup), ("a", Lookup::Shared));
+        let replaced = if replay {
+            fleet.replicas[0].replace(&ann, &rejected)
+        } else {
+            fleet.replicas[0].source.invalidate(&ann, &rejected);
+            fleet.replicas[0].lease(&ann)
+        };
+        fleet.replicas[0].call().await.respond(issued("b", 900));
+        assert_eq!(text(&replaced.await.unwrap().unwrap()), "b");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_that_backs_off_replaces_a_rejected_credential_by_what_others_fetched() {
+    let mut fleet = FleetFixture::new(2);
+    let ann = user("ann");
+    let first = fleet.replicas[0].fetched(&ann, issued("a", 900));
+    let on_a = first.await.unwrap().lease;
+    fleet.replicas[1].cached(&ann).await.unwrap();
+    fleet.clock.advance(Duration::from_mins(14));
+    fleet.store.fail(Some(StoreError::Answer("BUSY".into())));
+    fleet.replicas[1].lease(&ann).await.unwrap().unwrap();
+    fleet.replicas[1]
+        .call()
+        .await
+        .respond(unavailable(Some(60)));
+    run_pending_tasks().await;
+    fleet.store.fail(None);
+    let replaced = fleet.replicas[0].replace(&ann, &on_a);
+    fleet.replicas[0].call().await.respond(issued("b", 1800));
+    let on_a = replaced.await.unwrap().unwrap().lease;
+    fleet.deliver().await;
+    let leased = fleet.replicas[1].cached(&ann).await.unwrap();
+    assert_eq!((text(&leased), leased.lookup), ("b", Lookup::Shared));
+    // With nothing newer there, it stays in use, as without a store.
+    fleet.replicas[0].source.accepted(&ann);
+    fleet.replicas[0].source.invalidate(&ann, &on_a);
+    fleet.deliver().await;
+    let leased = fleet.replicas[1].cached(&ann).await.unwrap();
+    assert_eq!((text(&leased), leased.lookup), ("b", Lookup::Stale));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_user_who_is_refused_while_the_store_fails_does_not_get_the_old_credential_from_it() {
+    let mut fleet = FleetFixture::new(1);
+    let ann = user("ann");
+    let first = fleet.replicas[0].fetched(&ann, issued("a", 900));
+    first.await.unwrap();
+    fleet.clock.advance(Duration::from_mins(14));
+    fleet.store.fail(Some(StoreError::Answer("BUSY".into())));
+    fleet.replicas[0].lease(&ann).await.unwrap().unwrap();
+    let call = fleet.replicas[0].call().await;
+    fleet.store.fail(None);
+    call.respond(Err(FetchError::Refused("revoked".into())));
+    fleet.deliver().await;
+    assert_eq!(fleet.store.values(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_lies_about_what_is_wanted_is_left_alone() {
+    let mut fleet = FleetFixture::new(1);
+    let ann = user("ann");
+    let first = fleet.replicas[0].fetched(&ann, issued("a", 900));
+    let rejected = first.await.unwrap().lease;
+    fleet.store.lie(true);
+    let replaced = fleet.replicas[0].replace(&ann, &rejected);
+    fleet.replicas[0].call().await.respond(issued("b", 900));
+    assert_eq!(text(&replaced.await.unwrap().unwrap()), "b");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_keeps_a_value_for_too_long_does_not_prolong_a_credential() {
+    let mut fleet = FleetFixture::new(2);
+    let ann = user("ann");
+    // It never expires, so `max_age` is its end.
+    let endless = Issued {
+        expires_at: None,
+        ..issued("a", 0).unwrap()
+    };
+    let first = fleet.replicas[0].fetched(&ann, Ok(endless));
+    first.await.unwrap();
+    fleet.store.lie(true);
+    fleet.clock.advance(options().limits.max_age);
+    let second = fleet.replicas[1].lease(&ann);
+    fleet.replicas[1].call().await.respond(issued("b", 7200));
+    assert_eq!(text(&second.await.unwrap().unwrap()), "b");
+}
+
+#[tokio::test(start_paused = true)]
 async fn with_an_open_circuit_what_other_replicas_fetched_is_used() {
     let mut fleet = FleetFixture::new(2);
-    fleet.replicas[1].open_circuit(None).await;
+    fleet.replicas[1].open_circuit(Some(60)).await;
     assert!(fleet.replicas[1].source.is_circuit_open());
     let ann = user("ann");
     let first = fleet.replicas[0].fetched(&ann, issued("a", 900));
