@@ -83,7 +83,7 @@ struct Bucket {
     allowance: Option<Box<Allowance>>,
 }
 
-/// A check that the shared store has to decide. It takes no longer than two operations may.
+/// A check that the shared store has to decide. It takes no longer than two operations may, for each limit.
 pub type Wait<'a> = Pin<Box<dyn Future<Output = Result<(), Rejection>> + Send + 'a>>;
 
 /// The key of a bucket. Its size is fixed, so that long names take no more memory.

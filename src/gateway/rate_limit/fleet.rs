@@ -302,6 +302,8 @@ impl FleetLimit {
                 requests -= 1;
             }
         }
+        // Nobody saves up tokens here, beyond the burst, by ending requests.
+        requests = requests.min(self.largest_batch.saturating_mul(self.requests_per_token));
         let left = allowance.requests.fetch_add(requests, Ordering::Relaxed) + requests;
         let ahead = granted > 1 && granted == wanted;
         let low = if ahead { left / 2 } else { NEVER };

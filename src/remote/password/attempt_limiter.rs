@@ -19,7 +19,7 @@ use tokio::sync::Notify;
 
 use crate::clock::SharedClock;
 use crate::shared_store::{Fleet, FleetKeyError};
-use fleet::{FleetAttempts, FleetDecision};
+use fleet::{FleetAttempts, FleetDecision, Waits};
 
 /// Failures of one user from one origin within [`WINDOW`] before delays start.
 pub(super) const PAIR_FAILURES: usize = 5;
@@ -41,6 +41,9 @@ const KNOWN_FOR: Duration = Duration::from_hours(24 * 7);
 /// How long after it was told of a sign-in the fleet is told of another: often enough that it forgets no
 /// origin that is in use.
 const TOLD_FOR: Duration = Duration::from_hours(24);
+/// The least time between two questions to the fleet whether it knows a user at an address that is blocked
+/// here. So refused attempts cost the store at most ten operations a second for each address.
+const LOOK_UP_PAUSE: Duration = Duration::from_millis(100);
 /// The most records per table.
 const MAX_RECORDS: usize = 10_000;
 
@@ -103,6 +106,8 @@ struct AttemptTables {
     known: HashMap<Pair, Duration>,
     /// Those when the fleet was last told of one; only for pairs in `known`.
     told: HashMap<Pair, Duration>,
+    /// Those when the fleet was last asked about a user at this origin.
+    looked_up: HashMap<PeerKey, Duration>,
 }
 
 impl AttemptTables {
@@ -134,6 +139,37 @@ impl AttemptTables {
             self.told.insert(pair, now);
         }
         due
+    }
+
+    /// Whether the fleet may be asked about a blocked user: unless the user is known here or blocked for
+    /// failures from this very origin. Assumes that it will be.
+    fn look_up(&mut self, pair: Pair, now: Duration) -> bool {
+        let (_, peer) = pair;
+        if self.is_known(pair, now) || matches!(self.pairs.decide(pair, now), Decision::Block(_)) {
+            return false;
+        }
+        let recent = |last: &Duration| last.saturating_add(LOOK_UP_PAUSE) > now;
+        if self.looked_up.len() >= MAX_RECORDS {
+            self.looked_up.retain(|_, last| recent(last));
+        }
+        let full = self.looked_up.len() >= MAX_RECORDS;
+        if full || self.looked_up.get(&peer).is_some_and(recent) {
+            return false;
+        }
+        self.looked_up.insert(peer, now);
+        true
+    }
+
+    /// Blocks an attempt in flight as the fleet does, so that the next ones do not ask it.
+    fn block(&mut self, attempt: AttemptKeys, waits: Waits, now: Duration) {
+        let AttemptKeys { pair, user, peer } = attempt;
+        self.pairs.block(pair, now.saturating_add(waits.pair));
+        if let Some(user) = user {
+            self.users.block(user, now.saturating_add(waits.user));
+        }
+        if let Some(peer) = peer {
+            self.peers.block(peer, now.saturating_add(waits.peer));
+        }
     }
 
     /// The decisions of the limits that apply to `attempt`.
@@ -244,7 +280,8 @@ impl Record {
 
     fn is_expired(&self, now: Duration) -> bool {
         let quiet = self.last_failure.saturating_add(RESET_AFTER) <= now;
-        self.in_flight == 0 && (quiet || (self.failures.is_empty() && self.delays == 0))
+        let free = self.in_flight == 0 && self.blocked_until <= now;
+        free && (quiet || (self.failures.is_empty() && self.delays == 0))
     }
 }
 
@@ -261,6 +298,13 @@ impl<K: Copy + Eq + Hash> AttemptTable<K> {
         self.records
             .get_mut(&key)
             .map_or(Decision::Allow, |r| r.decide(limit, now))
+    }
+
+    /// Blocks `key`, for which an attempt is in flight.
+    fn block(&mut self, key: K, until: Duration) {
+        if let Some(record) = self.records.get_mut(&key) {
+            record.blocked_until = record.blocked_until.max(until);
+        }
     }
 
     fn start(&mut self, key: K, now: Duration) {
@@ -321,6 +365,7 @@ impl AttemptLimiter {
             peers: AttemptTable::new(ADDRESS_FAILURES),
             known: HashMap::new(),
             told: HashMap::new(),
+            looked_up: HashMap::new(),
         };
         Self {
             tables: Mutex::new(tables),
@@ -357,20 +402,50 @@ impl AttemptLimiter {
         user: UserKey,
         peer: PeerKey,
     ) -> Result<AttemptPermit<'_>, Duration> {
-        let permit = self.acquire_here(user, peer).await?;
+        let permit = match self.acquire_here(user, peer).await {
+            Ok(permit) => permit,
+            Err(remaining) => return self.acquire_if_known((user, peer), remaining).await,
+        };
         let Some(fleet) = &self.fleet else {
             return Ok(permit);
         };
         match fleet.decide(permit.keys).await {
             FleetDecision::Allow => Ok(permit),
-            FleetDecision::Block(remaining) => Err(remaining),
+            FleetDecision::Block(waits) => {
+                let now = self.clock.monotonic();
+                self.tables().block(permit.keys, waits, now);
+                Err(waits.longest())
+            }
             FleetDecision::Known => {
                 drop(permit);
-                let now = self.clock.monotonic();
-                self.tables().remember((user, peer), now);
-                self.acquire_here(user, peer).await
+                self.acquire_known((user, peer)).await
             }
         }
+    }
+
+    /// Starts an attempt that this replica would refuse for `remaining`, if the user has signed in from there
+    /// through another.
+    async fn acquire_if_known(
+        &self,
+        pair: Pair,
+        remaining: Duration,
+    ) -> Result<AttemptPermit<'_>, Duration> {
+        let Some(fleet) = &self.fleet else {
+            return Err(remaining);
+        };
+        let now = self.clock.monotonic();
+        let may_look_up = self.tables().look_up(pair, now);
+        if may_look_up && fleet.is_known(pair).await {
+            self.acquire_known(pair).await
+        } else {
+            Err(remaining)
+        }
+    }
+
+    async fn acquire_known(&self, (user, peer): Pair) -> Result<AttemptPermit<'_>, Duration> {
+        let now = self.clock.monotonic();
+        self.tables().remember((user, peer), now);
+        self.acquire_here(user, peer).await
     }
 
     async fn acquire_here(

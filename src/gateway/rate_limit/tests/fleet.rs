@@ -251,6 +251,24 @@ async fn a_request_that_ended_leaves_its_token_to_the_next() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn requests_that_end_save_up_no_bursts() {
+    let fleet = replicas(&per_second(10, 10));
+    let alice = alice();
+    for limits in &fleet.limits {
+        let check = |_| limits.check_identity(&alice, at("192.0.2.1")).unwrap();
+        let waits: Vec<_> = (0..10).map(check).collect();
+        drop(waits);
+        tokio::task::yield_now().await;
+        fleet.clock.advance(SECOND);
+    }
+    let mut admitted = 0;
+    for replica in 0..REPLICAS {
+        admitted += fleet.admitted(replica, &alice, 20).await;
+    }
+    assert!(admitted <= 10 + REPLICAS, "{admitted}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_flood_costs_the_store_little_and_nobody_else_anything() {
     for requests in [1, 100, 10_000] {
         let fleet = replicas(&per_second(requests, requests));

@@ -43,8 +43,22 @@ pub(super) enum FleetDecision {
     Allow,
     /// Too many failures, but the user has signed in from this origin before, through another replica.
     Known,
-    /// Refuse for this long.
-    Block(Duration),
+    /// Refuse.
+    Block(Waits),
+}
+
+/// How long the fleet refuses attempts; zero where it does not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Waits {
+    pub(super) pair: Duration,
+    pub(super) user: Duration,
+    pub(super) peer: Duration,
+}
+
+impl Waits {
+    pub(super) fn longest(self) -> Duration {
+        self.pair.max(self.user).max(self.peer)
+    }
 }
 
 type Bucket = (StoreKey, Quota);
@@ -69,15 +83,13 @@ impl FleetAttempts {
     pub(super) async fn decide(&self, keys: AttemptKeys) -> FleetDecision {
         let [pair, user, peer] = self.buckets(keys);
         let (pair, user, peer) = tokio::join!(self.wait(pair), self.wait(user), self.wait(peer));
-        let loose = user.max(peer);
-        if !pair.is_zero() {
-            FleetDecision::Block(pair)
-        } else if loose.is_zero() {
+        let waits = Waits { pair, user, peer };
+        if waits.longest().is_zero() {
             FleetDecision::Allow
-        } else if self.is_known(keys.pair).await {
+        } else if pair.is_zero() && self.is_known(keys.pair).await {
             FleetDecision::Known
         } else {
-            FleetDecision::Block(loose)
+            FleetDecision::Block(waits)
         }
     }
 
@@ -102,7 +114,8 @@ impl FleetAttempts {
         }
     }
 
-    async fn is_known(&self, pair: Pair) -> bool {
+    /// Whether the user has signed in from this origin through another replica.
+    pub(super) async fn is_known(&self, pair: Pair) -> bool {
         let Some(key) = self.known_key(pair) else {
             return false;
         };

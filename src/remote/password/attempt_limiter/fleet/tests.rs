@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::super::*;
 use crate::clock::{ManualClock, UnixMillis};
@@ -13,17 +14,26 @@ use crate::shared_store::{
 const REPLICAS: usize = 8;
 const TIMEOUT: Duration = Duration::from_millis(50);
 
-#[derive(Debug)]
-struct Ignore;
+#[derive(Debug, Default)]
+struct Operations(AtomicUsize);
 
-impl StoreObserver for Ignore {
-    fn operation(&self, _: Operation, _: OperationResult) {}
+impl Operations {
+    fn count(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl StoreObserver for Operations {
+    fn operation(&self, _: Operation, _: OperationResult) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
     fn up(&self, _: bool) {}
 }
 
 struct Replicas {
     limiters: Vec<AttemptLimiter>,
     store: Arc<InMemoryStore>,
+    operations: Arc<Operations>,
     clock: Arc<ManualClock>,
 }
 
@@ -31,8 +41,10 @@ fn replicas() -> Replicas {
     let clock = ManualClock::at(UnixMillis::from_secs(1_700_000_000));
     let store = Arc::new(InMemoryStore::new(clock.clone()));
     let key = SecretString::new("AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=".to_owned());
+    let operations = Arc::new(Operations::default());
+    let guard = Guard::new(store.clone(), TIMEOUT, operations.clone());
     let fleet = Fleet {
-        store: Arc::new(Guard::new(store.clone(), TIMEOUT, Arc::new(Ignore))),
+        store: Arc::new(guard),
         keys: Arc::new(FleetKeys::new(&key, None).unwrap()),
     };
     let limiter = |_| {
@@ -42,6 +54,7 @@ fn replicas() -> Replicas {
     Replicas {
         limiters: (0..REPLICAS).map(limiter).collect(),
         store,
+        operations,
         clock,
     }
 }
@@ -143,12 +156,48 @@ async fn a_user_who_signed_in_from_an_address_is_known_there_at_every_replica() 
     }
     // Elsewhere the user has to wait, at replicas that have not seen much of it either.
     assert!(fleet.fail(7, 1, address(50)).await.is_err());
-    fleet.succeed(0, 1, home).await.unwrap();
-    // The other replicas' own counts stand, as without a fleet.
-    fleet.clock.advance(WINDOW);
+    // Wherever the user comes next: replicas' own counts refuse strangers only.
     for replica in 0..REPLICAS {
         fleet.succeed(replica, 1, home).await.unwrap();
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_that_was_attacked_itself_asks_the_fleet_who_is_known() {
+    let fleet = replicas();
+    fleet.succeed(0, 1, address(1)).await.unwrap();
+    // As many guesses as block the user at one replica, but not yet in the fleet.
+    for number in 0..USER_FAILURES {
+        let other = address(100 + u32::try_from(number).unwrap());
+        fleet.fail(1, 1, other).await.unwrap();
+    }
+    assert_eq!(fleet.fail(1, 1, address(2)).await, Err(FIRST_DELAY));
+    fleet.succeed(1, 1, address(1)).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn refused_attempts_cost_the_store_next_to_nothing() {
+    let fleet = replicas();
+    // Blocked by the fleet for the pair, for the user and for the address, and not by the last replica.
+    for number in 0..20 {
+        let _ = fleet.fail(number % 7, 1, address(1)).await;
+    }
+    for number in 0..80 {
+        let other = address(100 + u32::try_from(number).unwrap());
+        let _ = fleet.fail(number % 7, 2, other).await;
+        let _ = fleet.fail(number % 7, 1_000 + number, address(3)).await;
+    }
+    let before = fleet.operations.count();
+    for number in 0..1_000 {
+        fleet.fail(7, 1, address(1)).await.unwrap_err();
+        fleet.fail(7, 2, address(2)).await.unwrap_err();
+        fleet
+            .fail(7, 10_000 + number, address(3))
+            .await
+            .unwrap_err();
+    }
+    let operations = fleet.operations.count() - before;
+    assert!(operations <= 3 * 4 + 2, "{operations}");
 }
 
 #[tokio::test(start_paused = true)]
