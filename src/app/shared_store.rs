@@ -6,6 +6,7 @@ mod section;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::broadcast::error::RecvError;
@@ -21,6 +22,9 @@ use crate::session::Sessions;
 use crate::shared_store::{Fleet, FleetKeys, Guard, SharedStore, StoreEvent};
 
 pub(super) use section::section;
+
+/// How often a store is looked at that no request needs.
+const LOOK_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The shared store of a configuration.
 pub(super) struct Shared {
@@ -93,7 +97,7 @@ impl Shared {
 
     /// Connects, for at most two seconds, so that the first requests need not.
     pub(super) async fn warm_up(&self) {
-        self.guard.warm_up().await;
+        self.guard.check().await;
     }
 
     /// Passes events on to these components from now on.
@@ -115,7 +119,19 @@ impl Shared {
                 self.recipients.load().on_event(&event);
             }
         };
-        tokio::join!(compare, pass_on);
+        tokio::select! {
+            ((), ()) = async { tokio::join!(compare, pass_on) } => {}
+            () = self.watch() => {}
+        }
+    }
+
+    /// Looks from time to time whether the store is there, because a replica that serves hits only does not
+    /// notice.
+    async fn watch(&self) {
+        loop {
+            tokio::time::sleep(LOOK_INTERVAL).await;
+            self.guard.check().await;
+        }
     }
 }
 

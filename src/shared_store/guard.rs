@@ -64,8 +64,11 @@ impl Guard {
     }
 
     /// Probes the store, for at most two seconds, and counts it as down if that fails: to connect before
-    /// the first request needs it.
-    pub async fn warm_up(&self) {
+    /// the first request needs it, and to notice a loss when none does.
+    pub async fn check(&self) {
+        if self.0.down.load(Ordering::Acquire) {
+            return;
+        }
         if let Err(error) = self.0.probe().await {
             self.0.go_down(&error);
         }
@@ -316,6 +319,17 @@ mod tests {
         assert_eq!(guard.read(KEY).await.unwrap_err(), StoreError::Down);
         let results = recorder.operations.lock().unwrap().clone();
         assert_eq!(results, [OperationResult::Error, OperationResult::Skipped]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_check_notices_a_loss_that_no_request_has_met() {
+        let (guard, store, recorder) = guarded();
+        guard.check().await;
+        store.fail(Some(StoreError::Answer("full".into())));
+        guard.check().await;
+        guard.check().await;
+        assert_eq!(guard.read(KEY).await.unwrap_err(), StoreError::Down);
+        assert_eq!(*recorder.states.lock().unwrap(), [true, false]);
     }
 
     #[tokio::test(start_paused = true)]
