@@ -221,11 +221,11 @@ impl Running {
         within("a line on stderr", reading).await
     }
 
-    /// The memory that is resident (`VmRSS`), in bytes.
+    /// The resident memory that is its own (`RssAnon`), in bytes: pages of files come and go.
     pub(crate) fn resident_memory(&self) -> u64 {
         let path = format!("/proc/{}/status", self.child.id().unwrap());
         let status = std::fs::read_to_string(path).unwrap();
-        let line = status.lines().find(|l| l.starts_with("VmRSS:")).unwrap();
+        let line = status.lines().find(|l| l.starts_with("RssAnon:")).unwrap();
         let kilobytes = line.split_whitespace().nth(1).unwrap();
         kilobytes.parse::<u64>().unwrap() * 1024
     }
