@@ -90,7 +90,7 @@ impl PasswordSource {
     }
 
     /// Counts failed sign-ins together with the other replicas. What else is kept between requests
-    /// ([`LoginStore`]) is not shared: refresh tokens are used once each, and stand for a password.
+    /// (`LoginStore`) is not shared: refresh tokens are used once each, and stand for a password.
     ///
     /// # Errors
     /// If the keys of the fleet cannot be used.
