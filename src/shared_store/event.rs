@@ -1,6 +1,6 @@
-//! What replicas tell each other through the store. Each message is authenticated, so that one who can
-//! write to the store cannot make replicas drop what they have; a message that is repeated is harmless,
-//! because it names a generation that is rejected for good, or only causes a look at the store.
+//! What replicas tell each other through the store. Each message is authenticated, so that write access to
+//! the store is not enough to make replicas drop what they have. A repeated message is harmless: a
+//! generation that was rejected stays rejected, and any other message only makes a replica read the store.
 
 use std::fmt;
 

@@ -321,7 +321,7 @@ impl Session {
         if let Some(cause) = browser::initiated_elsewhere(fetch_site, sender, own) {
             return Err(Rejection::from(Reason::CrossSite).with_cause(cause));
         }
-        // Whoever is told to be signed out is.
+        // An error here must not read as a sign-out: the session may still be open.
         let session = self.opened(head, now, site.security).await?;
         if let Some(session) = &session {
             note(record, session);

@@ -137,7 +137,8 @@ impl Link {
         settled(&mut state).await
     }
 
-    /// Starts the task. It ends with the runtime of whoever used the store first, and is started again then.
+    /// Starts the task, which ends with the runtime that it was started on. If that has happened, it is
+    /// started again.
     fn ensure_running(&self) {
         let mut task = self.task.lock().unwrap_or_else(PoisonError::into_inner);
         if task.as_ref().is_none_or(JoinHandle::is_finished) {
@@ -194,7 +195,7 @@ async fn keep_connected(shared: Arc<Shared>) {
                 if heartbeats >= STABLE {
                     pause = Duration::ZERO;
                 }
-                // Operations wait for the attempt that follows at once, but for no pause.
+                // Operations wait for an attempt that follows at once, but do not sit through a pause.
                 shared.state.send_replace(match pause {
                     Duration::ZERO => State::Connecting,
                     _ => State::Failed(reason),

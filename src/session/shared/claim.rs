@@ -70,10 +70,10 @@ enum Granted {
 }
 
 impl Shared {
-    /// Claims the renewal of `session`, or waits for whoever has.
+    /// Claims the renewal of `session`, or waits for the replica that has claimed it.
     ///
     /// # Errors
-    /// If the store fails, or nothing comes of the other's renewal.
+    /// If the store fails, or the other replica's renewal does not end in time.
     pub(in crate::session) async fn claim(
         self: &Arc<Self>,
         session: &Arc<UserSession>,
